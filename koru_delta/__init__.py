@@ -1,0 +1,49 @@
+"""KoruDelta: an embedded causal database. Every question can be asked of any past moment."""
+
+from koru_delta import embedders, errors, testing
+from koru_delta.aio import AsyncDatabase, AsyncTransaction
+from koru_delta.causal import (
+    Cause,
+    Commit,
+    ConsistencyProof,
+    InclusionProof,
+    TreeHead,
+    Version,
+    verify_consistency,
+    verify_inclusion,
+)
+from koru_delta.database import Database, Match, View, open
+from koru_delta.errors import KoruDeltaError
+from koru_delta.log import VerifyReport
+from koru_delta.search.filters import Filter
+from koru_delta.search.query import Row
+from koru_delta.transaction import KEEP, Transaction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KEEP",
+    "AsyncDatabase",
+    "AsyncTransaction",
+    "Cause",
+    "Commit",
+    "ConsistencyProof",
+    "Database",
+    "Filter",
+    "InclusionProof",
+    "KoruDeltaError",
+    "Match",
+    "Row",
+    "Transaction",
+    "TreeHead",
+    "VerifyReport",
+    "Version",
+    "View",
+    "__version__",
+    "embedders",
+    "errors",
+    "open",
+    "testing",
+    "verify_consistency",
+    "verify_inclusion",
+]

@@ -1,0 +1,1083 @@
+"""The facade: opens a database, turns arguments into cuts and entries, forwards.
+
+No rule lives here; `log`, `search` and `transaction` have them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Literal
+
+from koru_delta.causal import (
+    CAUSE_KINDS,
+    Clock,
+    Commit,
+    ConsistencyProof,
+    Cut,
+    InclusionProof,
+    TreeHead,
+    Version,
+    When,
+    microseconds,
+    moment,
+    system_clock,
+)
+from koru_delta.embedders import Embedder, as_embedder
+from koru_delta.errors import (
+    InvalidDataError,
+    KeyNotFoundError,
+    NotPicklableError,
+    QueryError,
+    StorageError,
+    TransactionError,
+)
+from koru_delta.log import CausalLog, VerifyReport
+from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
+from koru_delta.log.log import TAGS, AsOf
+from koru_delta.log.transfer import Progress, export_lines, import_lines
+from koru_delta.search.filters import Filter, compile_filter
+from koru_delta.search.query import Row, check_page, matching, select_rows
+from koru_delta.search.vectors import Vectors
+from koru_delta.storage import SqliteEngine
+from koru_delta.transaction import KEEP, CauseLike, Intents, Transaction, WriteOptions
+from koru_delta.values import Value, Vector, VectorLike, as_vector, check_key, decode
+
+_RAISE: Final[Any] = object()
+_ANY: Final[Any] = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A hit of a search: the key, how well it matches (higher is better), what it held."""
+
+    key: str
+    score: float
+    version: Version
+    value: Value
+
+
+class Database:
+    """A causal database: what is, what was, and how it came about.
+
+    Safe to share by threads; several processes may open one directory. A forked child
+    may go on using its handle; a handle cannot be pickled. Close it, or use `with`.
+
+    Every read takes `as_of` (what was known then: a position, an aware datetime, ISO 8601
+    text with a zone, a `Version` or `Commit` or version id, `"tag:name"`; that instant
+    included) and `valid_at` (what was true then, by default at the moment of `as_of`).
+    Every write takes `author`, `message`, `run`; `causes`, a list of versions or of
+    `(kind, version)` with a kind out of `caused_by derived_from supersedes references
+    same_run`; and `valid_from` (inclusive) and `valid_to` (exclusive), by default from
+    now on. All but the obvious: reads raise `InvalidTimestampError` or
+    `UnknownVersionError` for a moment that is none, any call raises
+    `DatabaseClosedError` after `close`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        durability: Literal["full", "relaxed"] = "full",
+        read_only: bool = False,
+        embedder: Embedder | None = None,
+        clock: Clock | None = None,
+        author: str | None = None,
+        run: str | None = None,
+        node: str = "local",
+        lock_timeout_seconds: float = 30.0,
+    ) -> None:
+        """Open the database in the directory `path`, made if missing; None is in memory.
+
+        Args:
+            durability: "full" syncs every commit to disk before it returns; "relaxed"
+                may lose the last ones in a power cut (never in a crash of the process).
+            read_only: Refuse writes; the directory must hold a database.
+            embedder: Turns text to vectors: a callable from a list of texts to vectors,
+                sync or async, or a LangChain or LlamaIndex embeddings object.
+            clock: Microseconds since 1970, UTC; the system's clock by default.
+            author: Who writes, unless a write says otherwise.
+            run: The run writes belong to, unless a write says otherwise.
+            node: The name of this copy in vector clocks.
+            lock_timeout_seconds: How long a write waits for other processes' writes.
+
+        Raises:
+            NotADatabaseError: the path is a file or holds something else.
+            UnsupportedFormatError: written by a newer KoruDelta.
+            CorruptionError: damaged, or acknowledged entries are missing.
+            ReadOnlyError: the directory cannot be written; open it read-only.
+        """
+        if durability not in ("full", "relaxed"):
+            raise InvalidDataError(f"durability is 'full' or 'relaxed', not {durability!r}")
+        text = None if embedder is None else as_embedder(embedder)
+        engine = SqliteEngine(
+            path, durability=durability, read_only=read_only,
+            lock_timeout_seconds=lock_timeout_seconds,
+        )  # fmt: skip
+        self._log = CausalLog(engine, clock or system_clock, node=node)
+        self._intents = Intents(self._log, text, author=author, run=run)
+        self._vectors = Vectors(self._log)
+        self._in_transaction: ContextVar[bool] = ContextVar("koru_delta_transaction")
+        self._closing = threading.Lock()
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the database lives, or None in memory."""
+        return self._log.engine.path
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writes are refused."""
+        return self._log.engine.read_only
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce_ex__(self, _protocol: object) -> Any:
+        raise NotPicklableError(
+            f"a database handle cannot be pickled or copied; pass its path ({self.directory}) "
+            "and open it again there"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Database {'in memory' if self.directory is None else str(self.directory)!r}>"
+
+    def close(self) -> None:
+        """Close every file. Closing twice is fine."""
+        with self._closing:
+            self._log.close()
+
+    # Writing
+
+    def put(
+        self,
+        namespace: str,
+        key: str,
+        value: Value,
+        *,
+        if_match: Version | str | None = _ANY,
+        causes: Sequence[CauseLike] = (),
+        ttl: float | timedelta | None = None,
+        valid_from: When | None = None,
+        valid_to: When | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Version:
+        """Store a JSON value under a key, as a new version; drops the key's vectors.
+
+        Args:
+            if_match: The version that must be the present one; None if there must be none.
+            ttl: Seconds (or a timedelta) after which the key counts as absent, exactly.
+
+        Raises:
+            InvalidDataError: the value, key or namespace cannot be stored.
+            ConflictError: another version than `if_match` is the present one.
+            UnknownCauseError: a cause is not in the log.
+            ReadOnlyError, DatabaseLockedError, StorageFullError, StorageError.
+        """
+        options = _options(if_match, causes, ttl, valid_from, valid_to, author, message, run)
+        return self._log.commit([self._intents.put(namespace, key, value, options)])[0]
+
+    def put_many(
+        self,
+        items: Iterable[tuple[str, str, Value]],
+        *,
+        causes: Sequence[CauseLike] = (),
+        ttl: float | timedelta | None = None,
+        valid_from: When | None = None,
+        valid_to: When | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        """Store many `(namespace, key, value)` in one commit: all of them or none."""
+        options = _options(_ANY, causes, ttl, valid_from, valid_to, author, message, run)
+        writes = []
+        for item in items:
+            if not isinstance(item, tuple) or len(item) != 3:
+                raise InvalidDataError("an item to put is (namespace, key, value)")
+            writes.append(self._intents.put(*item, options))
+        return self._log.commit(writes)
+
+    def delete(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        if_match: Version | str | None = _ANY,
+        causes: Sequence[CauseLike] = (),
+        valid_from: When | None = None,
+        valid_to: When | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Version:
+        """Mark a key as deleted from now on; the past before it stays readable.
+
+        Raises:
+            KeyNotFoundError: there is nothing to delete.
+            ConflictError: another version than `if_match` is the present one.
+        """
+        options = _options(if_match, causes, None, valid_from, valid_to, author, message, run)
+        return self._log.commit([self._intents.delete(namespace, key, options)])[0]
+
+    def embed(
+        self,
+        namespace: str,
+        key: str,
+        vector: VectorLike | str,
+        value: Value = KEEP,
+        *,
+        model: str | None = None,
+        metric: Literal["cosine", "dot", "l2"] | None = None,
+        if_match: Version | str | None = _ANY,
+        causes: Sequence[CauseLike] = (),
+        ttl: float | timedelta | None = None,
+        valid_from: When | None = None,
+        valid_to: When | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Version:
+        """Store a vector with a key, so that `similar` finds it.
+
+        Args:
+            vector: Shape (dimensions,), or text for the database's embedder.
+            value: Left out, the key keeps the value it has; where it has none, text
+                is stored as `{"text": ...}` and a bare vector as null.
+            model: Files the vector; by default the embedder's name for text, else the
+                one model the namespace has, else "default".
+            metric: Fixed by the first vector of a namespace and model ("cosine" then).
+
+        Raises:
+            DimensionMismatchError, MetricMismatchError, InvalidDataError (NaN, infinity,
+            a zero vector under cosine), EmbedderError; and those of `put`.
+        """
+        options = _options(if_match, causes, ttl, valid_from, valid_to, author, message, run)
+        write = self._intents.embed(
+            namespace, key, vector, value, keep=value is KEEP, model=model, metric=metric,
+            options=options,
+        )  # fmt: skip
+        return self._log.commit([write])[0]
+
+    def embed_many(
+        self,
+        namespace: str,
+        items: Iterable[tuple[str, VectorLike | str] | tuple[str, VectorLike | str, Value]],
+        *,
+        model: str | None = None,
+        metric: Literal["cosine", "dot", "l2"] | None = None,
+        causes: Sequence[CauseLike] = (),
+        ttl: float | timedelta | None = None,
+        valid_from: When | None = None,
+        valid_to: When | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        """Embed many `(key, vector_or_text)` or `(key, vector_or_text, value)` in one commit."""
+        options = _options(_ANY, causes, ttl, valid_from, valid_to, author, message, run)
+        writes = self._intents.embed_many(
+            namespace, list(items), model=model, metric=metric, options=options
+        )
+        return self._log.commit(writes)
+
+    def transaction(
+        self,
+        *,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Transaction:
+        """Gather writes into one commit: `with db.transaction() as tx: tx.put(...)`.
+
+        An exception inside the block writes nothing. `tx.get` sees the beginning and
+        the transaction's own writes; `tx.versions` are there after the block.
+
+        Raises:
+            TransactionError: one is already open here; they do not nest.
+        """
+        options = _options(_ANY, (), None, None, None, author, message, run)
+        return Transaction(self._intents, options, self._begin_transaction, self._end_transaction)
+
+    def revert(
+        self,
+        namespace: str,
+        key: str,
+        to: AsOf,
+        *,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> Version:
+        """Make a key hold again what it held as of `to`, vectors included, as a new version.
+
+        It names the version it brings back as a `references` cause. Where the key was
+        absent, it is deleted.
+
+        Raises:
+            KeyNotFoundError: absent then and now.
+        """
+        check_key(namespace, key)
+        cut = self._log.cut(to)
+        found = self._log.engine.visible(namespace, key, cut.seq, cut.clock)
+        note = message or f"revert to {cut.seq}"
+        try:
+            body = self._log.get(namespace, key, cut, cut.clock)
+        except KeyNotFoundError:
+            return self.delete(namespace, key, author=author, message=note)
+        assert found is not None
+        past = self._log.loaded([found])[0]
+        options = _options(_ANY, [("references", past)], None, None, None, author, note, None)
+        write = self._intents.put(namespace, key, decode(body), options)
+        write.carried = dict(past.vectors)
+        return self._log.commit([write])[0]
+
+    def drop_namespace(
+        self, namespace: str, *, author: str | None = None, message: str | None = None
+    ) -> int:
+        """Delete every present key of a namespace in one commit; returns how many.
+
+        The past stays readable; the namespace is there again with its next put.
+        """
+        options = _options(_ANY, (), None, None, None, author, message, None)
+        writes = []
+        for key in self.list_keys(namespace):
+            write = self._intents.delete(namespace, key, options)
+            write.missing_ok = True  # deleted by somebody else in the meantime
+            writes.append(write)
+        return len(self._log.commit(writes))
+
+    def tag(
+        self,
+        name: str,
+        ref: AsOf = None,
+        *,
+        move: bool = False,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> Version:
+        """Name a moment (now by default), to be asked for as `as_of="tag:name"`.
+
+        Raises:
+            ConflictError: the name is taken; pass `move=True` to point it elsewhere.
+        """
+        check_key("tags", name)
+        cut = self._log.cut(ref)
+        write = self._intents.put(
+            "tags", name, None, _options(_ANY, (), None, None, None, author, message, None)
+        )
+        write.namespace, write.body = TAGS, self._log.tag_value(cut)
+        if not move:
+            write.if_match = None
+        return self._log.commit([write])[0]
+
+    def tags(self) -> dict[str, int]:
+        """Every tag and the position it names, by name."""
+        cut = self._log.now()
+        found = self._log.engine.visible_keys(TAGS, cut.seq, cut.clock, cut.clock)
+        return {name: int(decode(entry.body or b"null")["seq"]) for name, entry in found}
+
+    # Reading
+
+    def get(
+        self,
+        namespace: str,
+        key: str,
+        default: Value = _RAISE,
+        *,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+    ) -> Value:
+        """The value of a key, a fresh copy.
+
+        Args:
+            default: Returned where the key is absent, in place of an error.
+
+        Raises:
+            KeyNotFoundError: never written, deleted (`deleted_at` says when) or expired.
+        """
+        if as_of is None and valid_at is None:
+            hot = self._log.hot
+            if hot.cells[0] == hot.at:
+                try:
+                    return hot.flat[namespace][key].copy()
+                except (KeyError, TypeError):
+                    pass  # not cached, or a key that is no key: said below
+        try:
+            return decode(self.get_raw(namespace, key, as_of=as_of, valid_at=valid_at))
+        except KeyNotFoundError:
+            if default is _RAISE:
+                raise
+            return default
+
+    def get_raw(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+    ) -> bytes:
+        """The canonical JSON bytes of a key: what `get` decodes.
+
+        Raises:
+            KeyNotFoundError: absent, deleted or expired.
+        """
+        if as_of is None and valid_at is None:
+            hot = self._log.hot
+            if hot.cells[0] == hot.at:
+                try:
+                    return hot.raw[namespace][key]
+                except (KeyError, TypeError):
+                    pass  # as above
+            check_key(namespace, key)
+            return self._log.present(namespace, key)
+        check_key(namespace, key)
+        cut = self._log.cut(as_of)
+        return self._log.get(namespace, key, cut, _valid(valid_at, cut))
+
+    def get_many(
+        self,
+        namespace: str,
+        keys: Iterable[str],
+        *,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+    ) -> dict[str, Value]:
+        """The values of those keys that are present, in the order asked for, at one moment."""
+        cut = self._log.cut(as_of)
+        at = _valid(valid_at, cut)
+        found: dict[str, Value] = {}
+        for key in keys:
+            check_key(namespace, key)
+            try:
+                found[key] = decode(self._log.get(namespace, key, cut, at))
+            except KeyNotFoundError:
+                continue
+        return found
+
+    def get_at(self, namespace: str, key: str, timestamp: AsOf) -> Value:
+        """The value of a key as of a moment: `get(namespace, key, as_of=timestamp)`."""
+        return self.get(namespace, key, as_of=timestamp)
+
+    def get_version(self, version: Version | str) -> Version:
+        """The version of that id, or of its first 8 or more hex digits, with its value.
+
+        Raises:
+            UnknownVersionError: there is none, or more than one.
+        """
+        return self._log.version(version)
+
+    def contains(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+    ) -> bool:
+        """Whether `get` would find a value."""
+        try:
+            self.get_raw(namespace, key, as_of=as_of, valid_at=valid_at)
+        except KeyNotFoundError:
+            return False
+        return True
+
+    def query(
+        self,
+        namespace: str,
+        filter: Filter | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        select: Sequence[str] | None = None,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+    ) -> list[Row]:
+        """The keys whose values match a filter, in key order unless `sort` says otherwise.
+
+        Args:
+            filter: As in `koru_delta.search.filters`; None is everything.
+            sort: Dotted paths, most significant first; `-path` descends. null sorts
+                before booleans, numbers and strings, a missing field last.
+            select: Dotted paths; each row's value is then `{path: field}` of those present.
+
+        Raises:
+            QueryError: the filter, sort, page or selection is not well formed.
+        """
+        _check_namespace(namespace)
+        cut = self._log.cut(as_of)
+        return select_rows(
+            self._log, namespace, cut, _valid(valid_at, cut), filter=filter, sort=sort,
+            limit=limit, offset=offset, select=select,
+        )  # fmt: skip
+
+    def count(
+        self,
+        namespace: str,
+        filter: Filter | None = None,
+        *,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+    ) -> int:
+        """How many keys `query` would return."""
+        _check_namespace(namespace)
+        cut = self._log.cut(as_of)
+        at = _valid(valid_at, cut)
+        if filter is None:
+            return self._log.engine.count_visible(namespace, cut.seq, at, cut.clock)
+        where = compile_filter(filter)
+        found = self._log.engine.visible_keys(namespace, cut.seq, at, cut.clock)
+        return len(matching(found, where))
+
+    def list_keys(
+        self,
+        namespace: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int | None = None,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+    ) -> list[str]:
+        """Present keys in code point order, those that start with `prefix`, `after` exclusive."""
+        _check_namespace(namespace)
+        check_page(limit)
+        cut = self._log.cut(as_of)
+        found = self._log.engine.visible_keys(
+            namespace, cut.seq, _valid(valid_at, cut), cut.clock,
+            prefix=prefix, after=after, limit=limit, bodies=False,
+        )  # fmt: skip
+        return [key for key, _ in found]
+
+    def list_namespaces(self, *, as_of: AsOf = None, valid_at: When | None = None) -> list[str]:
+        """Namespaces with at least one present key, in order."""
+        cut = self._log.cut(as_of)
+        return self._log.engine.namespaces(cut.seq, _valid(valid_at, cut), cut.clock, hidden=False)
+
+    def as_of(self, ref: AsOf) -> View:
+        """The database as it stood at a moment, to be read only."""
+        return View(self, self._log.cut(ref))
+
+    # History
+
+    def history(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        as_of: AsOf = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> list[Version]:
+        """Every put and delete of a key, oldest first unless `reverse`; [] if never written."""
+        check_key(namespace, key)
+        check_page(limit)
+        cut = self._log.cut(as_of)
+        return self._log.history(namespace, key, cut, reverse=reverse, limit=limit)
+
+    def diff(self, before: Version | str, after: Version | str) -> list[dict[str, Any]]:
+        """What turns the value of one version into that of another: an RFC 6902 JSON Patch.
+
+        A tombstone counts as null. Equal values give [].
+        """
+        import jsonpatch
+
+        old, new = self._log.version(before), self._log.version(after)
+        patch: list[dict[str, Any]] = jsonpatch.make_patch(old.value, new.value).patch
+        return patch
+
+    def commits(
+        self,
+        *,
+        after: AsOf = 0,
+        as_of: AsOf = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> list[Commit]:
+        """Commits, oldest first unless `reverse`: `after` exclusive, up to `as_of` inclusive."""
+        check_page(limit)
+        start, until = self._log.cut(after), self._log.cut(as_of)
+        return self._log.commits(start, until, reverse=reverse, limit=limit)
+
+    def changes(self, after: AsOf = 0, *, as_of: AsOf = None) -> Iterator[Version]:
+        """Every version in log order: `after` exclusive, up to `as_of` inclusive."""
+        start, until = self._log.cut(after), self._log.cut(as_of)
+        return self._log.changes(start, until)
+
+    def ancestors(
+        self,
+        version: Version | str,
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+        as_of: AsOf = None,
+    ) -> list[Version]:
+        """The versions this one came from, over its causes: nearest first, then log order.
+
+        Args:
+            kinds: Kinds of cause to follow; None is all.
+            max_hops: How far to go; None is to the end.
+        """
+        return self._walk(version, kinds, max_hops, as_of, up=True)
+
+    def descendants(
+        self,
+        version: Version | str,
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+        as_of: AsOf = None,
+    ) -> list[Version]:
+        """The versions that came from this one: as `ancestors`, the other way."""
+        return self._walk(version, kinds, max_hops, as_of, up=False)
+
+    def path(
+        self,
+        effect: Version | str,
+        cause: Version | str,
+        *,
+        kinds: Sequence[str] | None = None,
+        as_of: AsOf = None,
+    ) -> list[Version]:
+        """A shortest way from a version up to one of its ancestors, both included; [] if none."""
+        cut, allowed = self._log.cut(as_of), _kinds(kinds)
+        start, goal = self._log.version(effect), self._log.version(cause)
+        came: dict[str, Version | None] = {start.id: None}
+        waiting = deque([start])
+        while waiting:
+            here = waiting.popleft()
+            if here.id == goal.id:
+                way: list[Version] = []
+                step: Version | None = here
+                while step is not None:
+                    way.append(step)
+                    step = came[step.id]
+                return way[::-1]
+            for parent in self._neighbours(here, cut, allowed, up=True):
+                if parent.id not in came:
+                    came[parent.id] = here
+                    waiting.append(parent)
+        return []
+
+    # Searching
+
+    def similar(
+        self,
+        namespace: str,
+        query: VectorLike | str,
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+    ) -> list[Match]:
+        """Find the keys whose vectors are most like the query; every search is exact so far.
+
+        Args:
+            query: Shape (dimensions,), or text for the database's embedder.
+            k: At most this many; 0 finds nothing.
+            filter: Applied before the best `k` are chosen.
+            model: May be left out where the namespace has one model at that moment.
+            threshold: Keep hits with `score >= threshold`.
+            exact: Ask for the exact scan, whatever faster plans there may be.
+
+        Returns:
+            Best first; equal scores in key order, so a search can be repeated exactly.
+            `score` is the cosine in [-1, 1], the dot product, or minus the Euclidean
+            distance, as the namespace's metric says.
+
+        Raises:
+            DimensionMismatchError, ModelMismatchError, QueryError, EmbedderError.
+        """
+        _check_namespace(namespace)
+        if not isinstance(k, int) or isinstance(k, bool) or k < 0:
+            raise QueryError(f"k is a whole number from 0 on, not {k!r}")
+        if threshold is not None and not isinstance(threshold, (int, float)):
+            raise QueryError(f"threshold is a number, not {threshold!r}")
+        where = None if filter is None else compile_filter(filter)
+        cut = self._log.cut(as_of)
+        at = _valid(valid_at, cut)
+        target = self._query_vector(query)
+        if isinstance(query, str) and model is None and self._intents.embedder is not None:
+            known = [space.model for space in self._vectors.known(namespace)]
+            model = self._intents.embedder.name if self._intents.embedder.name in known else None
+        space = self._vectors.space(namespace, model, cut, at)
+        if space is None or k == 0:
+            return []
+        hits = space.search(target, k, cut, at, where=where, threshold=threshold)
+        versions = self._log.versions([hit.seq for hit in hits])
+        return [
+            Match(hit.key, hit.score, version, version.value)
+            for hit, version in zip(hits, versions, strict=True)
+        ]
+
+    def similar_at(
+        self, namespace: str, query: VectorLike | str, timestamp: AsOf, top_k: int = 10
+    ) -> list[Match]:
+        """Search as of a moment: `similar(namespace, query, as_of=timestamp, k=top_k)`."""
+        return self.similar(namespace, query, as_of=timestamp, k=top_k)
+
+    def vectors(self, version: Version | str) -> dict[str, Vector]:
+        """The vectors a version carries, per model: float32, as they were stored."""
+        import numpy as np
+
+        found = self._log.version(version)
+        rows = self._log.engine.vectors_at(found.seq)
+        return {model: np.frombuffer(data, dtype="<f4").copy() for model, _, _, _, data in rows}
+
+    # Care
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and sizes (bytes) of the log and of what is held in memory."""
+        head = self._log.head()
+        return {
+            "path": None if self.directory is None else str(self.directory),
+            "durability": self._log.engine.durability,
+            "seq": head.seq,
+            "root": head.root.hex(),
+            "last_commit": None if not head.commits else moment(head.tx_time).isoformat(),
+            "transactions": self._log.engine.transactions,
+            "hot_bytes": self._log.hot.size_bytes,
+            **self._log.engine.statistics(),
+            **self._vectors.statistics(),
+        }
+
+    def verify(self) -> VerifyReport:
+        """Check every byte that matters against its hash; the report lists what fails."""
+        return Audit(self._log).run()
+
+    def tree_head(self) -> TreeHead:
+        """The Merkle root over all commits so far: keep it, to hold the log to it later."""
+        return tree_head(self._log)
+
+    def prove(self, version: Version | str, head: TreeHead | None = None) -> InclusionProof:
+        """Evidence that a version is in the log; `koru_delta.verify_inclusion` checks it."""
+        return prove(self._log, self._log.version(version), head)
+
+    def prove_consistency(self, old_size: int, new_size: int | None = None) -> ConsistencyProof:
+        """Evidence that the first `old_size` commits are unchanged in the log of today."""
+        return prove_consistency(self._log, old_size, new_size)
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copy the database, as of one moment, to a new directory; others may go on writing."""
+        self._log.engine.backup(Path(target).absolute())
+
+    def export_log(self, target: str | os.PathLike[str] | IO[bytes], *, as_of: AsOf = None) -> int:
+        """Write the log as JSON lines to a file; returns the number of lines."""
+        lines = export_lines(self._log, self._log.cut(as_of))
+        if not isinstance(target, (str, os.PathLike)):
+            return _write_lines(target, lines)
+        try:
+            with Path(target).open("wb") as file:
+                return _write_lines(file, lines)
+        except OSError as error:
+            raise StorageError(f"cannot write {os.fspath(target)}: {error}") from error
+
+    def import_log(
+        self,
+        source: str | os.PathLike[str] | IO[bytes],
+        *,
+        progress: Progress | None = None,
+    ) -> int:
+        """Take up an exported log that begins as this one does; returns the new commits.
+
+        All of it or nothing; every hash is computed anew and must match.
+
+        Raises:
+            ConflictError: this database has entries the other does not begin with.
+            InvalidDataError, CorruptionError: the file is not as it was written.
+        """
+        if not isinstance(source, (str, os.PathLike)):
+            return import_lines(self._log, source, progress)
+        try:
+            with Path(source).open("rb") as file:
+                return import_lines(self._log, file, progress)
+        except FileNotFoundError as error:
+            raise StorageError(f"cannot read {os.fspath(source)}: {error}") from error
+
+    # Parts of the above
+
+    def _begin_transaction(self) -> None:
+        if self._in_transaction.get(False):
+            raise TransactionError("a transaction is already open here; they do not nest")
+        self._in_transaction.set(True)
+
+    def _end_transaction(self) -> None:
+        self._in_transaction.set(False)
+
+    def _query_vector(self, query: VectorLike | str) -> Vector:
+        if not isinstance(query, str):
+            return as_vector(query)
+        if self._intents.embedder is None:
+            return self._intents.embed_texts([query])[0]  # raises, and says what to do
+        return as_vector(self._intents.embedder.embed_query(query))
+
+    def _walk(
+        self,
+        version: Version | str,
+        kinds: Sequence[str] | None,
+        max_hops: int | None,
+        as_of: AsOf,
+        *,
+        up: bool,
+    ) -> list[Version]:
+        check_page(max_hops)
+        cut, allowed = self._log.cut(as_of), _kinds(kinds)
+        ring = [self._log.version(version)]
+        seen = {ring[0].id}
+        found: list[Version] = []
+        hops = 0
+        while ring and (max_hops is None or hops < max_hops):
+            fresh: dict[str, Version] = {}
+            for here in ring:
+                for there in self._neighbours(here, cut, allowed, up=up):
+                    if there.id not in seen:
+                        fresh[there.id] = there
+            ring = sorted(fresh.values(), key=lambda each: each.seq)
+            seen |= fresh.keys()
+            found += ring
+            hops += 1
+        return found
+
+    def _neighbours(
+        self, version: Version, cut: Cut, kinds: frozenset[str], *, up: bool
+    ) -> list[Version]:
+        found = self._log.neighbours(version, cut, up=up)
+        if up:
+            named = {cause.id for cause in version.causes if cause.kind in kinds}
+            return [other for other in found if other.id in named]
+        return [
+            other for other in found
+            if any(c.id == version.id and c.kind in kinds for c in other.causes)
+        ]  # fmt: skip
+
+
+class View:
+    """A database as it stood at one moment: the read verbs, without `as_of`."""
+
+    def __init__(self, database: Database, cut: Cut) -> None:
+        self._database = database
+        self._cut = cut
+
+    @property
+    def seq(self) -> int:
+        """The last position of the log this view sees."""
+        return self._cut.seq
+
+    @property
+    def time(self) -> datetime:
+        """The moment of the view (UTC)."""
+        return moment(self._cut.clock)
+
+    def __repr__(self) -> str:
+        return f"<View of {self._database!r} at {self.seq}, {self.time.isoformat()}>"
+
+    def get(
+        self, namespace: str, key: str, default: Value = _RAISE, *, valid_at: When | None = None
+    ) -> Value:
+        """As `Database.get`."""
+        return self._database.get(namespace, key, default, as_of=self._cut, valid_at=valid_at)
+
+    def get_raw(self, namespace: str, key: str, *, valid_at: When | None = None) -> bytes:
+        """As `Database.get_raw`."""
+        return self._database.get_raw(namespace, key, as_of=self._cut, valid_at=valid_at)
+
+    def get_many(
+        self, namespace: str, keys: Iterable[str], *, valid_at: When | None = None
+    ) -> dict[str, Value]:
+        """As `Database.get_many`."""
+        return self._database.get_many(namespace, keys, as_of=self._cut, valid_at=valid_at)
+
+    def contains(self, namespace: str, key: str, *, valid_at: When | None = None) -> bool:
+        """As `Database.contains`."""
+        return self._database.contains(namespace, key, as_of=self._cut, valid_at=valid_at)
+
+    def query(
+        self,
+        namespace: str,
+        filter: Filter | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        select: Sequence[str] | None = None,
+        valid_at: When | None = None,
+    ) -> list[Row]:
+        """As `Database.query`."""
+        return self._database.query(
+            namespace, filter, sort=sort, limit=limit, offset=offset, select=select,
+            as_of=self._cut, valid_at=valid_at,
+        )  # fmt: skip
+
+    def count(
+        self, namespace: str, filter: Filter | None = None, *, valid_at: When | None = None
+    ) -> int:
+        """As `Database.count`."""
+        return self._database.count(namespace, filter, as_of=self._cut, valid_at=valid_at)
+
+    def list_keys(
+        self,
+        namespace: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int | None = None,
+        valid_at: When | None = None,
+    ) -> list[str]:
+        """As `Database.list_keys`."""
+        return self._database.list_keys(
+            namespace, prefix=prefix, after=after, limit=limit, as_of=self._cut, valid_at=valid_at
+        )
+
+    def list_namespaces(self, *, valid_at: When | None = None) -> list[str]:
+        """As `Database.list_namespaces`."""
+        return self._database.list_namespaces(as_of=self._cut, valid_at=valid_at)
+
+    def history(
+        self, namespace: str, key: str, *, reverse: bool = False, limit: int | None = None
+    ) -> list[Version]:
+        """As `Database.history`."""
+        return self._database.history(namespace, key, as_of=self._cut, reverse=reverse, limit=limit)
+
+    def commits(self, *, reverse: bool = False, limit: int | None = None) -> list[Commit]:
+        """As `Database.commits`."""
+        return self._database.commits(as_of=self._cut, reverse=reverse, limit=limit)
+
+    def ancestors(
+        self,
+        version: Version | str,
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+    ) -> list[Version]:
+        """As `Database.ancestors`."""
+        return self._database.ancestors(version, kinds=kinds, max_hops=max_hops, as_of=self._cut)
+
+    def descendants(
+        self,
+        version: Version | str,
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+    ) -> list[Version]:
+        """As `Database.descendants`."""
+        return self._database.descendants(version, kinds=kinds, max_hops=max_hops, as_of=self._cut)
+
+    def similar(
+        self,
+        namespace: str,
+        query: VectorLike | str,
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+    ) -> list[Match]:
+        """As `Database.similar`."""
+        return self._database.similar(
+            namespace, query, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
+            model=model, threshold=threshold, exact=exact,
+        )  # fmt: skip
+
+
+def open(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    durability: Literal["full", "relaxed"] = "full",
+    read_only: bool = False,
+    embedder: Embedder | None = None,
+    clock: Clock | None = None,
+    author: str | None = None,
+    run: str | None = None,
+    node: str = "local",
+    lock_timeout_seconds: float = 30.0,
+) -> Database:
+    """Open the database in a directory, made if missing; None is in memory.
+
+    Arguments and errors are those of `Database`.
+    """
+    return Database(
+        path, durability=durability, read_only=read_only, embedder=embedder, clock=clock,
+        author=author, run=run, node=node, lock_timeout_seconds=lock_timeout_seconds,
+    )  # fmt: skip
+
+
+def _options(
+    if_match: Any,
+    causes: Sequence[CauseLike],
+    ttl: float | timedelta | None,
+    valid_from: When | None,
+    valid_to: When | None,
+    author: str | None,
+    message: str | None,
+    run: str | None,
+) -> WriteOptions:
+    options: WriteOptions = {}
+    if if_match is not _ANY:
+        options["if_match"] = if_match
+    if causes:
+        options["causes"] = causes
+    if ttl is not None:
+        options["ttl"] = ttl
+    if valid_from is not None:
+        options["valid_from"] = valid_from
+    if valid_to is not None:
+        options["valid_to"] = valid_to
+    if author is not None:
+        options["author"] = author
+    if message is not None:
+        options["message"] = message
+    if run is not None:
+        options["run"] = run
+    return options
+
+
+def _valid(valid_at: When | None, cut: Cut) -> int:
+    return cut.clock if valid_at is None else microseconds(valid_at)
+
+
+def _check_namespace(namespace: str) -> None:
+    check_key(namespace, "-")
+
+
+def _kinds(kinds: Sequence[str] | None) -> frozenset[str]:
+    if kinds is None:
+        return frozenset(CAUSE_KINDS)
+    named = frozenset([kinds] if isinstance(kinds, str) else kinds)
+    if not named <= frozenset(CAUSE_KINDS):
+        raise QueryError(
+            f"unknown kind of cause {sorted(named - frozenset(CAUSE_KINDS))[0]!r}; "
+            f"the kinds are {', '.join(CAUSE_KINDS)}"
+        )
+    return named
+
+
+def _write_lines(file: IO[bytes], lines: Iterable[bytes]) -> int:
+    written = 0
+    for line in lines:
+        file.write(line + b"\n")
+        written += 1
+    return written

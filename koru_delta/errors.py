@@ -1,0 +1,260 @@
+"""Every error KoruDelta raises, in one tree.
+
+Each sits under `KoruDeltaError` and, where it helps callers, under the built-in
+they already catch. The message says what happened and what to do; the facts are
+attributes, and every error survives pickling.
+
+    KoruDeltaError
+    ├── KeyNotFoundError          (KeyError)      nothing under that key at that moment
+    ├── UnknownVersionError       (LookupError)   no version, commit or tag of that name
+    ├── UnknownCauseError         (LookupError)   a cause or parent is not in the log
+    ├── ConflictError                             `if_match` or a tag lost a race
+    ├── InvalidDataError          (ValueError)    a value, key or argument cannot be stored
+    │   └── ValueTooLargeError
+    ├── InvalidTimestampError     (ValueError)    a time is naive, unreadable or ahead
+    ├── QueryError                (ValueError)    a filter, sort or search is not well formed
+    ├── DimensionMismatchError    (ValueError)    a vector of another length
+    ├── ModelMismatchError        (ValueError)    a model is unknown here, or must be named
+    ├── MetricMismatchError       (ValueError)    the space already measures otherwise
+    ├── EmbedderError             (ValueError)    text was given and cannot be embedded
+    ├── TransactionError          (RuntimeError)  nested, finished, or used for a search
+    ├── DatabaseClosedError       (ValueError)    the handle was closed
+    ├── ReadOnlyError             (PermissionError)
+    ├── DatabaseLockedError       (TimeoutError)  another writer holds the lock
+    ├── StorageError              (OSError)       the file system refused
+    │   └── StorageFullError                      no room left
+    ├── NotADatabaseError         (ValueError)    the directory holds something else
+    ├── UnsupportedFormatError    (ValueError)    written by a newer KoruDelta
+    ├── CorruptionError           (RuntimeError)  bytes do not match their hash
+    ├── NotPicklableError         (TypeError)     a handle cannot cross processes
+    ├── IngestError               (RuntimeError)  a source could not be read
+    └── MissingExtraError         (ImportError)   an optional part is not installed
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+class KoruDeltaError(Exception):
+    """What every error of KoruDelta is."""
+
+
+class KeyNotFoundError(KoruDeltaError, KeyError):
+    """Nothing is stored under the key at the moment asked for."""
+
+    def __init__(self, namespace: str, key: str, deleted_at: datetime | None = None) -> None:
+        super().__init__(namespace, key, deleted_at)
+        self.namespace, self.key, self.deleted_at = namespace, key, deleted_at
+
+    def __str__(self) -> str:
+        if self.deleted_at is not None:
+            return (
+                f"{self.key!r} in {self.namespace!r} was deleted at {self.deleted_at.isoformat()}; "
+                "read it with as_of= a moment before, or see history()"
+            )
+        return f"no key {self.key!r} in {self.namespace!r} at that moment"
+
+
+class UnknownVersionError(KoruDeltaError, LookupError):
+    """No version, commit or tag goes by that name in this database."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(reference)
+        self.reference = reference
+
+    def __str__(self) -> str:
+        return f"{self.reference} is not in this database; history() and commits() list what is"
+
+
+class UnknownCauseError(KoruDeltaError, LookupError):
+    """A cause or parent names a version the log does not hold."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(reference)
+        self.reference = reference
+
+    def __str__(self) -> str:
+        return (
+            f"cause {self.reference} is not in this database; write the cause first, "
+            "or import the log that holds it"
+        )
+
+
+class ConflictError(KoruDeltaError):
+    """Somebody else wrote the key first: `if_match` named another version."""
+
+    def __init__(self, namespace: str, key: str, expected: str | None, actual: str | None) -> None:
+        super().__init__(namespace, key, expected, actual)
+        self.namespace, self.key, self.expected, self.actual = namespace, key, expected, actual
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key!r} in {self.namespace!r} is at {self.actual or 'no version'}, not at "
+            f"{self.expected or 'no version'}; read it again and decide anew"
+        )
+
+
+class InvalidDataError(KoruDeltaError, ValueError):
+    """Something cannot be stored; `path` leads to the culprit (`$` is the whole)."""
+
+    def __init__(self, problem: str, path: str = "$") -> None:
+        super().__init__(problem, path)
+        self.problem, self.path = problem, path
+
+    def __str__(self) -> str:
+        return self.problem if self.path == "$" else f"{self.problem} (at {self.path})"
+
+
+class ValueTooLargeError(InvalidDataError):
+    """A value is over the limit; both are in bytes of canonical JSON."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"value takes {size_bytes:,} bytes, the limit is {limit_bytes:,}; split it, "
+            "or store it elsewhere and keep its hash"
+        )
+        self.args = (size_bytes, limit_bytes)
+        self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
+
+
+class InvalidTimestampError(KoruDeltaError, ValueError):
+    """A time is naive, unreadable, or later than the database has got to."""
+
+    def __init__(self, given: str, problem: str) -> None:
+        super().__init__(given, problem)
+        self.given, self.problem = given, problem
+
+    def __str__(self) -> str:
+        return f"{self.given}: {self.problem}"
+
+
+class QueryError(KoruDeltaError, ValueError):
+    """A filter, sort order or search argument is not well formed."""
+
+
+class DimensionMismatchError(KoruDeltaError, ValueError):
+    """A vector is not as long as the others in its namespace."""
+
+    def __init__(self, namespace: str, expected: int, got: int) -> None:
+        super().__init__(namespace, expected, got)
+        self.namespace, self.expected, self.got = namespace, expected, got
+
+    def __str__(self) -> str:
+        return (
+            f"namespace {self.namespace!r} holds vectors of {self.expected} numbers, this "
+            f"one has {self.got}; embed it with the model that filled the namespace"
+        )
+
+
+class ModelMismatchError(KoruDeltaError, ValueError):
+    """The model is not one the namespace holds, or there are several and none was named."""
+
+    def __init__(self, namespace: str, model: str | None, known: tuple[str, ...]) -> None:
+        super().__init__(namespace, model, known)
+        self.namespace, self.model, self.known = namespace, model, known
+
+    def __str__(self) -> str:
+        known = ", ".join(map(repr, self.known)) or "no vectors at all"
+        asked = "no model was named" if self.model is None else f"model {self.model!r} was asked"
+        return f"namespace {self.namespace!r} holds {known}, {asked}; pass model= one of them"
+
+
+class MetricMismatchError(KoruDeltaError, ValueError):
+    """A namespace and model already measure by another metric, fixed by their first vector."""
+
+    def __init__(self, namespace: str, model: str, expected: str, got: str) -> None:
+        super().__init__(namespace, model, expected, got)
+        self.namespace, self.model, self.expected, self.got = namespace, model, expected, got
+
+    def __str__(self) -> str:
+        return (
+            f"namespace {self.namespace!r} measures model {self.model!r} by {self.expected!r}, "
+            f"not {self.got!r}; leave metric= out, or use another model name"
+        )
+
+
+class EmbedderError(KoruDeltaError, ValueError):
+    """Text was given, and there is no embedder, or it did not return vectors."""
+
+
+class TransactionError(KoruDeltaError, RuntimeError):
+    """A transaction was nested, used after its end, or asked to search."""
+
+
+class DatabaseClosedError(KoruDeltaError, ValueError):
+    """The handle was closed, or belongs to the process this one was forked from."""
+
+    def __init__(self, reason: str = "the database is closed; open it again") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class ReadOnlyError(KoruDeltaError, PermissionError):
+    """A write was asked of a read-only handle or directory."""
+
+
+class DatabaseLockedError(KoruDeltaError, TimeoutError):
+    """Another process or thread held the write lock for too long."""
+
+    def __init__(self, path: str, waited_seconds: float) -> None:
+        super().__init__(path, waited_seconds)
+        self.path, self.waited_seconds = path, waited_seconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was locked by another writer for {self.waited_seconds:g} s; "
+            "nothing was written, try again when it is done"
+        )
+
+
+class StorageError(KoruDeltaError, OSError):
+    """The file system refused to read or write; what was acknowledged is safe."""
+
+
+class StorageFullError(StorageError):
+    """There is no room left on the disk (or a quota is used up); nothing was written."""
+
+
+class NotADatabaseError(KoruDeltaError, ValueError):
+    """The path holds something KoruDelta did not make."""
+
+
+class UnsupportedFormatError(KoruDeltaError, ValueError):
+    """The database was written by a newer KoruDelta."""
+
+    def __init__(self, path: str, found: int, supported: int) -> None:
+        super().__init__(path, found, supported)
+        self.path, self.found, self.supported = path, found, supported
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} has format {self.found}, this KoruDelta reads up to {self.supported}; "
+            "upgrade it with: pip install -U koru-delta"
+        )
+
+
+class CorruptionError(KoruDeltaError, RuntimeError):
+    """Stored bytes do not match their hash, or acknowledged entries are gone."""
+
+
+class NotPicklableError(KoruDeltaError, TypeError):
+    """A database handle cannot be pickled or copied; reopen by path instead."""
+
+
+class IngestError(KoruDeltaError, RuntimeError):
+    """A source could not be read; what was ingested before stays."""
+
+
+class MissingExtraError(KoruDeltaError, ImportError):
+    """An optional part is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(feature, extra)
+        self.feature, self.extra = feature, extra
+
+    def __str__(self) -> str:
+        return f"{self.feature} needs an extra: pip install 'koru-delta[{self.extra}]'"

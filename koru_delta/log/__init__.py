@@ -1,0 +1,6 @@
+"""The causal log: the one writer, the one place where times become positions."""
+
+from koru_delta.log.audit import VerifyReport
+from koru_delta.log.log import ANY, CausalLog, Pending, Write
+
+__all__ = ["ANY", "CausalLog", "Pending", "VerifyReport", "Write"]

@@ -1,0 +1,358 @@
+"""Turning intended writes into entries: the rules of a commit, applied under the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from koru_delta.causal import (
+    CAUSE_KINDS,
+    DELETE,
+    FOREVER,
+    OPERATIONS,
+    PUT,
+    Version,
+    chained_root,
+    commit_header,
+    commit_tree,
+    moment,
+    version_id,
+)
+from koru_delta.errors import (
+    ConflictError,
+    DimensionMismatchError,
+    InvalidDataError,
+    InvalidTimestampError,
+    KeyNotFoundError,
+    MetricMismatchError,
+    UnknownCauseError,
+)
+from koru_delta.storage import Head, KeyHead, NewVersion, Space, Stored
+from koru_delta.storage.sqlite import SqliteWriter
+from koru_delta.values import Vector, canonical_bytes, decode, distinction_id, vector_bytes
+
+ANY: Final = "any"  # `if_match` left out: write whatever stands there
+
+
+class NewVector(NamedTuple):
+    """A vector to be carried by a version; `metric` None means what the space has."""
+
+    model: str
+    metric: str | None
+    data: Vector
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    """One intended entry. A put with no `body` keeps the value that stands there.
+
+    `fallback` is the value where nothing stands.
+    """
+
+    operation: int
+    namespace: str
+    key: str
+    body: bytes | None = None
+    fallback: bytes | None = None
+    vectors: Sequence[NewVector] = ()
+    carried: dict[str, Any] | None = None  # vectors of an earlier version, put back as they were
+    if_match: str | None = ANY
+    causes: Sequence[tuple[str, str | Pending]] = ()
+    parents: Sequence[str] = ()
+    valid_from: int | None = None
+    valid_to: int | None = None
+    ttl: int | None = None
+    author: str | None = None
+    message: str | None = None
+    run: str | None = None
+    missing_ok: bool = False
+    made: Pending | None = None
+
+
+class Pending:
+    """A write that has no id yet; a later write of the same commit may name it as a cause.
+
+    `version` is the version it became, once the commit has happened.
+    """
+
+    __slots__ = ("version",)
+
+    def __init__(self) -> None:
+        self.version: Version | None = None
+
+
+class Current(NamedTuple):
+    """What a key holds now, as far as a write must know."""
+
+    id: str
+    operation: int
+    expires_at: int
+    distinction: str | None
+    body: bytes | None
+    vectors: dict[str, Any]
+
+    def present(self, clock: int) -> bool:
+        """Whether there is a value at `clock`."""
+        return self.operation == PUT and clock < self.expires_at
+
+
+@dataclass(slots=True)
+class _KeyState:
+    """A key as this commit has left it so far."""
+
+    previous: str | None
+    clock: dict[str, int]
+    put_before: bool
+    current: Current | None = None
+    known: bool = False  # whether `current` was looked up
+
+
+@dataclass(slots=True)
+class Appender:
+    """Append batches to one open write; a refused batch leaves nothing behind."""
+
+    writer: SqliteWriter
+    node: str
+    now: int
+    _keys: dict[tuple[str, str], _KeyState] = field(default_factory=dict)
+
+    def append(self, writes: Sequence[Write]) -> list[Version]:
+        """Make one commit of `writes`, in order; returns their versions."""
+        try:
+            versions = self._append(writes)
+        except BaseException:
+            self.writer.discard()
+            self._keys.clear()
+            raise
+        self.writer.flush()
+        self._keys.clear()
+        return versions
+
+    def _append(self, writes: Sequence[Write]) -> list[Version]:
+        head = self.writer.head
+        tx_time = max(self.now, head.tx_time + 1)
+        versions: list[Version] = []
+        for write in writes:
+            version = self._entry(write, head.seq + len(versions) + 1, tx_time)
+            if version is not None:
+                versions.append(version)
+        if not versions:
+            return []
+        last_seq = versions[-1].seq
+        ids = [bytes.fromhex(version.id) for version in versions]
+        header = commit_header(head.seq + 1, last_seq, tx_time, commit_tree(ids))
+        root = chained_root(head.root, header)
+        self.writer.append_commit(Head(last_seq, head.commits + 1, tx_time, root), head.seq + 1)
+        return versions
+
+    def _entry(self, write: Write, seq: int, tx_time: int) -> Version | None:
+        state = self._state(write.namespace, write.key)
+        if write.if_match is not ANY:
+            current = self._current(write, state, tx_time)
+            found = current.id if current is not None and current.present(tx_time) else None
+            if found != write.if_match:
+                raise ConflictError(write.namespace, write.key, write.if_match, found)
+        body, distinction = write.body, None
+        held: dict[str, Any] = {}
+        if write.operation == DELETE:
+            if not self._deletable(write, state, tx_time):
+                if write.missing_ok:
+                    return None
+                raise self._nothing_to_delete(write, state)
+        else:
+            if body is None or write.vectors:
+                body, held = self._kept_value(write, state, tx_time)
+            distinction = distinction_id("json", body)
+        clock = {**state.clock, self.node: state.clock.get(self.node, 0) + 1}
+        record: dict[str, Any] = {
+            "op": OPERATIONS[write.operation],
+            "namespace": write.namespace,
+            "key": write.key,
+            "time": tx_time,
+            "clock": clock,
+        }
+        if distinction is not None:
+            record["distinction"] = distinction.hex()
+        if state.previous is not None:
+            record["previous"] = state.previous
+        if write.parents:
+            record["parents"] = self._parents(write)
+        causes = self._causes(write) if write.causes else []
+        if causes:
+            record["causes"] = causes
+        for name, value in (
+            ("author", write.author), ("message", write.message), ("run", write.run),
+            ("valid_from", write.valid_from), ("valid_to", write.valid_to),
+        ):  # fmt: skip
+            if value is not None:
+                record[name] = value
+        _check_interval(write, tx_time)
+        if write.ttl is not None:
+            record["expires_at"] = tx_time + write.ttl
+        vectors: list[tuple[int, bytes, bytes | None]] = []
+        if write.vectors or write.carried:
+            record["vectors"] = self._vectors(write, held, vectors)
+        encoded = canonical_bytes(record)
+        identity = version_id(encoded)
+        self.writer.append(
+            NewVersion(
+                seq, identity, write.namespace, write.key, write.operation, tx_time,
+                write.valid_from, write.valid_to, record.get("expires_at"), encoded, body,
+                distinction, vectors, [bytes.fromhex(ref) for _, ref in causes],
+            )
+        )  # fmt: skip
+        version = Version(seq, identity.hex(), record, body)
+        if write.made is not None:
+            write.made.version = version
+        self._advance(state, write, version, tx_time)
+        return version
+
+    # The key as it stands
+
+    def _state(self, namespace: str, key: str) -> _KeyState:
+        state = self._keys.get((namespace, key))
+        if state is None:
+            head: KeyHead | None = self.writer.key_head(namespace, key)
+            if head is None:
+                state = _KeyState(None, {}, put_before=False, known=True)
+            else:
+                clock: dict[str, int] = decode(head.record)["clock"]
+                state = _KeyState(head.version_id.hex(), clock, put_before=True)
+            self._keys[namespace, key] = state
+        return state
+
+    def _current(self, write: Write, state: _KeyState, tx_time: int) -> Current | None:
+        if not state.known:
+            found = self.writer.visible(write.namespace, write.key, FOREVER, tx_time)
+            state.current = None if found is None else _current(found)
+            state.known = True
+        return state.current
+
+    def _advance(self, state: _KeyState, write: Write, version: Version, tx_time: int) -> None:
+        state.previous, state.clock, state.put_before = version.id, dict(version.clock), True
+        starts = tx_time if write.valid_from is None else write.valid_from
+        ends = FOREVER if write.valid_to is None else write.valid_to
+        if starts <= tx_time < ends:
+            expires = FOREVER if write.ttl is None else tx_time + write.ttl
+            state.known = True
+            state.current = Current(
+                version.id, write.operation, expires, version.distinction, version.raw,
+                dict(version.vectors),
+            )  # fmt: skip
+
+    def _deletable(self, write: Write, state: _KeyState, tx_time: int) -> bool:
+        if write.valid_from is not None or write.valid_to is not None:
+            return state.put_before  # what it takes away may lie in the past
+        current = self._current(write, state, tx_time)
+        return current is not None and current.present(tx_time)
+
+    def _nothing_to_delete(self, write: Write, state: _KeyState) -> KeyNotFoundError:
+        deleted = None
+        if state.current is not None and state.current.operation == DELETE:
+            seq = self.writer.seq_of(bytes.fromhex(state.current.id))
+            entry = (
+                None
+                if seq is None
+                else self.writer.visible(write.namespace, write.key, seq, self.writer.head.tx_time)
+            )
+            deleted = None if entry is None else moment(entry.tx_time)
+        return KeyNotFoundError(write.namespace, write.key, deleted)
+
+    def _kept_value(
+        self, write: Write, state: _KeyState, tx_time: int
+    ) -> tuple[bytes, dict[str, Any]]:
+        """The value an embed carries, and the vectors of other models that go on with it."""
+        current = self._current(write, state, tx_time)
+        if current is None or not current.present(tx_time):
+            return write.body or write.fallback or b"null", {}
+        if write.body is None:
+            assert current.body is not None
+            return current.body, current.vectors
+        same = distinction_id("json", write.body).hex() == current.distinction
+        return write.body, (current.vectors if same else {})
+
+    # References
+
+    def _causes(self, write: Write) -> list[list[str]]:
+        found: list[list[str]] = []
+        for kind, target in write.causes:
+            if kind not in CAUSE_KINDS:
+                raise InvalidDataError(
+                    f"{kind!r} is no kind of cause; the kinds are {', '.join(CAUSE_KINDS)}"
+                )
+            if isinstance(target, Pending):
+                if target.version is None:
+                    raise UnknownCauseError("a write that comes later in the same commit")
+                found.append([kind, target.version.id])
+            else:
+                self._check_reference(target)
+                found.append([kind, target])
+        return found
+
+    def _parents(self, write: Write) -> list[str]:
+        for parent in write.parents:
+            self._check_reference(parent)
+        return list(write.parents)
+
+    def _check_reference(self, target: str) -> None:
+        if self.writer.seq_of(bytes.fromhex(target)) is None:
+            raise UnknownCauseError(target)
+
+    # Vectors
+
+    def _vectors(
+        self,
+        write: Write,
+        held: dict[str, Any],
+        rows: list[tuple[int, bytes, bytes | None]],
+    ) -> dict[str, Any]:
+        described = dict(held if write.carried is None else write.carried)
+        fresh: dict[str, bytes] = {}
+        for model, metric, vector in write.vectors:
+            space = self._space(write.namespace, model, metric, len(vector))
+            if space.metric == "cosine" and not np.any(vector):
+                raise InvalidDataError(
+                    "a zero vector points nowhere, which cosine needs; leave the vector out, "
+                    "or begin the namespace with metric='dot' or 'l2'"
+                )
+            data = vector_bytes(vector)
+            identity = distinction_id("vec", data).hex()
+            fresh[identity] = data
+            described[model] = {
+                "id": identity, "dimensions": len(vector), "metric": space.metric,
+            }  # fmt: skip
+        for model, vector in described.items():
+            space = self._space(write.namespace, model, vector["metric"], vector["dimensions"])
+            rows.append((space.space_id, bytes.fromhex(vector["id"]), fresh.get(vector["id"])))
+        return described
+
+    def _space(self, namespace: str, model: str, metric: str | None, dimensions: int) -> Space:
+        space = self.writer.space(namespace, model)
+        if space is None:
+            return self.writer.add_space(namespace, model, dimensions, metric or "cosine")
+        if space.dimensions != dimensions:
+            raise DimensionMismatchError(namespace, space.dimensions, dimensions)
+        if metric is not None and metric != space.metric:
+            raise MetricMismatchError(namespace, model, space.metric, metric)
+        return space
+
+
+def _current(found: Stored) -> Current:
+    record = decode(found.record)
+    return Current(
+        found.version_id.hex(), found.operation, found.expires_at, record.get("distinction"),
+        found.body, record.get("vectors", {}),
+    )  # fmt: skip
+
+
+def _check_interval(write: Write, tx_time: int) -> None:
+    starts = tx_time if write.valid_from is None else write.valid_from
+    if write.valid_to is not None and write.valid_to <= starts:
+        raise InvalidTimestampError(
+            moment(write.valid_to).isoformat(),
+            f"valid_to must be later than valid_from ({moment(starts).isoformat()}); "
+            "the interval is half-open, [valid_from, valid_to)",
+        )

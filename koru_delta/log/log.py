@@ -1,0 +1,457 @@
+"""The causal log: every write goes through here, and every question gets its moment here.
+
+Times, versions, commits and tags become a `Cut` in `CausalLog.cut` and nowhere else.
+Writes that wait for each other in one process are committed together. Values read at
+the present are kept in memory for as long as no process has written.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from koru_delta.causal import (
+    DELETE,
+    FOREVER,
+    GENESIS,
+    PUT,
+    Clock,
+    Commit,
+    Cut,
+    Version,
+    When,
+    microseconds,
+    moment,
+)
+from koru_delta.errors import (
+    CorruptionError,
+    DatabaseClosedError,
+    InvalidTimestampError,
+    KeyNotFoundError,
+    KoruDeltaError,
+    UnknownVersionError,
+)
+from koru_delta.log.append import ANY, Appender, Pending, Write
+from koru_delta.storage import Head, SqliteEngine, Stored, StoredCommit
+from koru_delta.values import Value, canonical_bytes, decode, distinction_id
+
+__all__ = ["ANY", "AsOf", "CausalLog", "Pending", "Write"]
+
+AsOf = int | datetime | str | Version | Commit | Cut | None
+TAGS: Final = "$tags"
+_HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
+_HOT_BYTES = 64 * 1024 * 1024
+_CUTS_KEPT = 4096
+_TOGETHER = 256  # most batches in one group commit
+
+
+class Hot:
+    """Present values as bytes, true while `cells[0] == at`.
+
+    `flat` holds values whose copy is as good as new: dicts of scalars.
+    """
+
+    __slots__ = ("at", "cells", "flat", "raw", "size_bytes")
+
+    def __init__(self, cells: Sequence[int] | memoryview, at: int) -> None:
+        self.cells = cells
+        self.at = at
+        self.raw: dict[str, dict[str, bytes]] = {}
+        self.flat: dict[str, dict[str, dict[str, Any]]] = {}
+        self.size_bytes = 0
+
+
+_NEVER_HOT: Final = Hot((1,), 0)
+
+
+class _Ticket:
+    """A batch waiting for its commit."""
+
+    __slots__ = ("done", "error", "versions", "writes")
+
+    def __init__(self, writes: Sequence[Write]) -> None:
+        self.writes = writes
+        self.versions: list[Version] = []
+        self.error: BaseException | None = None
+        self.done = False
+
+
+class CausalLog:
+    """One append-only log over one storage engine. Safe to share by threads."""
+
+    def __init__(self, engine: SqliteEngine, clock: Clock, *, node: str = "local") -> None:
+        self.engine = engine
+        self.clock = clock
+        self.node = node
+        self._commit_lock = threading.Lock()
+        self._hot_lock = threading.Lock()
+        self._waiting: deque[_Ticket] = deque()
+        self._cuts: dict[str, Cut] = {}
+        self.hot = _NEVER_HOT
+
+    # Writing
+
+    def commit(self, writes: Sequence[Write]) -> list[Version]:
+        """Append `writes` as one commit, in order: all of them or none.
+
+        Raises:
+            ConflictError, KeyNotFoundError, UnknownCauseError, DimensionMismatchError,
+            MetricMismatchError, InvalidDataError: one of the writes cannot be; none was made.
+            DatabaseLockedError, StorageFullError, StorageError: nothing was written.
+        """
+        if not writes:
+            return []
+        ticket = _Ticket(writes)
+        self._waiting.append(ticket)
+        with self._commit_lock:
+            # Whoever gets the lock writes for all who wait; they find theirs done.
+            while not ticket.done:
+                self._commit_waiting()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.versions
+
+    def _commit_waiting(self) -> None:
+        tickets: list[_Ticket] = []
+        while self._waiting and len(tickets) < _TOGETHER:
+            tickets.append(self._waiting.popleft())
+        try:
+            with self.engine.writing(lambda before, after: self._kept(tickets, before, after)) as w:
+                appender = Appender(w, self.node, self.clock())
+                for ticket in tickets:
+                    try:
+                        ticket.versions = appender.append(ticket.writes)
+                    except KoruDeltaError as error:
+                        if isinstance(error, (CorruptionError, DatabaseClosedError)):
+                            raise
+                        ticket.error = error
+        except BaseException as error:
+            for ticket in tickets:
+                if ticket.error is None:
+                    ticket.error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for ticket in tickets:
+                ticket.done = True
+
+    def _kept(self, tickets: Sequence[_Ticket], before: int, after: int) -> None:
+        """Forget what these batches changed, and go on trusting the rest."""
+        with self._hot_lock:
+            hot = self.hot
+            if hot.at != before:
+                return
+            for ticket in tickets:
+                for version in ticket.versions:
+                    if version.namespace in hot.raw:
+                        hot.raw[version.namespace].pop(version.key, None)
+                        hot.flat[version.namespace].pop(version.key, None)
+            hot.at = after
+
+    # Moments
+
+    def now(self) -> Cut:
+        """The present: everything written, by a clock that never runs backwards."""
+        head = self.engine.head()
+        return Cut(head.seq, max(self.clock(), head.tx_time))
+
+    def cut(self, as_of: AsOf = None) -> Cut:
+        """Turn any way of naming a moment into a `Cut`.
+
+        Raises:
+            InvalidTimestampError: a time that is naive, unreadable or ahead, or a
+                position inside a commit or past the end.
+            UnknownVersionError: a version, commit or tag this log does not hold.
+        """
+        if as_of is None:
+            return self.now()
+        if isinstance(as_of, Cut):
+            return as_of
+        if isinstance(as_of, Version):
+            return self._cuts.get(as_of.id) or self._cut_at_id(as_of.id)
+        if isinstance(as_of, Commit):
+            return self._cut_at_commit(as_of)
+        if isinstance(as_of, int) and not isinstance(as_of, bool):
+            return self._cut_at_seq(as_of)
+        if isinstance(as_of, str):
+            if as_of.startswith("tag:"):
+                return self._cut_at_tag(as_of[4:])
+            if _HEX_ID.match(as_of):
+                known = self._cuts.get(as_of)
+                if known is not None:
+                    return known
+                identity = self.full_id(as_of, missing_ok=True)
+                if identity is not None:
+                    return self._cut_at_id(identity)
+                if len(as_of) > 8:
+                    raise UnknownVersionError(f"version {as_of}")
+        if isinstance(as_of, (datetime, str)):
+            return self._cut_at_time(as_of)
+        raise InvalidTimestampError(
+            repr(as_of),
+            "not a moment; pass a datetime, ISO 8601 text, a version, a commit, "
+            "a position or 'tag:name'",
+        )
+
+    def full_id(self, reference: str | Version, *, missing_ok: bool = False) -> str | None:
+        """The whole id of a version given by itself, its id, or at least 8 digits of it.
+
+        Raises:
+            UnknownVersionError: there is none, or more than one.
+        """
+        if isinstance(reference, Version):
+            return reference.id
+        found = self.engine.ids_like(reference) if _HEX_ID.match(reference) else []
+        if len(found) == 1:
+            return found[0][1].hex()
+        if missing_ok and not found:
+            return None
+        many = "more than one version starts with " if found else "version "
+        raise UnknownVersionError(f"{many}{reference}")
+
+    def _cut_at_id(self, version_id: str) -> Cut:
+        seq = self.engine.seq_of(bytes.fromhex(version_id))
+        if seq is None:
+            raise UnknownVersionError(f"version {version_id}")
+        cut = self._cut_around(seq)
+        if len(self._cuts) >= _CUTS_KEPT:
+            self._cuts.clear()
+        self._cuts[version_id] = cut
+        return cut
+
+    def _cut_around(self, seq: int) -> Cut:
+        """The end of the commit that holds entry `seq`."""
+        entry = self.engine.at(seq)
+        commit = None if entry is None else self.engine.commit_at(entry.tx_time)
+        if commit is None:
+            raise CorruptionError(f"entry {seq} belongs to no commit; run: kdelta verify")
+        return Cut(commit.last_seq, commit.tx_time)
+
+    def _cut_at_commit(self, commit: Commit) -> Cut:
+        found = self.engine.commit_at(commit.tx_time)
+        if found is None or found.root.hex() != commit.root:
+            raise UnknownVersionError(f"commit {commit.root[:16]}")
+        return Cut(found.last_seq, found.tx_time)
+
+    def _cut_at_seq(self, seq: int) -> Cut:
+        if seq == 0:
+            return Cut(0, 0)
+        end = self.engine.head().seq
+        if not 0 < seq <= end:
+            raise InvalidTimestampError(f"position {seq}", f"the log goes from 0 to {end}")
+        cut = self._cut_around(seq)
+        if cut.seq != seq:
+            raise InvalidTimestampError(
+                f"position {seq}", f"lies inside a commit, which ends at {cut.seq}; use that"
+            )
+        return cut
+
+    def _cut_at_time(self, when: When) -> Cut:
+        time = microseconds(when)
+        head = self.engine.head()
+        latest = max(self.clock(), head.tx_time)
+        if time > latest:
+            raise InvalidTimestampError(
+                repr(when) if isinstance(when, str) else when.isoformat(),
+                f"lies ahead of the database, which has got to {moment(latest).isoformat()}; "
+                "to ask what is planned to be true then, use valid_at=",
+            )
+        if time >= head.tx_time:
+            return Cut(head.seq, time)
+        return Cut(self.position(time), time)
+
+    def _cut_at_tag(self, name: str) -> Cut:
+        found = self.engine.visible(TAGS, name, FOREVER, self.now().clock)
+        if found is None or found.operation == DELETE or found.body is None:
+            raise UnknownVersionError(f"tag {name!r}")
+        pointed = decode(found.body)
+        return Cut(int(pointed["seq"]), int(pointed["time"]))
+
+    def position(self, time: int) -> int:
+        """The last entry written at or before `time` (microseconds); 0 if none was."""
+        commit = self.engine.commit_at(time)
+        return 0 if commit is None else commit.last_seq
+
+    # Reading
+
+    def present(self, namespace: str, key: str) -> bytes:
+        """The canonical bytes a key holds now, kept for the next reader when they may be."""
+        engine = self.engine
+        generation = engine.generation()
+        clock = max(self.clock(), engine.last_time())
+        found = engine.visible(namespace, key, FOREVER, clock)
+        body = self._body(namespace, key, found, clock)
+        assert found is not None
+        lasting = (
+            found.latest
+            and found.expires_at == FOREVER
+            and found.valid_to == FOREVER
+            and found.valid_from <= found.tx_time
+        )
+        if lasting and not generation & 1:
+            self._keep(namespace, key, body, generation)
+        return body
+
+    def _keep(self, namespace: str, key: str, body: bytes, generation: int) -> None:
+        with self._hot_lock:
+            cells = self.engine.cells()
+            if cells is None or cells[0] != generation:
+                return  # somebody wrote while we read
+            hot = self.hot
+            if hot.at != generation or hot.size_bytes > _HOT_BYTES or hot is _NEVER_HOT:
+                hot = self.hot = Hot(cells, generation)
+            kept = hot.raw.setdefault(namespace, {})
+            flat = hot.flat.setdefault(namespace, {})
+            kept[key] = body
+            hot.size_bytes += len(body) + len(key) + 200
+            value = decode(body)
+            if type(value) is dict and not any(
+                type(inner) is dict or type(inner) is list for inner in value.values()
+            ):
+                flat[key] = value
+                hot.size_bytes += 2 * len(body)
+
+    def get(self, namespace: str, key: str, cut: Cut, valid_at: int) -> bytes:
+        """The canonical bytes of a key at a cut and valid time.
+
+        Raises:
+            KeyNotFoundError: absent, deleted or expired there.
+            CorruptionError: the stored bytes do not match their hash.
+        """
+        found = self.engine.visible(namespace, key, cut.seq, valid_at)
+        return self._body(namespace, key, found, cut.clock)
+
+    def _body(self, namespace: str, key: str, found: Stored | None, clock: int) -> bytes:
+        if found is None:
+            raise KeyNotFoundError(namespace, key)
+        if found.operation != PUT or clock >= found.expires_at:
+            expired = found.operation == PUT
+            raise KeyNotFoundError(
+                namespace, key, moment(found.expires_at if expired else found.tx_time)
+            )
+        return checked(found)
+
+    def version(self, reference: str | Version) -> Version:
+        """The version of that id (or its first 8 or more digits), with its value.
+
+        Raises:
+            UnknownVersionError: this log holds none.
+        """
+        identity = self.full_id(reference)
+        assert identity is not None
+        seq = self.engine.seq_of(bytes.fromhex(identity))
+        if seq is None:
+            raise UnknownVersionError(f"version {identity}")
+        return self.versions([seq])[0]
+
+    def versions(self, seqs: Sequence[int]) -> list[Version]:
+        """The versions at these positions, in the order asked for."""
+        return self.loaded(self.engine.at_many(seqs))
+
+    def loaded(self, entries: Sequence[Stored]) -> list[Version]:
+        """Turn stored entries into versions, checking each body against its hash."""
+        return [
+            Version(
+                entry.seq,
+                entry.version_id.hex(),
+                decode(entry.record),
+                None if entry.body is None else checked(entry),
+            )
+            for entry in entries
+        ]
+
+    def history(
+        self, namespace: str, key: str, cut: Cut, *, reverse: bool, limit: int | None
+    ) -> list[Version]:
+        """Every put and delete of a key up to a cut."""
+        return self.loaded(
+            self.engine.key_versions(namespace, key, cut.seq, reverse=reverse, limit=limit)
+        )
+
+    def changes(self, after: Cut, until: Cut) -> Iterator[Version]:
+        """Every entry in log order, `after` exclusive, `until` inclusive."""
+        position = after.seq
+        while position < until.seq:
+            rows = self.engine.scan(position, until.seq, 1000)
+            yield from self.loaded([stored for _, _, stored in rows])
+            position = rows[-1][2].seq
+
+    def commits(self, after: Cut, until: Cut, *, reverse: bool, limit: int | None) -> list[Commit]:
+        """Commits in log order, `after` exclusive, `until` inclusive."""
+        rows = self.engine.commits(
+            after=after.clock if after.seq else -(2**63), until=until.clock,
+            reverse=reverse, limit=limit,
+        )  # fmt: skip
+        return [as_commit(row) for row in rows]
+
+    def commit_of(self, version: Version) -> Commit:
+        """The commit a version belongs to."""
+        found = self.engine.commit_at(version.tx_time)
+        if found is None or not found.first_seq <= version.seq <= found.last_seq:
+            raise UnknownVersionError(f"version {version.id}")
+        return as_commit(found)
+
+    def head(self) -> Head:
+        """The end of the log."""
+        return self.engine.head()
+
+    # Tags
+
+    def tag_value(self, cut: Cut) -> bytes:
+        """What a tag keeps of the moment it names."""
+        commit = self.engine.commit_at(cut.clock)
+        root = GENESIS if commit is None else commit.root
+        return canonical_bytes({"seq": cut.seq, "time": cut.clock, "root": root.hex()})
+
+    # Causes
+
+    def neighbours(self, version: Version, cut: Cut, *, up: bool) -> list[Version]:
+        """What a version names as its causes (`up`), or the versions that name it."""
+        if up:
+            seqs = [self.engine.seq_of(bytes.fromhex(cause.id)) for cause in version.causes]
+            found = [seq for seq in seqs if seq is not None and seq <= cut.seq]
+            return self.versions(list(dict.fromkeys(found)))
+        candidates = self.versions(self.engine.effects(bytes.fromhex(version.id), cut.seq))
+        return [v for v in candidates if any(cause.id == version.id for cause in v.causes)]
+
+    def close(self) -> None:
+        """Close the engine; later calls raise `DatabaseClosedError`."""
+        with self._hot_lock:
+            self.hot = _NEVER_HOT
+        self.engine.close()
+
+
+def checked(entry: Stored) -> bytes:
+    """The body of a put, once it matches the hash in its record.
+
+    Raises:
+        CorruptionError: it does not.
+    """
+    body = entry.body
+    if body is None or distinction_id("json", body).hex() != _distinction(entry.record):
+        raise CorruptionError(
+            f"entry {entry.seq} does not match its hash; restore a backup, and run "
+            "kdelta verify to see what else is damaged"
+        )
+    return body
+
+
+def _distinction(record: bytes) -> str | None:
+    try:
+        found: str | None = decode(record).get("distinction")
+    except ValueError:
+        return None  # the record is damaged, so nothing matches it
+    return found
+
+
+def as_commit(row: StoredCommit) -> Commit:
+    """A commit with what its first version says of it."""
+    record: dict[str, Value] = decode(row.record)
+    return Commit(
+        row.number, row.first_seq, row.last_seq, row.tx_time, row.root.hex(),
+        record.get("author"), record.get("message"), record.get("run"),
+    )  # fmt: skip

@@ -1,0 +1,186 @@
+"""The whole log as lines of JSON, and back: the same hashes on both sides.
+
+The first line names the format. Then, for each commit, a line for each vector not yet
+written (`object`), a line for each version (its record, and its value if it has one),
+and a line that closes the commit with its chained root.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from koru_delta.causal import (
+    DELETE,
+    GENESIS,
+    OPERATIONS,
+    PUT,
+    Cut,
+    chained_root,
+    commit_header,
+    commit_tree,
+    version_id,
+)
+from koru_delta.errors import ConflictError, CorruptionError, InvalidDataError
+from koru_delta.log.log import CausalLog
+from koru_delta.storage import Head, NewVersion
+from koru_delta.storage.sqlite import SqliteWriter
+from koru_delta.values import canonical_bytes, decode, distinction_id
+
+FORMAT_LINE = {"format": "koru-delta-log", "version": 1}
+Progress = Callable[[int], None]
+
+
+def export_lines(log: CausalLog, until: Cut) -> Iterator[bytes]:
+    """The log up to a cut, a line at a time, without line ends."""
+    yield canonical_bytes(FORMAT_LINE)
+    written: set[bytes] = set()
+    position = 0
+    for commit in log.commits(Cut(0, 0), until, reverse=False, limit=None):
+        while position < commit.seq:
+            rows = log.engine.scan(position, commit.seq, 1000)
+            for _, _, stored in rows:
+                record = decode(stored.record)
+                if record.get("vectors"):
+                    for _, _, _, identity, data in log.engine.vectors_at(stored.seq):
+                        if identity not in written:
+                            written.add(identity)
+                            encoded = base64.b64encode(data).decode()
+                            yield canonical_bytes({"object": identity.hex(), "f32": encoded})
+                line = {"record": record}
+                if stored.body is not None:
+                    line["value"] = decode(stored.body)
+                yield canonical_bytes(line)
+            position = rows[-1][2].seq
+        yield canonical_bytes({"commit": commit.number, "root": commit.root})
+
+
+def import_lines(log: CausalLog, lines: Iterable[bytes], progress: Progress | None = None) -> int:
+    """Take up a log that begins as this one does; returns how many commits were new.
+
+    All of it or nothing. Every hash is computed anew and must match.
+
+    Raises:
+        InvalidDataError: a line is not what an export writes; the message names it.
+        ConflictError: this log has entries the other does not begin with.
+        CorruptionError: a value, version or commit does not match its hash.
+    """
+    with log.engine.writing(lambda _before, _after: None) as writer:
+        taking = _Import(log, writer)
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                taking.line(number, line)
+                if progress is not None and number % 1000 == 0:
+                    progress(taking.commits)
+        taking.end()
+        return taking.new_commits
+
+
+class _Import:
+    """Where an import stands."""
+
+    def __init__(self, log: CausalLog, writer: SqliteWriter) -> None:
+        self._log = log
+        self._writer = writer
+        self._mine = writer.head
+        self._root: bytes = GENESIS
+        self._seq = 0
+        self.commits = 0
+        self.new_commits = 0
+        self._started = False
+        self._versions: list[tuple[bytes, bytes, dict[str, Any], bytes | None]] = []
+        self._objects: dict[str, bytes] = {}
+
+    def line(self, number: int, line: bytes) -> None:
+        try:
+            fact = decode(line)
+        except ValueError as error:
+            raise InvalidDataError(f"line {number} is not JSON: {error}") from error
+        try:
+            self._take(number, fact)
+        except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+            raise InvalidDataError(f"line {number} is not one an export writes") from error
+
+    def end(self) -> None:
+        if not self._started:
+            raise InvalidDataError("an empty file is no export")
+        if self._versions:
+            raise InvalidDataError(
+                f"the file ends inside commit {self.commits}; nothing of it was taken: export again"
+            )
+
+    def _take(self, number: int, fact: dict[str, Any]) -> None:
+        if not self._started:
+            if fact != FORMAT_LINE:
+                raise InvalidDataError("the first line does not say it is a koru-delta-log")
+            self._started = True
+        elif "object" in fact:
+            data = base64.b64decode(fact["f32"], validate=True)
+            if distinction_id("vec", data).hex() != fact["object"]:
+                raise CorruptionError(f"line {number}: the vector does not match its hash")
+            self._objects[fact["object"]] = data
+        elif "record" in fact:
+            self._version(number, fact)
+        elif "commit" in fact:
+            self._commit(number, fact)
+        else:
+            raise KeyError(number)
+
+    def _version(self, number: int, fact: dict[str, Any]) -> None:
+        record = fact["record"]
+        body = canonical_bytes(fact["value"]) if "value" in fact else None
+        found = None if body is None else distinction_id("json", body).hex()
+        if found != record.get("distinction"):
+            raise CorruptionError(f"line {number}: the value does not match its hash")
+        encoded = canonical_bytes(record)
+        self._versions.append((version_id(encoded), encoded, record, body))
+
+    def _commit(self, number: int, fact: dict[str, Any]) -> None:
+        if not self._versions:
+            raise KeyError(number)
+        first, last = self._seq + 1, self._seq + len(self._versions)
+        time = int(self._versions[0][2]["time"])
+        tree = commit_tree([identity for identity, *_ in self._versions])
+        root = chained_root(self._root, commit_header(first, last, time, tree))
+        if root.hex() != fact["root"]:
+            raise CorruptionError(f"line {number}: the commit does not match its root")
+        if self.commits < self._mine.commits:
+            self._compare(time, root)
+        else:
+            self._append(first, last, time, root)
+            self.new_commits += 1
+        self._root, self._seq, self.commits = root, last, self.commits + 1
+        self._versions.clear()
+
+    def _compare(self, time: int, root: bytes) -> None:
+        """Whether the commit is the one this log has in its place."""
+        mine = self._log.engine.commit_at(time)
+        if mine is None or mine.root != root:
+            raise ConflictError(
+                "log", f"commit {self.commits}", root.hex(), mine.root.hex() if mine else None
+            )
+
+    def _append(self, first: int, last: int, time: int, root: bytes) -> None:
+        for seq, (identity, encoded, record, body) in enumerate(self._versions, start=first):
+            vectors = []
+            for model, vector in record.get("vectors", {}).items():
+                space = self._writer.space(record["namespace"], model) or self._writer.add_space(
+                    record["namespace"], model, vector["dimensions"], vector["metric"]
+                )
+                vectors.append(
+                    (space.space_id, bytes.fromhex(vector["id"]), self._objects.get(vector["id"]))
+                )
+            distinction = record.get("distinction")
+            self._writer.append(
+                NewVersion(
+                    seq, identity, record["namespace"], record["key"],
+                    (PUT, DELETE)[OPERATIONS.index(record["op"])], record["time"],
+                    record.get("valid_from"), record.get("valid_to"), record.get("expires_at"),
+                    encoded, body, None if distinction is None else bytes.fromhex(distinction),
+                    vectors, [bytes.fromhex(ref) for _, ref in record.get("causes", ())],
+                )
+            )  # fmt: skip
+        self._writer.append_commit(Head(last, self.commits + 1, time, root), first)
+        self._writer.flush()

@@ -1,0 +1,1 @@
+"""Reading the log: filters, queries, vectors in time."""

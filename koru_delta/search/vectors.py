@@ -1,0 +1,309 @@
+"""Exact vector search at any moment, over every version at once.
+
+One space holds the vectors of a (namespace, model): a row of float32 for each distinct
+vector, and rows in two times (`rows.py`) that say when it is visible. The scan is a
+matrix-vector product; what it selects is scored again in float64, row by row, so that a
+score depends on the two vectors alone and a search can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from koru_delta.causal import Cut
+from koru_delta.errors import DimensionMismatchError, InvalidDataError, ModelMismatchError
+from koru_delta.log import CausalLog
+from koru_delta.search.columns import Columns
+from koru_delta.search.filters import CompiledFilter
+from koru_delta.search.rows import Mask, Rows
+from koru_delta.storage import Entry, Space
+from koru_delta.values import Value, Vector, decode
+
+Scores = npt.NDArray[np.float64]
+_FLOAT32_STEP = 2.0**-24
+
+
+class Scored(NamedTuple):
+    """A hit before its version is loaded; `score` as the space's metric says."""
+
+    key: str
+    score: float
+    seq: int
+
+
+class VectorSpace:
+    """The vectors of one model in one namespace. Safe to share by threads."""
+
+    def __init__(self, log: CausalLog, space: Space) -> None:
+        self.space = space
+        self._log = log
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin again from an empty reading of the log."""
+        self._slots: dict[int, int] = {}  # vector object -> slot
+        self._wanted: list[int] = []  # objects whose slots are not loaded yet
+        self._vectors = np.empty((0, self.space.dimensions), dtype=np.float32)
+        self._squares = np.empty(0, dtype=np.float32)
+        self._rows = Rows(self._slot_of, self._timeline)
+        self._columns = Columns(self._values)
+        self._seq = 0
+        self._longest = 1.0
+
+    @property
+    def slots(self) -> int:
+        """How many distinct vectors are held."""
+        return len(self._slots)
+
+    def search(
+        self,
+        query: Vector,
+        k: int,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None = None,
+        threshold: float | None = None,
+    ) -> list[Scored]:
+        """The `k` best visible keys by exact score, ties by key and then version id.
+
+        Raises:
+            DimensionMismatchError: the query is not as long as the space's vectors.
+            InvalidDataError: a zero query under cosine.
+        """
+        if len(query) != self.space.dimensions:
+            raise DimensionMismatchError(self.space.namespace, self.space.dimensions, len(query))
+        prepared = self._prepared(query)
+        with self._lock:
+            self._catch_up(cut.seq)
+            rows = self._rows
+            if not rows.count:
+                return []
+            mask = rows.visible(cut, valid_at, self._log.position)
+            if where is not None:
+                mask = self._filtered(mask, where)
+            slots, keys, seqs = rows["slot"], rows["key"], rows["seq"]
+            chosen = self._candidates(prepared, slots, mask, k)
+            exact = self._exact(prepared, self._vectors[slots[chosen]])
+            key_ids, found = keys[chosen], seqs[chosen]
+        if threshold is not None:
+            kept = exact >= threshold
+            key_ids, found, exact = key_ids[kept], found[kept], exact[kept]
+        return self._ordered(exact, key_ids, found, k)
+
+    def count(self, cut: Cut, valid_at: int) -> int:
+        """How many keys have a vector at a moment."""
+        with self._lock:
+            self._catch_up(cut.seq)
+            mask = self._rows.visible(cut, valid_at, self._log.position)
+            return self._rows.count if mask is None else int(np.count_nonzero(mask))
+
+    def bytes_held(self) -> int:
+        """Bytes of vectors in memory."""
+        return self._vectors.nbytes
+
+    # Reading the log
+
+    def _catch_up(self, seq: int) -> None:
+        """Read what was written since the last search, so that every search sees it."""
+        if self._seq >= seq:
+            return
+        head = self._log.head().seq
+        try:
+            entries = self._log.engine.entries(self.space, self._seq)
+            self._rows.add(entry for entry in entries if entry.seq <= head)
+            self._load_vectors()
+        except BaseException:
+            self._forget()  # half a reading answers wrongly; none is read again
+            raise
+        self._seq = head
+
+    def _timeline(self, key_id: int) -> list[Entry]:
+        return [e for e in self._log.engine.entries(self.space, 0) if e.key_id == key_id]
+
+    def _slot_of(self, item: int) -> int:
+        slot = self._slots.get(item)
+        if slot is None:
+            slot = self._slots[item] = len(self._slots)
+            self._wanted.append(item)
+        return slot
+
+    def _load_vectors(self) -> None:
+        if not self._wanted:
+            return
+        data = b"".join(self._log.engine.vectors(self._wanted))
+        fresh = np.frombuffer(data, dtype="<f4").reshape(-1, self.space.dimensions)
+        if self.space.metric == "cosine":
+            lengths = np.sqrt((fresh.astype(np.float64) ** 2).sum(axis=1))
+            fresh = (fresh / lengths[:, None]).astype(np.float32)
+        else:
+            squares = (fresh.astype(np.float64) ** 2).sum(axis=1)
+            self._longest = max(self._longest, float(np.sqrt(squares.max())))
+            self._squares = np.concatenate([self._squares, squares.astype(np.float32)])
+        self._vectors = np.concatenate([self._vectors, fresh])
+        self._wanted.clear()
+
+    def _values(self, start: int, stop: int) -> Sequence[Value]:
+        """What filters look at: the values of rows `start` to `stop`."""
+        seqs = self._rows["seq"][start:stop].tolist()
+        distinct = list(dict.fromkeys(seqs))
+        bodies = {e.seq: e.body for e in self._log.engine.at_many(distinct)}
+        return [decode(bodies[seq] or b"null") for seq in seqs]
+
+    # Scoring
+
+    def _prepared(self, query: Vector) -> Vector:
+        if self.space.metric != "cosine":
+            return query
+        length = float(np.sqrt((query.astype(np.float64) ** 2).sum()))
+        if length == 0.0:
+            raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
+        return (query / length).astype(np.float32)
+
+    def _filtered(self, mask: Mask | None, where: CompiledFilter) -> Mask:
+        matching = where.mask(self._columns, self._rows.count)
+        return matching if mask is None else mask & matching
+
+    def _candidates(
+        self, query: Vector, slots: npt.NDArray[np.int64], mask: Mask | None, k: int
+    ) -> npt.NDArray[np.int64]:
+        """Visible rows that may be among the best `k`, by float32 and its error bound."""
+        visible = None if mask is None or mask.all() else np.flatnonzero(mask)
+        if visible is not None and len(visible) * 4 < len(slots):
+            where = slots[visible]
+            near = self._near(query, self._vectors[where], self._squares_of(where))
+        else:
+            near = self._near(query, self._vectors, self._squares_of(None))
+            near = near if self._in_order(slots) else near[slots]
+            near = near if visible is None else near[visible]
+        if len(near) > k:
+            kth = np.partition(near, len(near) - k)[len(near) - k]
+            best = np.flatnonzero(near >= kth - 2 * self._error(query))
+        else:
+            best = np.arange(len(near))
+        return best if visible is None else visible[best]
+
+    def _in_order(self, slots: npt.NDArray[np.int64]) -> bool:
+        """Whether row i has slot i, as long as no vector was written twice."""
+        return len(slots) == len(self._vectors) and bool(
+            slots[-1] == len(slots) - 1 and (slots[:-1] < slots[1:]).all()
+        )
+
+    def _squares_of(self, slots: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
+        return self._squares if slots is None or not len(self._squares) else self._squares[slots]
+
+    def _near(
+        self,
+        query: Vector,
+        vectors: npt.NDArray[np.float32],
+        squares: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        products: npt.NDArray[np.float32] = vectors @ query
+        if self.space.metric != "l2":
+            return products
+        # -|x - q|^2 without its constant |q|^2: the same order as minus the distance.
+        return 2 * products - squares
+
+    def _error(self, query: Vector) -> float:
+        """How far a float32 score may lie from the exact one: n * u * |x| * |q|."""
+        if self.space.metric == "cosine":
+            return self.space.dimensions * _FLOAT32_STEP
+        length = float(np.sqrt((query.astype(np.float64) ** 2).sum()))
+        if self.space.metric == "dot":
+            return self.space.dimensions * _FLOAT32_STEP * self._longest * length
+        return (
+            (self.space.dimensions + 2)
+            * _FLOAT32_STEP
+            * (2 * self._longest * length + self._longest**2)
+        )
+
+    def _exact(self, query: Vector, vectors: npt.NDArray[np.float32]) -> Scores:
+        """Scores in float64, each from its own row alone, whatever stands beside it."""
+        wide, target = vectors.astype(np.float64), query.astype(np.float64)
+        if self.space.metric == "l2":
+            distances: Scores = np.sqrt(((wide - target) ** 2).sum(axis=1))
+            return -distances
+        products: Scores = (wide * target).sum(axis=1)
+        if self.space.metric == "cosine":
+            np.clip(products, -1.0, 1.0, out=products)
+        return products
+
+    def _ordered(
+        self,
+        exact: Scores,
+        key_ids: npt.NDArray[np.int64],
+        seqs: npt.NDArray[np.int64],
+        k: int,
+    ) -> list[Scored]:
+        """Best first; equal scores by key, which each appears once at a moment."""
+        if len(exact) > k:
+            kth = np.partition(exact, len(exact) - k)[len(exact) - k]
+            kept = exact >= kth
+            exact, key_ids, seqs = exact[kept], key_ids[kept], seqs[kept]
+        keys = self._log.engine.keys_of(key_ids.tolist())
+        hits = [
+            Scored(key, score, seq)
+            for key, score, seq in zip(keys, exact.tolist(), seqs.tolist(), strict=True)
+        ]
+        hits.sort(key=lambda hit: (-hit.score, hit.key, hit.seq))
+        return hits[:k]
+
+
+class Vectors:
+    """All vector spaces of a log, each read when it is first asked for."""
+
+    def __init__(self, log: CausalLog) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+        self._spaces: dict[int, VectorSpace] = {}
+
+    def known(self, namespace: str) -> list[Space]:
+        """The spaces of a namespace, oldest first."""
+        return self._log.engine.spaces(namespace)
+
+    def space(
+        self, namespace: str, model: str | None, cut: Cut, valid_at: int
+    ) -> VectorSpace | None:
+        """The space a search means, or None if the namespace has no vectors.
+
+        Raises:
+            ModelMismatchError: no such model there, or several that are visible and
+                none named.
+        """
+        known = self.known(namespace)
+        if not known:
+            return None
+        names = tuple(space.model for space in known)
+        if model is not None:
+            if model not in names:
+                raise ModelMismatchError(namespace, model, names)
+            return self._opened(known[names.index(model)])
+        if len(known) > 1:
+            seen = [space for space in map(self._opened, known) if space.count(cut, valid_at)]
+            if len(seen) > 1:
+                raise ModelMismatchError(namespace, None, tuple(s.space.model for s in seen))
+            return seen[0] if seen else None
+        return self._opened(known[0])
+
+    def statistics(self) -> dict[str, int]:
+        """What is held in memory: spaces, distinct vectors, bytes of them."""
+        with self._lock:
+            held = list(self._spaces.values())
+        return {
+            "spaces_open": len(held),
+            "vectors_in_memory": sum(space.slots for space in held),
+            "vector_bytes_in_memory": sum(space.bytes_held() for space in held),
+        }
+
+    def _opened(self, space: Space) -> VectorSpace:
+        found = self._spaces.get(space.space_id)
+        if found is None:
+            with self._lock:
+                found = self._spaces.setdefault(space.space_id, VectorSpace(self._log, space))
+        return found

@@ -1,0 +1,164 @@
+"""What a storage engine promises the log.
+
+An engine keeps rows and finds them again; it knows nothing of what they mean. Writes
+happen inside `writing()`, one writer at a time over all processes, and are there for
+every later read of any process once the block has ended, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+
+class Head(NamedTuple):
+    """The end of the log: entries, commits, time of the last one, chained root."""
+
+    seq: int
+    commits: int
+    tx_time: int
+    root: bytes
+
+
+class Stored(NamedTuple):
+    """A version as it is kept; `latest` tells whether its key has no later put or delete."""
+
+    seq: int
+    version_id: bytes
+    operation: int
+    tx_time: int
+    valid_from: int
+    valid_to: int
+    expires_at: int
+    record: bytes
+    body: bytes | None
+    latest: bool
+
+
+class StoredCommit(NamedTuple):
+    """A commit as it is kept, with the record of its first version."""
+
+    number: int
+    first_seq: int
+    last_seq: int
+    tx_time: int
+    root: bytes
+    record: bytes
+
+
+class KeyHead(NamedTuple):
+    """The last entry of a key, which the next one is chained to."""
+
+    key_id: int
+    version_id: bytes
+    record: bytes
+    object_row: int | None
+
+
+class NewVersion(NamedTuple):
+    """A version about to be kept. `None` in a time is the default: from now on, for ever."""
+
+    seq: int
+    version_id: bytes
+    namespace: str
+    key: str
+    operation: int
+    tx_time: int
+    valid_from: int | None
+    valid_to: int | None
+    expires_at: int | None
+    record: bytes
+    body: bytes | None
+    distinction: bytes | None
+    vectors: Sequence[tuple[int, bytes, bytes | None]]  # space, vector id, float32 bytes
+    causes: Sequence[bytes]
+
+
+class Space(NamedTuple):
+    """The vectors of one model in one namespace, all of one length and metric."""
+
+    space_id: int
+    namespace: str
+    model: str
+    dimensions: int
+    metric: str
+
+
+class Entry(NamedTuple):
+    """A put or delete as an index reads it; `vector` names the row of its vector, if any."""
+
+    seq: int
+    key_id: int
+    operation: int
+    tx_time: int
+    valid_from: int | None
+    valid_to: int | None
+    expires_at: int | None
+    vector: int | None
+
+
+class Writer(Protocol):
+    """The one open write. Rows of a batch become visible to its reads at `flush`."""
+
+    @property
+    def head(self) -> Head: ...
+    def key_head(self, namespace: str, key: str) -> KeyHead | None: ...
+    def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None: ...
+    def seq_of(self, version_id: bytes) -> int | None: ...
+    def space(self, namespace: str, model: str) -> Space | None: ...
+    def ever_put(self, namespace: str, key: str) -> bool: ...
+    def append(self, version: NewVersion) -> None: ...
+    def append_commit(self, commit: Head, first_seq: int) -> None: ...
+    def flush(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Durable rows for one log."""
+
+    path: Path | None
+
+    def writing(self, kept: Callable[[int, int], None]) -> AbstractContextManager[Writer]: ...
+    def generation(self) -> int: ...
+    def head(self) -> Head: ...
+    def last_time(self) -> int: ...
+    def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None: ...
+    def visible_keys(
+        self,
+        namespace: str,
+        seq: int,
+        valid_at: int,
+        clock: int,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int | None = None,
+        bodies: bool = True,
+    ) -> list[tuple[str, Stored]]: ...
+    def namespaces(self, seq: int, valid_at: int, clock: int, *, hidden: bool) -> list[str]: ...
+    def key_versions(
+        self, namespace: str, key: str, seq: int, *, reverse: bool, limit: int | None
+    ) -> list[Stored]: ...
+    def at(self, seq: int) -> Stored | None: ...
+    def at_many(self, seqs: Sequence[int]) -> list[Stored]: ...
+    def seq_of(self, version_id: bytes) -> int | None: ...
+    def effects(self, version_id: bytes, seq: int) -> list[int]: ...
+    def commit_at(self, tx_time: int) -> StoredCommit | None: ...
+    def commits(
+        self, *, after: int, until: int, reverse: bool, limit: int | None
+    ) -> list[StoredCommit]: ...
+    def commit_roots(self, start: int, stop: int) -> list[bytes]: ...
+    def spaces(self, namespace: str) -> list[Space]: ...
+    def entries(self, space: Space, after: int) -> list[Entry]: ...
+    def keys_of(self, key_ids: Sequence[int]) -> list[str]: ...
+    def vectors(self, rows: Sequence[int]) -> list[bytes]: ...
+    def statistics(self) -> dict[str, Any]: ...
+    def problems(self) -> Iterator[str]: ...
+    def backup(self, target: Path) -> None: ...
+    def close(self) -> None: ...
+
+
+def chunks(items: Sequence[int], size: int = 500) -> Iterable[Sequence[int]]:
+    """Cut a long list of row numbers into pieces one statement can name."""
+    return (items[start : start + size] for start in range(0, len(items), size))

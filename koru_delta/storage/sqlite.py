@@ -1,0 +1,1271 @@
+"""The log in one SQLite file, in WAL mode, shared by threads and processes.
+
+FORMAT.md beside this file describes the tables. Every write takes an advisory lock on
+`lock`, then SQLite's own, and moves the generation (see `generation.py`) around its
+commit, so that readers elsewhere can keep caches and know when they are stale.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import apsw
+import zstandard
+
+from koru_delta.causal import DELETE, FOREVER, GENESIS, PUT
+from koru_delta.errors import (
+    CorruptionError,
+    DatabaseClosedError,
+    DatabaseLockedError,
+    InvalidDataError,
+    KoruDeltaError,
+    NotADatabaseError,
+    ReadOnlyError,
+    StorageError,
+    StorageFullError,
+    UnsupportedFormatError,
+)
+from koru_delta.storage.engine import (
+    Entry,
+    Head,
+    KeyHead,
+    NewVersion,
+    Space,
+    Stored,
+    StoredCommit,
+    chunks,
+)
+from koru_delta.storage.generation import Generation
+from koru_delta.values import MAX_KEY_BYTES, MAX_VALUE_BYTES, distinction_id
+
+Durability = Literal["full", "relaxed"]
+
+FORMAT = 1
+APPLICATION_ID = 0x4B6F7275  # "Koru"
+INLINE_BYTES = 4096  # larger bodies are objects, shared by all versions that hold them
+BLOCK = 1024  # commits under one stored node of the Merkle log
+_OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processes write
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "afs", "ceph", "glusterfs"}
+_OURS = {"log.db", "log.db-wal", "log.db-shm", "lock", "generation", "index", "tiers"}
+_RAW, _ZSTD, _DELTA = 0, 1, 2
+_LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
+_log = logging.getLogger("koru_delta")
+
+# From one format to the next; run in one transaction, under the write lock.
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {}
+
+_SCHEMA = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE namespaces(ns INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE keys(
+    key_id INTEGER PRIMARY KEY, ns INTEGER NOT NULL, key TEXT NOT NULL, UNIQUE(ns, key)
+) STRICT;
+CREATE TABLE versions(
+    seq INTEGER PRIMARY KEY, id8 INTEGER NOT NULL, key_id INTEGER NOT NULL,
+    op INTEGER NOT NULL, tx_time INTEGER NOT NULL, valid_from INTEGER, valid_to INTEGER,
+    expires_at INTEGER, object INTEGER, version_id BLOB NOT NULL, record BLOB NOT NULL,
+    body BLOB
+) STRICT;
+CREATE INDEX versions_by_key ON versions(key_id, seq);
+CREATE INDEX versions_by_id ON versions(id8);
+CREATE TABLE commits(
+    tx_time INTEGER PRIMARY KEY, number INTEGER NOT NULL, first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL, root BLOB NOT NULL
+) STRICT;
+CREATE TABLE blocks(block INTEGER PRIMARY KEY, tx_time INTEGER NOT NULL) STRICT;
+CREATE TABLE objects(
+    object INTEGER PRIMARY KEY, id8 INTEGER NOT NULL, object_id BLOB NOT NULL,
+    codec INTEGER NOT NULL, base INTEGER, data BLOB NOT NULL
+) STRICT;
+CREATE INDEX objects_by_id ON objects(id8);
+CREATE TABLE spaces(
+    space INTEGER PRIMARY KEY, ns INTEGER NOT NULL, model TEXT NOT NULL,
+    dimensions INTEGER NOT NULL, metric TEXT NOT NULL, UNIQUE(ns, model)
+) STRICT;
+CREATE TABLE vectors(
+    space INTEGER NOT NULL, seq INTEGER NOT NULL, object INTEGER NOT NULL,
+    PRIMARY KEY(space, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edges(
+    cause8 INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(cause8, seq)
+) STRICT, WITHOUT ROWID;
+"""
+
+_STORED = f"""
+    v.seq, v.version_id, v.op, v.tx_time, coalesce(v.valid_from, v.tx_time),
+    coalesce(v.valid_to, {FOREVER}), coalesce(v.expires_at, {FOREVER}), v.record"""
+_LATEST = f"""NOT EXISTS (SELECT 1 FROM versions n
+    WHERE n.key_id = v.key_id AND n.seq > v.seq AND n.op <= {DELETE})"""
+# The definition of "visible" (DESIGN, "Two clocks"), in SQL.
+_COVERS = f"""{{0}}.op <= {DELETE} AND {{0}}.seq <= :seq
+    AND coalesce({{0}}.valid_from, {{0}}.tx_time) <= :at
+    AND ({{0}}.valid_to IS NULL OR {{0}}.valid_to > :at)"""
+_VISIBLE = f"""SELECT {_STORED}, v.body, v.object, {_LATEST} FROM versions v
+    WHERE v.key_id = (SELECT key_id FROM keys WHERE ns = :ns AND key = :key)
+    AND {_COVERS.format("v")} ORDER BY v.seq DESC LIMIT 1"""
+_WINNER = f"""(SELECT w.seq FROM versions w WHERE w.key_id = k.key_id
+    AND {_COVERS.format("w")} ORDER BY w.seq DESC LIMIT 1)"""
+_COMMITS = """SELECT c.number, c.first_seq, c.last_seq, c.tx_time, c.root, v.record
+    FROM commits c JOIN versions v ON v.seq = c.first_seq"""
+
+
+class SqliteEngine:
+    """One directory: `log.db`, `lock`, `generation`, `index/`. Safe to share by threads."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        *,
+        durability: Durability = "full",
+        read_only: bool = False,
+        lock_timeout_seconds: float = 30.0,
+    ) -> None:
+        if apsw.SQLITE_VERSION_NUMBER < _OLDEST_SQLITE:  # pragma: no cover - packaging forbids it
+            raise StorageError(
+                f"SQLite {apsw.sqlitelibversion()} can corrupt a shared log; pip install -U apsw"
+            )
+        self.temporary = path is None
+        self.path = None if path is None else Path(os.path.abspath(os.fspath(path)))
+        self.durability: Durability = durability
+        self.read_only = read_only
+        self.transactions = 0  # SQLite commits by this handle; group commit keeps it low
+        self._timeout = lock_timeout_seconds
+        self._closed: str | None = None
+        self._fork_lock = threading.Lock()  # held to create, collect or drop readers
+        self._write_lock = threading.Lock()
+        self._idle: deque[apsw.Connection] = deque()
+        self._connections: list[apsw.Connection] = []
+        self._writer: apsw.Connection | None = None
+        self._lock_fd: int | None = None
+        self._namespaces: dict[str, int] = {}
+        self._known: tuple[int, Head] | None = None  # the head at a generation
+        self._immutable = False
+        if self.path is None:
+            self.directory = Path(tempfile.mkdtemp(prefix="koru-delta-"))
+            self._cleanup = weakref.finalize(self, _remove, self.directory, os.getpid())
+        else:
+            self.directory = self.path
+            _check_directory(self.path, read_only=read_only)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        _open_engines.add(self)
+
+    # Opening and closing
+
+    def _open(self) -> None:
+        file = self.directory / "log.db"
+        writable_directory = os.access(self.directory, os.W_OK)
+        if not self.read_only:
+            if not writable_directory:
+                raise ReadOnlyError(
+                    f"{self.directory} is not writable by this user; open it with "
+                    "read_only=True, or mend its permissions"
+                )
+            self._open_lock()
+            if not file.exists() or self._unfinished():
+                with self._locked():
+                    self._initialise()
+        elif not file.exists():
+            raise NotADatabaseError(
+                f"{self.directory} holds no KoruDelta database; "
+                "open it once without read_only=True to make one"
+            )
+        else:
+            wal = self.directory / "log.db-wal"
+            self._immutable = not writable_directory and not wal.exists()
+        self._check_format()
+        self._generation = self._map_generation()
+        self._check_acknowledged()
+
+    def _open_lock(self) -> None:
+        try:
+            self._lock_fd = os.open(
+                self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise StorageError(f"cannot open the lock of {self.directory}: {error}") from error
+
+    def _unfinished(self) -> bool:
+        """Whether a maker was killed before its first transaction."""
+        with self._reading() as con:
+            return not con.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+
+    def _initialise(self) -> None:
+        con = self._writer_connection()
+        con.execute("BEGIN IMMEDIATE")
+        with con:  # nested: a savepoint, rolled back if anything below raises
+            if not con.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
+                for statement in _SCHEMA.split(";\n"):
+                    if statement.strip():
+                        con.execute(statement)
+                con.execute(f"PRAGMA application_id = {APPLICATION_ID}").fetchall()
+                con.execute(f"PRAGMA user_version = {FORMAT}").fetchall()
+                con.execute("INSERT INTO meta VALUES('durability', ?)", (self.durability,))
+        con.execute("COMMIT")
+        for folder in (self.directory, self.directory.parent):
+            _sync_directory(folder)
+
+    def _check_format(self) -> None:
+        with self._reading() as con:
+            application = con.execute("PRAGMA application_id").get
+            found = con.execute("PRAGMA user_version").get
+        if application != APPLICATION_ID:
+            raise NotADatabaseError(
+                f"{self.directory / 'log.db'} is some other program's database; "
+                "choose another directory"
+            )
+        if found > FORMAT:
+            raise UnsupportedFormatError(str(self.directory), found, FORMAT)
+        if found < FORMAT:
+            self._migrate(found)
+
+    def _migrate(self, found: int) -> None:
+        if self.read_only:
+            raise ReadOnlyError(
+                f"{self.directory} has the older format {found}; "
+                "open it once without read_only=True to bring it up to date"
+            )
+        with self._locked():
+            con = self._writer_connection()
+            con.execute("BEGIN IMMEDIATE")
+            try:
+                for step in range(con.execute("PRAGMA user_version").get, FORMAT):
+                    MIGRATIONS[step](con)
+                con.execute(f"PRAGMA user_version = {FORMAT}").fetchall()
+            except BaseException:
+                con.execute("ROLLBACK")
+                raise
+            con.execute("COMMIT")
+
+    def _map_generation(self) -> Generation | None:
+        path = self.directory / "generation"
+        try:
+            return Generation(path, writable=not self.read_only)
+        except FileNotFoundError:
+            return None  # read-only and never written: nothing to cache by
+        except ValueError as error:
+            raise CorruptionError(
+                f"{error}; close every process that uses {self.directory}, then delete that "
+                "one file: it is made anew"
+            ) from error
+
+    def _check_acknowledged(self) -> None:
+        """Compare the log with the end last acknowledged outside it (DESIGN 3)."""
+        if self._generation is None:
+            return
+        noted = self._generation.acknowledged()
+        if noted is None:
+            return
+        seq, root = noted
+        with self._reading() as con:
+            # A writer in another process may be ahead of what was noted, never behind.
+            row = con.execute(
+                "SELECT c.root FROM commits c JOIN versions v ON v.tx_time = c.tx_time "
+                "WHERE v.seq = ? AND c.last_seq = v.seq",
+                (seq,),
+            ).get
+            mode = con.execute("SELECT value FROM meta WHERE name = 'durability'").get
+        if row == root:
+            return
+        problem = (
+            f"{self.directory}: the log does not hold entry {seq}, which was acknowledged; "
+            "the end of log.db or its WAL is damaged or was replaced: restore a backup, or "
+            "delete the file 'generation' to go on from what is left"
+        )
+        if mode == "full":
+            raise CorruptionError(problem)
+        _log.warning("%s (opened all the same: it was written with relaxed durability)", problem)
+
+    def close(self) -> None:
+        """Close every connection; later calls raise `DatabaseClosedError`."""
+        if self._closed is not None:
+            return
+        with self._write_lock, self._fork_lock:
+            self._closed = "the database is closed; open it again"
+            _open_engines.discard(self)
+            self._drop_connections()
+            if self._lock_fd is not None:
+                os.close(self._lock_fd)
+                self._lock_fd = None
+            if getattr(self, "_generation", None) is not None:
+                self._generation.close()  # type: ignore[union-attr]
+        if self.temporary:
+            self._cleanup()
+
+    def _drop_connections(self) -> None:
+        """Close idle connections; one in use closes itself when it comes back."""
+        while self._idle:
+            con = self._idle.popleft()
+            self._connections.remove(con)
+            con.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._known = None
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise DatabaseClosedError(self._closed)
+
+    # Connections
+
+    def _connect(self, *, writable: bool) -> apsw.Connection:
+        file = self.directory / "log.db"
+        flags = apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
+        flags |= apsw.SQLITE_OPEN_READONLY if self.read_only else apsw.SQLITE_OPEN_READWRITE
+        if writable:
+            flags |= apsw.SQLITE_OPEN_CREATE
+        mode = "?immutable=1" if self._immutable else ""
+        previous = os.umask(0o077)
+        try:
+            con = apsw.Connection(file.as_uri() + mode, flags=flags)
+            con.set_busy_timeout(int(self._timeout * 1000))
+            for pragma in self._pragmas():
+                con.execute(f"PRAGMA {pragma}").fetchall()
+        except apsw.Error as error:
+            raise self._foreign(error) from error
+        finally:
+            os.umask(previous)
+        return con
+
+    def _pragmas(self) -> Iterator[str]:
+        yield "trusted_schema = OFF"
+        yield "cell_size_check = ON"
+        yield "mmap_size = 0"
+        if self.read_only:
+            return
+        yield "journal_mode = WAL"
+        yield "secure_delete = ON"
+        yield "cache_size = -16000"
+        if self.temporary:
+            yield "synchronous = OFF"
+        else:
+            yield f"synchronous = {'FULL' if self.durability == 'full' else 'NORMAL'}"
+            yield "fullfsync = ON"
+            yield "checkpoint_fullfsync = ON"
+
+    def _writer_connection(self) -> apsw.Connection:
+        if self._writer is None:
+            self._writer = self._connect(writable=True)
+        return self._writer
+
+    def _new_reader(self) -> apsw.Connection:
+        with self._fork_lock:
+            self._check_open()
+            con = self._connect(writable=False)
+            self._connections.append(con)
+            return con
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        try:
+            con = self._idle.pop()
+        except IndexError:
+            con = self._new_reader()
+        try:
+            yield con
+        except apsw.Error as error:
+            raise self._foreign(error) from error
+        finally:
+            self._idle.append(con)
+            if self._closed is not None:
+                with self._fork_lock:
+                    self._drop_connections()
+
+    def _rows(self, sql: str, bindings: Any = None) -> list[Any]:
+        """Run one read; the only way to the file outside a write."""
+        try:
+            con = self._idle.pop()
+        except IndexError:
+            con = self._new_reader()
+        try:
+            return con.execute(sql, bindings).fetchall()
+        except apsw.Error as error:
+            raise self._foreign(error) from error
+        finally:
+            self._idle.append(con)
+            if self._closed is not None:
+                with self._fork_lock:
+                    self._drop_connections()
+
+    def _foreign(self, error: apsw.Error) -> KoruDeltaError:
+        """Say in our words what SQLite reported."""
+        where = self.directory / "log.db"
+        match error:
+            case apsw.FullError():
+                return StorageFullError(
+                    f"no room left for {where}; nothing of this write was kept: "
+                    "free some space and write again"
+                )
+            case apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
+                return DatabaseLockedError(str(self.directory), self._timeout)
+            case apsw.NotADBError() | apsw.CorruptError() | apsw.FormatError():
+                return CorruptionError(
+                    f"{where} is damaged ({error}); restore a backup, or save what is left "
+                    "with: kdelta export"
+                )
+            case apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.CantOpenError():
+                return ReadOnlyError(f"cannot open or write {where}: {error}")
+            case apsw.TooBigError():
+                return InvalidDataError(f"too large for one row of {where}: {error}")
+            case apsw.IOError():
+                return StorageError(
+                    f"reading or writing {where} failed ({error}); what was acknowledged is "
+                    "safe, this call was not kept"
+                )
+        return StorageError(f"SQLite refused at {where}: {error}")
+
+    # The write lock
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the advisory lock that keeps other processes' writers out."""
+        self._check_open()
+        if self._lock_fd is None:
+            raise ReadOnlyError(f"{self.directory} was opened with read_only=True")
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._wait_for_lock(self._lock_fd)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def _wait_for_lock(self, fd: int) -> None:
+        start, pause = time.monotonic(), 0.0002
+        while True:
+            time.sleep(pause)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() - start > self._timeout:
+                    raise DatabaseLockedError(str(self.directory), self._timeout) from None
+                pause = min(pause * 1.5, 0.005)
+
+    @contextmanager
+    def writing(self, kept: Callable[[int, int], None]) -> Iterator[SqliteWriter]:
+        """One write, alone over all processes; kept when the block ends, else undone.
+
+        `kept(before, after)` is called once the write is durable and before readers
+        are let back to their caches: the generations around it, both even.
+
+        Raises:
+            DatabaseLockedError: another writer held the lock too long.
+            StorageFullError, StorageError: the file system refused; nothing was kept.
+        """
+        with self._write_lock, self._locked():
+            generation = self._generation
+            assert generation is not None  # a writable engine has one
+            con = self._writer_connection()
+            try:
+                con.execute("BEGIN IMMEDIATE")
+                before = generation.begin()
+                writer = SqliteWriter(self, con, self._known_head(con, before))
+                try:
+                    yield writer
+                    writer.flush()
+                    if writer.dirty:
+                        con.execute("COMMIT")
+                        self.transactions += 1
+                        generation.acknowledge(
+                            writer.head.seq, writer.head.root, writer.head.tx_time
+                        )
+                    else:
+                        con.execute("ROLLBACK")
+                except BaseException:
+                    self._known = None
+                    if con.in_transaction:
+                        con.execute("ROLLBACK")
+                    generation.end()
+                    raise
+                self._namespaces.update(writer.new_namespaces)
+                after = generation.next_even()
+                self._known = (after, writer.head)
+                kept(before, after)
+                generation.end()
+            except apsw.Error as error:
+                raise self._foreign(error) from error
+
+    def _known_head(self, con: apsw.Connection, generation: int) -> Head:
+        known = self._known
+        return known[1] if known is not None and known[0] == generation else _read_head(con)
+
+    # Reading
+
+    def cells(self) -> memoryview | None:
+        """The generation's shared memory (see `generation.py`), or None without one."""
+        return None if self._generation is None else self._generation.cells
+
+    def generation(self) -> int:
+        """The counter of `generation.py`; odd means: ask, and do not cache."""
+        return 1 if self._generation is None else self._generation.cells[0]
+
+    def head(self) -> Head:
+        """The end of the log, over all processes."""
+        before, known = self.generation(), self._known
+        if known is not None and before == known[0]:
+            return known[1]
+        with self._reading() as con:
+            head = _read_head(con)
+        if not before & 1 and self.generation() == before:
+            self._known = (before, head)
+        return head
+
+    def last_time(self) -> int:
+        """The time of the last commit of any process."""
+        if self._generation is not None and not self._generation.cells[0] & 1:
+            return self._generation.cells[1]
+        return self.head().tx_time
+
+    def _namespace(self, name: str) -> int | None:
+        found = self._namespaces.get(name)
+        if found is None:
+            rows = self._rows("SELECT ns FROM namespaces WHERE name = ?", (name,))
+            if not rows:
+                return None
+            found = self._namespaces[name] = rows[0][0]
+        return found
+
+    def _stored(self, row: tuple[Any, ...]) -> Stored:
+        body, item, latest = row[8:]
+        return Stored(*row[:8], body if item is None else self._object(item), bool(latest))
+
+    def _object(self, item: int) -> bytes:
+        rows = self._rows("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
+        if not rows:
+            raise CorruptionError(f"object {item} of {self.directory} is missing; run: verify")
+        codec, base, data = rows[0]
+        return unpack(codec, data, None if base is None else self._object(base))
+
+    def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None:
+        """The put or delete of greatest seq up to `seq` whose valid interval holds `valid_at`."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            self._check_open()
+            return None
+        rows = self._rows(_VISIBLE, {"ns": ns, "key": key, "seq": seq, "at": valid_at})
+        return self._stored(rows[0]) if rows else None
+
+    def visible_keys(
+        self,
+        namespace: str,
+        seq: int,
+        valid_at: int,
+        clock: int,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int | None = None,
+        bodies: bool = True,
+    ) -> list[tuple[str, Stored]]:
+        """Present keys in order, from `prefix` on, with what each holds at the cut."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            self._check_open()
+            return []
+        body = "v.body, v.object" if bodies else "NULL, NULL"
+        rows = self._rows(
+            f"""SELECT k.key, {_STORED}, {body}, 0 FROM keys k
+            CROSS JOIN versions v ON v.seq = {_WINNER}
+            WHERE k.ns = :ns AND k.key >= :prefix AND k.key < :end AND k.key > :after
+            AND v.op = {PUT} AND (v.expires_at IS NULL OR v.expires_at > :clock)
+            ORDER BY k.key LIMIT :limit""",
+            {
+                "ns": ns, "seq": seq, "at": valid_at, "clock": clock, "prefix": prefix,
+                "end": prefix + _LAST_KEY, "after": "" if after is None else after,
+                "limit": -1 if limit is None else limit,
+            },
+        )  # fmt: skip
+        return [(row[0], self._stored(row[1:])) for row in rows]
+
+    def count_visible(self, namespace: str, seq: int, valid_at: int, clock: int) -> int:
+        """How many keys are present at the cut."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            self._check_open()
+            return 0
+        count: int = self._rows(
+            f"""SELECT count(*) FROM keys k CROSS JOIN versions v ON v.seq = {_WINNER}
+            WHERE k.ns = :ns AND v.op = {PUT}
+            AND (v.expires_at IS NULL OR v.expires_at > :clock)""",
+            {"ns": ns, "seq": seq, "at": valid_at, "clock": clock},
+        )[0][0]
+        return count
+
+    def namespaces(self, seq: int, valid_at: int, clock: int, *, hidden: bool) -> list[str]:
+        """Namespaces with a key present at the cut, in order."""
+        rows = self._rows(
+            f"""SELECT name FROM namespaces s WHERE EXISTS (
+                SELECT 1 FROM keys k CROSS JOIN versions v ON v.seq = {_WINNER}
+                WHERE k.ns = s.ns AND v.op = {PUT}
+                AND (v.expires_at IS NULL OR v.expires_at > :clock))
+            ORDER BY name""",
+            {"seq": seq, "at": valid_at, "clock": clock},
+        )
+        return [name for (name,) in rows if hidden or not name.startswith("$")]
+
+    def key_versions(
+        self, namespace: str, key: str, seq: int, *, reverse: bool, limit: int | None
+    ) -> list[Stored]:
+        """All puts and deletes of a key up to `seq`, oldest first unless `reverse`."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            self._check_open()
+            return []
+        rows = self._rows(
+            f"""SELECT {_STORED}, v.body, v.object, 0 FROM versions v
+            WHERE v.key_id = (SELECT key_id FROM keys WHERE ns = ? AND key = ?)
+            AND v.seq <= ? AND v.op <= {DELETE}
+            ORDER BY v.seq {"DESC" if reverse else "ASC"} LIMIT ?""",
+            (ns, key, seq, -1 if limit is None else limit),
+        )
+        return [self._stored(row) for row in rows]
+
+    def at(self, seq: int) -> Stored | None:
+        rows = self._rows(
+            f"SELECT {_STORED}, v.body, v.object, 0 FROM versions v WHERE v.seq = ?", (seq,)
+        )
+        return self._stored(rows[0]) if rows else None
+
+    def at_many(self, seqs: Sequence[int]) -> list[Stored]:
+        """The entries at these places, in the order asked for; each must exist."""
+        found: dict[int, Stored] = {}
+        for some in chunks(seqs):
+            marks = ",".join("?" * len(some))
+            for row in self._rows(
+                f"SELECT {_STORED}, v.body, v.object, 0 FROM versions v WHERE v.seq IN ({marks})",
+                tuple(some),
+            ):
+                found[row[0]] = self._stored(row)
+        return [found[seq] for seq in seqs]
+
+    def scan(self, after: int, until: int, limit: int) -> list[tuple[str, str, Stored]]:
+        """Entries in log order, `after` exclusive, `until` inclusive, with their key's name."""
+        rows = self._rows(
+            f"""SELECT s.name, k.key, {_STORED}, v.body, v.object, 0 FROM versions v
+            LEFT JOIN keys k ON k.key_id = v.key_id LEFT JOIN namespaces s ON s.ns = k.ns
+            WHERE v.seq > ? AND v.seq <= ? ORDER BY v.seq LIMIT ?""",
+            (after, until, limit),
+        )
+        return [(row[0], row[1], self._stored(row[2:])) for row in rows]
+
+    def ids_like(self, prefix: str) -> list[tuple[int, bytes]]:
+        """Up to two entries whose id starts with these hex digits (at least one)."""
+        low, high = (
+            int.from_bytes(bytes.fromhex(prefix[:16].ljust(16, fill)), "big", signed=True)
+            for fill in "0f"
+        )
+        rows = self._rows(
+            "SELECT seq, version_id FROM versions WHERE id8 BETWEEN ? AND ?", (low, high)
+        )
+        return [(seq, found) for seq, found in rows if found.hex().startswith(prefix)][:2]
+
+    def seq_of(self, version_id: bytes) -> int | None:
+        rows = self._rows(_SEQ_OF, (_id8(version_id), version_id))
+        return rows[0][0] if rows else None
+
+    def effects(self, version_id: bytes, seq: int) -> list[int]:
+        """Places up to `seq` of the entries that may name this one as a cause, in order."""
+        rows = self._rows(
+            "SELECT seq FROM edges WHERE cause8 = ? AND seq <= ? ORDER BY seq",
+            (_id8(version_id), seq),
+        )
+        return [row[0] for row in rows]
+
+    def commit_at(self, tx_time: int) -> StoredCommit | None:
+        """The last commit at or before `tx_time`."""
+        rows = self._rows(
+            f"{_COMMITS} WHERE c.tx_time <= ? ORDER BY c.tx_time DESC LIMIT 1", (tx_time,)
+        )
+        return StoredCommit(*rows[0]) if rows else None
+
+    def commits(
+        self, *, after: int, until: int, reverse: bool, limit: int | None
+    ) -> list[StoredCommit]:
+        """Commits by time, `after` exclusive, `until` inclusive."""
+        rows = self._rows(
+            f"{_COMMITS} WHERE c.tx_time > ? AND c.tx_time <= ? "
+            f"ORDER BY c.tx_time {'DESC' if reverse else 'ASC'} LIMIT ?",
+            (after, until, -1 if limit is None else limit),
+        )
+        return [StoredCommit(*row) for row in rows]
+
+    def commit_roots(self, start: int, stop: int) -> list[bytes]:
+        """Chained roots of the commits numbered `start` to `stop`, exclusive."""
+        roots: list[bytes] = []
+        for block in range(start // BLOCK, (stop + BLOCK - 1) // BLOCK):
+            rows = self._rows(
+                """SELECT number, root FROM commits
+                WHERE tx_time >= (SELECT tx_time FROM blocks WHERE block = ?)
+                ORDER BY tx_time LIMIT ?""",
+                (block, BLOCK),
+            )
+            roots += [root for number, root in rows if start <= number < stop]
+        return roots
+
+    def spaces(self, namespace: str) -> list[Space]:
+        """The vector spaces of a namespace, oldest first."""
+        rows = self._rows(
+            """SELECT p.space, s.name, p.model, p.dimensions, p.metric
+            FROM spaces p JOIN namespaces s USING (ns) WHERE s.name = ? ORDER BY p.space""",
+            (namespace,),
+        )
+        return [Space(*row) for row in rows]
+
+    def space_used(self, space: Space) -> int:
+        """The place of the first entry with a vector of this space."""
+        first: int | None = self._rows(
+            "SELECT min(seq) FROM vectors WHERE space = ?", (space.space_id,)
+        )[0][0]
+        return FOREVER if first is None else first
+
+    def entries(self, space: Space, after: int) -> list[Entry]:
+        """Puts and deletes of the space's namespace after a place, in log order."""
+        columns = """v.seq, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to, v.expires_at,
+            (SELECT x.object FROM vectors x WHERE x.space = :space AND x.seq = v.seq)"""
+        ns = self._namespace(space.namespace)
+        if after:  # read the end of the log, and look whose keys these are
+            source = """versions v CROSS JOIN keys k ON k.key_id = v.key_id
+                WHERE v.seq > :after AND k.ns = :ns"""
+        else:  # read only this namespace, however long the rest of the log is
+            source = "keys k CROSS JOIN versions v ON v.key_id = k.key_id WHERE k.ns = :ns"
+        rows = self._rows(
+            f"SELECT {columns} FROM {source} AND v.op <= {DELETE}",
+            {"space": space.space_id, "after": after, "ns": ns}
+            if after
+            else {"space": space.space_id, "ns": ns},
+        )
+        rows.sort()
+        return [Entry(*row) for row in rows]
+
+    def keys_of(self, key_ids: Sequence[int]) -> list[str]:
+        """The names of keys, in the order asked for."""
+        found: dict[int, str] = {}
+        for some in chunks(key_ids):
+            marks = ",".join("?" * len(some))
+            found.update(
+                self._rows(f"SELECT key_id, key FROM keys WHERE key_id IN ({marks})", tuple(some))
+            )
+        return [found[key_id] for key_id in key_ids]
+
+    def vectors(self, rows: Sequence[int]) -> list[bytes]:
+        """The float32 bytes of vector objects, in the order asked for."""
+        found: dict[int, bytes] = {}
+        for some in chunks(rows):
+            marks = ",".join("?" * len(some))
+            for item, identity, data in self._rows(
+                f"SELECT object, object_id, data FROM objects WHERE object IN ({marks})",
+                tuple(some),
+            ):
+                if distinction_id("vec", data) != identity:
+                    raise CorruptionError(
+                        f"vector {identity.hex()[:16]} of {self.directory} does not match its "
+                        "hash; restore a backup"
+                    )
+                found[item] = data
+        return [found[row] for row in rows]
+
+    def vectors_at(self, seq: int) -> list[tuple[str, str, int, bytes, bytes]]:
+        """What an entry carries: (model, metric, dimensions, vector id, float32 bytes)."""
+        return self._rows(
+            """SELECT p.model, p.metric, p.dimensions, o.object_id, o.data
+            FROM spaces p CROSS JOIN vectors x ON x.space = p.space AND x.seq = ?
+            JOIN objects o ON o.object = x.object ORDER BY p.model""",
+            (seq,),
+        )
+
+    # Care
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts and sizes; sizes in bytes."""
+        counts = {
+            name: self._rows(f"SELECT count(*) FROM {name}")[0][0]
+            for name in ("namespaces", "keys", "versions", "commits", "objects", "vectors", "edges")
+        }
+        files = {
+            name: (self.directory / file).stat().st_size if (self.directory / file).exists() else 0
+            for name, file in (("log_bytes", "log.db"), ("wal_bytes", "log.db-wal"))
+        }
+        return {**counts, **files}
+
+    def acknowledged(self) -> tuple[int, bytes] | None:
+        """The end of the log as noted outside it, or None if nothing was noted."""
+        return None if self._generation is None else self._generation.acknowledged()
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the file itself: structure, objects, their hashes."""
+        for (line,) in self._rows("PRAGMA integrity_check"):
+            if line != "ok":
+                yield f"structure: {line}"
+        last = 0
+        while True:
+            rows = self._rows(
+                "SELECT object, id8, object_id FROM objects WHERE object > ? "
+                "ORDER BY object LIMIT 500",
+                (last,),
+            )
+            if not rows:
+                break
+            for item, id8, identity in rows:
+                try:
+                    data = self._object(item)
+                except CorruptionError as error:
+                    yield f"object {item}: {error}"
+                    continue
+                whole = identity in (distinction_id("vec", data), distinction_id("json", data))
+                if not whole or id8 != _id8(identity):
+                    yield f"object {item} does not match its hash {identity.hex()[:16]}"
+            last = rows[-1][0]
+
+    def rows_of(self, table: Literal["vectors", "edges", "keys", "spaces", "blocks"]) -> int:
+        """How many rows a reading of the log has, to compare with the log."""
+        count: int = self._rows(f"SELECT count(*) FROM {table}")[0][0]
+        return count
+
+    def backup(self, target: Path) -> None:
+        """Copy the whole database, as of one moment, to a new directory."""
+        if target.exists() and any(target.iterdir()):
+            raise NotADatabaseError(f"{target} is not empty; back up to a new directory")
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = target / "log.db"
+        previous = os.umask(0o077)
+        try:
+            with self._reading() as con:
+                copy = apsw.Connection(str(file))
+                try:
+                    with copy.backup("main", con, "main") as job:
+                        job.step(-1)
+                    copy.execute("PRAGMA journal_mode = WAL").fetchall()
+                finally:
+                    copy.close()
+        finally:
+            os.umask(previous)
+        for item in (file, target):
+            _sync_directory(item)
+        with SqliteEngine(target)._closing() as fresh:
+            head = fresh.head()
+            generation = fresh._generation
+            if generation is not None and head.commits:
+                generation.acknowledge(head.seq, head.root, head.tx_time)
+
+    @contextmanager
+    def _closing(self) -> Iterator[SqliteEngine]:
+        try:
+            yield self
+        finally:
+            self.close()
+
+    # Forking
+
+    def _before_fork(self) -> list[apsw.Connection]:
+        """Stand still: no write, and no connection in any thread's hands."""
+        self._write_lock.acquire()
+        self._fork_lock.acquire()
+        held: list[apsw.Connection] = []
+        give_up = time.monotonic() + 5
+        while len(held) < len(self._connections) and time.monotonic() < give_up:
+            try:
+                held.append(self._idle.pop())
+            except IndexError:
+                time.sleep(0.0005)
+        return held
+
+    def _after_fork_in_parent(self, held: list[apsw.Connection]) -> None:
+        self._idle.extend(held)
+        self._fork_lock.release()
+        self._write_lock.release()
+
+    def _after_fork_in_child(self, held: list[apsw.Connection]) -> None:
+        # None is in a transaction (see _before_fork), so closing them here touches
+        # nothing of the parent's: POSIX locks belong to the process that took them.
+        for con in held:
+            con.close()
+        self._connections.clear()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._known = None
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+        self._fork_lock.release()
+        self._write_lock.release()
+        if self.temporary:
+            self._closed = (
+                "an in-memory database belongs to the process that opened it; "
+                "open one here, or give it a path to share"
+            )
+        elif self._closed is None and not self.read_only:
+            self._open_lock()
+
+
+class SqliteWriter:
+    """The rows of one write, gathered and then inserted together."""
+
+    def __init__(self, engine: SqliteEngine, con: apsw.Connection, head: Head) -> None:
+        self._engine = engine
+        self._con = con
+        self.head = head
+        self.dirty = False
+        self.new_namespaces: dict[str, int] = {}
+        self._new_keys: dict[tuple[int, str], int] = {}
+        self._new_objects: dict[bytes, int] = {}
+        self._next: dict[str, int] = {}
+        self._new_spaces: dict[tuple[str, str], Space] = {}
+        self._names: list[tuple[Any, ...]] = []
+        self._spaces: list[tuple[Any, ...]] = []
+        self._keys: list[tuple[Any, ...]] = []
+        self._versions: list[tuple[Any, ...]] = []
+        self._objects: list[tuple[Any, ...]] = []
+        self._vectors: list[tuple[Any, ...]] = []
+        self._edges: list[tuple[Any, ...]] = []
+        self._commits: list[tuple[Any, ...]] = []
+        self._blocks: list[tuple[Any, ...]] = []
+
+    def key_head(self, namespace: str, key: str) -> KeyHead | None:
+        """The last entry of a key, among those flushed."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            return None
+        row = self._con.execute(_KEY_HEAD, (ns, key)).get
+        return None if row is None else KeyHead(*row)
+
+    def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None:
+        """As `SqliteEngine.visible`, seeing what this write has flushed."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            return None
+        row = self._con.execute(_VISIBLE, {"ns": ns, "key": key, "seq": seq, "at": valid_at}).get
+        if row is None:
+            return None
+        body, item, latest = row[8:]
+        return Stored(*row[:8], body if item is None else self._object(item), bool(latest))
+
+    def ever_put(self, namespace: str, key: str) -> bool:
+        """Whether the key was ever put, among what was flushed."""
+        ns = self._namespace(namespace)
+        return ns is not None and bool(
+            self._con.execute(
+                f"""SELECT EXISTS (SELECT 1 FROM versions WHERE op = {PUT} AND key_id =
+                (SELECT key_id FROM keys WHERE ns = ? AND key = ?))""",
+                (ns, key),
+            ).get
+        )
+
+    def seq_of(self, version_id: bytes) -> int | None:
+        found: int | None = self._con.execute(_SEQ_OF, (_id8(version_id), version_id)).get
+        return found
+
+    def space(self, namespace: str, model: str) -> Space | None:
+        """The vector space of a model in a namespace, if it has begun."""
+        ns = self._namespace(namespace)
+        if (namespace, model) in self._new_spaces:
+            return self._new_spaces[namespace, model]
+        row = self._con.execute(
+            "SELECT space, dimensions, metric FROM spaces WHERE ns = ? AND model = ?", (ns, model)
+        ).get
+        return None if row is None else Space(row[0], namespace, model, row[1], row[2])
+
+    def add_space(self, namespace: str, model: str, dimensions: int, metric: str) -> Space:
+        """Begin a vector space."""
+        number = self._take("spaces", "space")
+        self._spaces.append((number, self._namespace_id(namespace), model, dimensions, metric))
+        space = Space(number, namespace, model, dimensions, metric)
+        self._new_spaces[namespace, model] = space
+        return space
+
+    def append(self, version: NewVersion) -> None:
+        """Add one entry, its key, objects, vectors and edges; inserted at `flush`."""
+        ns = self._namespace_id(version.namespace)
+        key_id = self._key_id(ns, version.key)
+        body, item = version.body, None
+        if body is not None and len(body) > INLINE_BYTES:
+            assert version.distinction is not None
+            item = self._put_object(version.distinction, body, key_id)
+            body = None
+        self._versions.append(
+            (
+                version.seq, _id8(version.version_id), key_id, version.operation,
+                version.tx_time, version.valid_from, version.valid_to, version.expires_at,
+                item, version.version_id, version.record, body,
+            )
+        )  # fmt: skip
+        for space, identity, data in version.vectors:
+            vector = self._object_row(identity)
+            if vector is None:
+                if data is None:
+                    raise CorruptionError(
+                        f"vector {identity.hex()[:16]} is in the log and not in the store; "
+                        "restore a backup"
+                    )
+                vector = self._new_object(identity, _RAW, None, data)
+            self._vectors.append((space, version.seq, vector))
+        # A cause named twice, by two kinds, is one edge.
+        self._edges += {(_id8(cause), version.seq) for cause in version.causes}
+
+    def append_commit(self, commit: Head, first_seq: int) -> None:
+        """Close what was appended since `first_seq` as one commit."""
+        number = commit.commits - 1
+        self._commits.append((commit.tx_time, number, first_seq, commit.seq, commit.root))
+        if number % BLOCK == 0:
+            self._blocks.append((number // BLOCK, commit.tx_time))
+        self.head = commit
+
+    def flush(self) -> None:
+        """Insert what was gathered, so that this write's own reads see it."""
+        for rows, sql in (
+            (self._names, "INSERT INTO namespaces VALUES(?,?)"),
+            (self._spaces, "INSERT INTO spaces VALUES(?,?,?,?,?)"),
+            (self._keys, "INSERT INTO keys VALUES(?,?,?)"),
+            (self._objects, "INSERT INTO objects VALUES(?,?,?,?,?,?)"),
+            (self._versions, "INSERT INTO versions VALUES(?,?,?,?,?,?,?,?,?,?,?,?)"),
+            (self._vectors, "INSERT INTO vectors VALUES(?,?,?)"),
+            (self._edges, "INSERT INTO edges VALUES(?,?)"),
+            (self._commits, "INSERT INTO commits VALUES(?,?,?,?,?)"),
+            (self._blocks, "INSERT INTO blocks VALUES(?,?)"),
+        ):
+            if rows:
+                self.dirty = True
+                if len(rows) == 1:
+                    self._con.execute(sql, rows[0])
+                else:
+                    self._con.executemany(sql, rows)
+                rows.clear()
+
+    def discard(self) -> None:
+        """Drop what was gathered since the last flush."""
+        for known in (
+            self.new_namespaces, self._new_keys, self._new_objects, self._new_spaces, self._next,
+        ):  # fmt: skip
+            known.clear()  # what was flushed is found again by asking
+        for rows in (
+            self._names, self._spaces, self._keys, self._objects, self._versions, self._vectors,
+            self._edges, self._commits, self._blocks,
+        ):  # fmt: skip
+            rows.clear()
+
+    def _take(self, table: str, column: str) -> int:
+        number = self._next.get(table)
+        if number is None:
+            number = 1 + (self._con.execute(f"SELECT max({column}) FROM {table}").get or 0)
+        self._next[table] = number + 1
+        return number
+
+    def _namespace(self, name: str) -> int | None:
+        found = self._engine._namespaces.get(name) or self.new_namespaces.get(name)
+        if found is None:
+            found = self._con.execute("SELECT ns FROM namespaces WHERE name = ?", (name,)).get
+            if found is not None:
+                self.new_namespaces[name] = found
+        return found
+
+    def _namespace_id(self, name: str) -> int:
+        found = self._namespace(name)
+        if found is None:
+            found = self._take("namespaces", "ns")
+            self._names.append((found, name))
+            self.new_namespaces[name] = found
+        return found
+
+    def _key_id(self, ns: int, key: str) -> int:
+        found = self._new_keys.get((ns, key))
+        if found is None:
+            found = self._con.execute(
+                "SELECT key_id FROM keys WHERE ns = ? AND key = ?", (ns, key)
+            ).get
+            if found is None:
+                found = self._take("keys", "key_id")
+                self._keys.append((found, ns, key))
+            self._new_keys[ns, key] = found
+        return found
+
+    def _object_row(self, identity: bytes) -> int | None:
+        found = self._new_objects.get(identity)
+        if found is None:
+            found = self._con.execute(
+                "SELECT object FROM objects WHERE id8 = ? AND object_id = ?",
+                (_id8(identity), identity),
+            ).get
+        return found
+
+    def _new_object(self, identity: bytes, codec: int, base: int | None, data: bytes) -> int:
+        item = self._take("objects", "object")
+        self._objects.append((item, _id8(identity), identity, codec, base, data))
+        self._new_objects[identity] = item
+        return item
+
+    def _put_object(self, identity: bytes, body: bytes, key_id: int) -> int:
+        found = self._object_row(identity)
+        if found is not None:
+            return found
+        codec, base, data = self._pack(body, key_id)
+        return self._new_object(identity, codec, base, data)
+
+    def _pack(self, body: bytes, key_id: int) -> tuple[int, int | None, bytes]:
+        """Compress a body, against the key's last whole one when that is much shorter.
+
+        A delta's base is always stored whole, so reading costs two look-ups at most.
+        """
+        row = self._con.execute(
+            """SELECT coalesce(o.base, o.object) FROM objects o WHERE o.object =
+            (SELECT object FROM versions WHERE key_id = ? AND object IS NOT NULL
+             ORDER BY seq DESC LIMIT 1)""",
+            (key_id,),
+        ).get
+        if row is not None:
+            whole = self._object(row)
+            delta = _compressor(whole).compress(body)
+            if len(delta) * 4 < len(body):
+                return _DELTA, row, delta
+        packed = _compressor(None).compress(body)
+        return (_ZSTD, None, packed) if len(packed) < len(body) else (_RAW, None, body)
+
+    def _object(self, item: int) -> bytes:
+        row = self._con.execute("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
+        codec, base, data = row.get
+        return unpack(codec, data, None if base is None else self._object(base))
+
+
+_KEY_HEAD = """SELECT k.key_id, v.version_id, v.record, v.object FROM keys k
+    JOIN versions v ON v.key_id = k.key_id WHERE k.ns = ? AND k.key = ?
+    ORDER BY v.seq DESC LIMIT 1"""
+_SEQ_OF = "SELECT seq FROM versions WHERE id8 = ? AND version_id = ? ORDER BY seq LIMIT 1"
+
+
+def unpack(codec: int, data: bytes, base: bytes | None) -> bytes:
+    """Turn an object's stored bytes back into what was stored."""
+    if codec == _RAW:
+        return data
+    try:
+        shared = None if base is None else _shared(base)
+        body: bytes = zstandard.ZstdDecompressor(dict_data=shared).decompress(
+            data, max_output_size=MAX_VALUE_BYTES
+        )
+    except zstandard.ZstdError as error:
+        raise CorruptionError(f"a stored object cannot be decompressed: {error}") from error
+    return body
+
+
+def _compressor(base: bytes | None) -> zstandard.ZstdCompressor:
+    if base is None:
+        return zstandard.ZstdCompressor(level=3)
+    return zstandard.ZstdCompressor(level=3, dict_data=_shared(base))
+
+
+def _shared(base: bytes) -> zstandard.ZstdCompressionDict:
+    return zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+
+
+def _id8(identity: bytes) -> int:
+    return int.from_bytes(identity[:8], "big", signed=True)
+
+
+def _read_head(con: apsw.Connection) -> Head:
+    row = con.execute(
+        "SELECT last_seq, number + 1, tx_time, root FROM commits ORDER BY tx_time DESC LIMIT 1"
+    ).get
+    return Head(0, 0, 0, GENESIS) if row is None else Head(*row)
+
+
+def _check_directory(path: Path, *, read_only: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise NotADatabaseError(f"{path} is a file; a KoruDelta database is a directory")
+    if not path.exists():
+        if read_only:
+            raise NotADatabaseError(f"{path} does not exist; nothing to open read-only")
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make {path}: {error}") from error
+    try:
+        found = {item.name for item in path.iterdir() if not item.name.startswith(".generation.")}
+    except PermissionError as error:
+        raise ReadOnlyError(f"cannot look into {path}: {error}") from error
+    if found and "log.db" not in found and not found <= _OURS:
+        strangers = ", ".join(sorted(found - _OURS)[:3])
+        raise NotADatabaseError(
+            f"{path} already holds other files ({strangers}); choose an empty or new directory"
+        )
+    kind = _file_system(path)
+    if kind in _NETWORK:
+        raise StorageError(
+            f"{path} is on a network file system ({kind}), where locks cannot be trusted; "
+            "use a local disk"
+        )
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system under `path`, where Linux tells; else empty."""
+    mounts = Path("/proc/self/mounts")
+    if sys.platform != "linux" or not mounts.exists():
+        return ""
+    best, kind = "", ""
+    for line in mounts.read_text(errors="replace").splitlines():
+        _device, point, found, *_rest = line.split(" ")
+        point = point.replace("\\040", " ")
+        inside = str(path) == point or str(path).startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, found
+    return kind
+
+
+def _sync_directory(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return  # a parent we may not read; the file system keeps its own entries
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _remove(directory: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+_open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
+_held_for_fork: list[tuple[SqliteEngine, list[apsw.Connection]]] = []
+
+
+def _before_fork() -> None:
+    for engine in list(_open_engines):
+        _held_for_fork.append((engine, engine._before_fork()))
+
+
+def _after_fork_in_parent() -> None:
+    while _held_for_fork:
+        engine, held = _held_for_fork.pop()
+        engine._after_fork_in_parent(held)
+
+
+def _after_fork_in_child() -> None:
+    while _held_for_fork:
+        engine, held = _held_for_fork.pop()
+        engine._after_fork_in_child(held)
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

@@ -1,0 +1,377 @@
+"""What a writer means, made precise: arguments of a write turned into log entries.
+
+`WriteOptions` is shared by every verb that writes; `Transaction` gathers writes that
+belong together and shows its own reader what it will have written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final, TypedDict
+
+from koru_delta.causal import DELETE, METRICS, PUT, Cause, Version, When, microseconds
+from koru_delta.embedders import TextEmbedder
+from koru_delta.errors import (
+    EmbedderError,
+    InvalidDataError,
+    KeyNotFoundError,
+    QueryError,
+    TransactionError,
+)
+from koru_delta.log import CausalLog, Pending, Write
+from koru_delta.log.append import NewVector
+from koru_delta.values import (
+    Value,
+    Vector,
+    VectorLike,
+    as_vector,
+    canonical_bytes,
+    check_key,
+    decode,
+)
+
+CauseLike = Version | str | Pending | Cause | tuple[str, "Version | str | Pending"]
+
+
+class _Kept:
+    """The value left out of an embed."""
+
+    def __repr__(self) -> str:
+        return "<as it stands>"
+
+
+KEEP: Final[Any] = _Kept()
+DEFAULT_MODEL: Final = "default"
+
+
+class WriteOptions(TypedDict, total=False):
+    """What every write may say of itself."""
+
+    author: str | None
+    message: str | None
+    run: str | None
+    causes: Sequence[CauseLike]
+    ttl: float | timedelta | None
+    valid_from: When | None
+    valid_to: When | None
+    if_match: Version | str | None
+
+
+class Intents:
+    """Builds log entries from arguments; one per database."""
+
+    def __init__(
+        self,
+        log: CausalLog,
+        embedder: TextEmbedder | None,
+        *,
+        author: str | None,
+        run: str | None,
+    ) -> None:
+        self.log = log
+        self.embedder = embedder
+        self._author = _text("author", author)
+        self._run = _text("run", run)
+
+    def put(self, namespace: str, key: str, value: Value, options: WriteOptions) -> Write:
+        """A put of a value."""
+        check_key(namespace, key)
+        write = Write(PUT, namespace, key, canonical_bytes(value))
+        return self._with(write, options)
+
+    def delete(self, namespace: str, key: str, options: WriteOptions) -> Write:
+        """A tombstone."""
+        check_key(namespace, key)
+        if options.get("ttl") is not None:
+            raise InvalidDataError("a delete has no ttl; pass valid_to= to end it")
+        return self._with(Write(DELETE, namespace, key), options)
+
+    def embed(
+        self,
+        namespace: str,
+        key: str,
+        given: VectorLike | str,
+        value: Value,
+        *,
+        keep: bool,
+        model: str | None,
+        metric: str | None,
+        options: WriteOptions,
+    ) -> Write:
+        """A put whose version carries a vector; `keep` leaves the value as it stands."""
+        items = [(key, given)] if keep else [(key, given, value)]
+        return self.embed_many(namespace, items, model=model, metric=metric, options=options)[0]
+
+    def embed_many(
+        self,
+        namespace: str,
+        items: Sequence[tuple[Any, ...]],
+        *,
+        model: str | None,
+        metric: str | None,
+        options: WriteOptions,
+    ) -> list[Write]:
+        """Embeds of `(key, vector_or_text)` or `(key, vector_or_text, value)`."""
+        if metric is not None and metric not in METRICS:
+            raise QueryError(f"unknown metric {metric!r}; the metrics are {', '.join(METRICS)}")
+        for item in items:
+            if not isinstance(item, tuple) or len(item) not in (2, 3):
+                raise InvalidDataError(
+                    "an item to embed is (key, vector_or_text) or (key, vector_or_text, value)"
+                )
+            check_key(namespace, item[0])
+        texts = [item[1] for item in items if isinstance(item[1], str)]
+        name = self.model_for(namespace, model, texts=bool(texts))
+        embedded = iter(self.embed_texts(texts)) if texts else iter(())
+        template = self._with(Write(PUT, namespace, "-"), options)
+        writes = []
+        for key, given, *value in items:
+            vector = next(embedded) if isinstance(given, str) else as_vector(given)
+            body: bytes | None = None
+            fallback: bytes | None = None
+            if value:
+                body = canonical_bytes(value[0])
+            elif isinstance(given, str):
+                fallback = canonical_bytes({"text": given})
+            writes.append(
+                replace(
+                    template, key=key, body=body, fallback=fallback,
+                    vectors=(NewVector(name, metric, vector),),
+                )
+            )  # fmt: skip
+        return writes
+
+    def embed_texts(self, texts: Sequence[str]) -> Sequence[Vector]:
+        """Vectors for texts, by the database's embedder.
+
+        Raises:
+            EmbedderError: there is none, or it failed.
+        """
+        if self.embedder is None:
+            raise EmbedderError(
+                "text was given and the database has no embedder; pass a vector, or open it "
+                "with embedder= (koru_delta.embedders.local() needs no network)"
+            )
+        return [as_vector(row) for row in self.embedder.embed_documents(list(texts))]
+
+    def model_for(self, namespace: str, model: str | None, *, texts: bool) -> str:
+        """The model a vector is filed under when the caller named none."""
+        if model is not None:
+            if not isinstance(model, str) or not model or len(model) > 255:
+                raise InvalidDataError("a model is named by 1 to 255 characters")
+            return model
+        if texts and self.embedder is not None:
+            return self.embedder.name
+        known = [space.model for space in self.log.engine.spaces(namespace)]
+        return known[0] if len(known) == 1 else DEFAULT_MODEL
+
+    def _with(self, write: Write, options: WriteOptions) -> Write:
+        if options:
+            unknown = options.keys() - WriteOptions.__annotations__.keys()
+            if unknown:
+                raise TypeError(f"unknown write option: {', '.join(sorted(unknown))}")
+            if "if_match" in options:
+                match = options["if_match"]
+                write.if_match = None if match is None else self.log.full_id(match)
+            causes = options.get("causes")
+            if causes:
+                write.causes = [self._cause(cause) for cause in _listed(causes)]
+            ttl = options.get("ttl")
+            if ttl is not None:
+                write.ttl = _ttl(ttl)
+            starts, ends = options.get("valid_from"), options.get("valid_to")
+            write.valid_from = None if starts is None else microseconds(starts)
+            write.valid_to = None if ends is None else microseconds(ends)
+            write.message = _text("message", options.get("message"))
+            write.author = _text("author", options.get("author"))
+            write.run = _text("run", options.get("run"))
+        write.author = write.author or self._author
+        write.run = write.run or self._run
+        return write
+
+    def _cause(self, cause: CauseLike) -> tuple[str, str | Pending]:
+        kind: str = "caused_by"
+        target: object = cause
+        if isinstance(cause, tuple):
+            if len(cause) != 2:
+                raise InvalidDataError("a cause is a version, or (kind, version)")
+            kind, target = cause
+        if isinstance(target, Pending):
+            return kind, target
+        if isinstance(target, (Version, str)):
+            identity = self.log.full_id(target)
+            assert identity is not None
+            return kind, identity
+        raise InvalidDataError(f"a cause names a version or its id, not {type(target).__name__}")
+
+
+class Transaction:
+    """Writes gathered to be one commit, or none.
+
+    Reads see the database as it stood at the beginning, and this transaction's own
+    writes. Several writes to one key become several versions. `commit` is None until
+    the block has ended; then `versions` are what it wrote, in order.
+    """
+
+    def __init__(
+        self,
+        intents: Intents,
+        options: WriteOptions,
+        began: Callable[[], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self._intents = intents
+        self._options = options
+        self._began, self._ended = began, ended
+        self._writes: list[Write] = []
+        self._seen: dict[tuple[str, str], Write] = {}
+        self._state = "new"
+        self.versions: list[Version] = []
+
+    def __enter__(self) -> Transaction:
+        if self._state != "new":
+            raise TransactionError("a transaction runs once; begin another")
+        self._began()
+        self._state = "open"
+        self._cut = self._intents.log.now()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+        if kind is None:
+            self.commit()
+
+    def end(self) -> None:
+        """Take no more writes."""
+        self._state = "ended"
+        self._ended()
+
+    def commit(self) -> None:
+        """Write what was gathered, in one commit; the `with` block does it at its end.
+
+        Raises:
+            TransactionError: the block has not ended, or this was called before.
+        """
+        if self._state != "ended":
+            raise TransactionError("a transaction commits at the end of its with block")
+        self._state = "committed"
+        self.versions = self._intents.log.commit(self._writes)
+
+    def put(self, namespace: str, key: str, value: Value, **options: Any) -> Pending:
+        """Add a put; the result may be named as a cause later in this transaction.
+
+        Options are those of `Database.put`.
+        """
+        merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
+        return self._add(self._intents.put(namespace, key, value, merged))
+
+    def delete(self, namespace: str, key: str, **options: Any) -> Pending:
+        """Add a delete; raises `KeyNotFoundError` at once if there is nothing to delete."""
+        merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
+        write = self._intents.delete(namespace, key, merged)
+        if write.valid_from is None and write.valid_to is None:
+            self.get(namespace, key)
+        return self._add(write)
+
+    def embed(
+        self,
+        namespace: str,
+        key: str,
+        vector: VectorLike | str,
+        value: Value = KEEP,
+        *,
+        model: str | None = None,
+        metric: str | None = None,
+        **options: Any,
+    ) -> Pending:
+        """Add an embed; text is embedded now, before any lock is taken."""
+        merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
+        write = self._intents.embed(
+            namespace, key, vector, value, keep=value is KEEP, model=model, metric=metric,
+            options=merged,
+        )  # fmt: skip
+        return self._add(write)
+
+    def get(self, namespace: str, key: str) -> Value:
+        """What the key holds: this transaction's last write, or what stood at its beginning.
+
+        Raises:
+            KeyNotFoundError: absent, or deleted here.
+        """
+        self._check_open()
+        check_key(namespace, key)
+        log, cut = self._intents.log, self._cut
+        own = self._seen.get((namespace, key))
+        if own is None:
+            return decode(log.get(namespace, key, cut, cut.clock))
+        if own.operation == DELETE:
+            raise KeyNotFoundError(namespace, key)
+        if own.body is not None:
+            return decode(own.body)
+        try:
+            return decode(log.get(namespace, key, cut, cut.clock))
+        except KeyNotFoundError:
+            return None if own.fallback is None else decode(own.fallback)
+
+    def contains(self, namespace: str, key: str) -> bool:
+        """Whether `get` would find something."""
+        try:
+            self.get(namespace, key)
+        except KeyNotFoundError:
+            return False
+        return True
+
+    def similar(self, *_arguments: object, **_options: object) -> None:
+        """Raise: a search cannot see what is not committed yet.
+
+        Raises:
+            TransactionError: always.
+        """
+        raise TransactionError("search after the transaction has ended, or before it begins")
+
+    search = similar
+
+    def _add(self, write: Write) -> Pending:
+        self._check_open()
+        write.made = Pending()
+        self._writes.append(write)
+        if write.valid_from is None and write.valid_to is None:
+            own = self._seen.get((write.namespace, write.key))
+            if write.body is None and own is not None and own.body is not None:
+                self._seen[write.namespace, write.key] = own
+            else:
+                self._seen[write.namespace, write.key] = write
+        return write.made
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise TransactionError("use a transaction inside its with block")
+
+
+def _text(what: str, given: object) -> str | None:
+    if given is not None and not isinstance(given, str):
+        raise InvalidDataError(f"{what} is text, not {type(given).__name__}")
+    return given or None
+
+
+def _ttl(ttl: float | timedelta) -> int:
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise InvalidDataError(f"ttl is seconds or a timedelta, not {type(ttl).__name__}")
+    if not 0 < seconds < 1e11:
+        raise InvalidDataError(f"ttl is a positive number of seconds, not {seconds!r}")
+    return max(1, round(seconds * 1_000_000))
+
+
+def _listed(causes: object) -> list[CauseLike]:
+    if isinstance(causes, (str, Version, Pending, Cause)) or not isinstance(causes, Sequence):
+        raise InvalidDataError("causes is a list of versions or of (kind, version) pairs")
+    return list(causes)

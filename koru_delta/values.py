@@ -1,0 +1,251 @@
+"""Canonical bytes for values and vectors, and the hashes that name them.
+
+Equal values have equal bytes whatever order their keys were written in, so a
+value stored twice has one name. What JSON cannot say exactly is refused here,
+with the path to the culprit, before anything else sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import isfinite
+from typing import Any, NewType
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from blake3 import blake3
+
+from koru_delta.errors import InvalidDataError, ValueTooLargeError
+
+type_ = type
+
+Value = Any  # JSON: None, bool, int, float, str, list[Value], dict[str, Value]
+Vector = npt.NDArray[np.float32]  # shape (dimensions,)
+VectorLike = Sequence[float] | npt.NDArray[Any]
+DistinctionId = NewType("DistinctionId", bytes)  # 32 bytes; shown as hex
+
+MAX_VALUE_BYTES = 64 * 1024 * 1024
+MAX_DEPTH = 200
+MAX_KEY_BYTES = 1024
+MAX_NAMESPACE_BYTES = 255
+MAX_DIMENSIONS = 65_536
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_EXACT = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+def canonical_bytes(value: object) -> bytes:
+    """Encode `value` as UTF-8 JSON, keys sorted by code point, no spaces.
+
+    `1` and `1.0` differ; integers fit 64 bits, signed; nesting is at most 200 deep.
+
+    Raises:
+        InvalidDataError: `value` holds NaN, infinity or something JSON lacks;
+            the message names the path to it.
+        ValueTooLargeError: more than `MAX_VALUE_BYTES` bytes.
+    """
+    if not _storable(value):  # orjson would write NaN as null, and a date as a string
+        raise _refusal(value)
+    try:
+        data = orjson.dumps(value, option=_EXACT)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise _refusal(value) from error
+    if len(data) > MAX_VALUE_BYTES:
+        raise ValueTooLargeError(len(data), MAX_VALUE_BYTES)
+    return data
+
+
+def decode(data: bytes) -> Value:
+    """Decode canonical bytes to a fresh plain value the caller may change."""
+    return orjson.loads(data)
+
+
+def distinction_id(tag: str, data: bytes) -> DistinctionId:
+    """Name `data` by the BLAKE3 hash of its tag and bytes (see DESIGN, "The log").
+
+    >>> distinction_id("json", b"1").hex()[:16]
+    '7b2a4f96a383970a'
+    """
+    return DistinctionId(blake3(b"kd1:" + tag.encode() + b":" + data).digest())
+
+
+def synthesis(first: bytes, second: bytes) -> DistinctionId:
+    """Name the ordered pair of two ids; swapping them gives another name."""
+    return DistinctionId(blake3(b"kd1:syn:" + first + second).digest())
+
+
+def derived_id(operation: str, parents: Iterable[bytes]) -> DistinctionId:
+    """Name what `operation` makes of `parents`, in order: a fold of `synthesis`."""
+    made = distinction_id("op", operation.encode())
+    for parent in parents:
+        made = synthesis(made, parent)
+    return made
+
+
+def as_vector(given: VectorLike) -> Vector:
+    """Turn numbers into a float32 vector of shape (dimensions,), its own copy.
+
+    Raises:
+        InvalidDataError: not one-dimensional, empty, not numbers, too long, or
+            holding NaN, infinity or a number float32 cannot hold.
+    """
+    array = _numbers(given)
+    if array.ndim != 1:
+        raise InvalidDataError(f"a vector has one dimension, this has shape {array.shape}")
+    return _float32(array)
+
+
+def as_matrix(given: Sequence[VectorLike] | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Turn several vectors of one length into a float32 array of shape (n, dimensions)."""
+    array = _numbers(given)
+    if array.ndim != 2:
+        raise InvalidDataError(f"a batch of vectors has shape (n, d), this has {array.shape}")
+    return _float32(array)
+
+
+def vector_bytes(vector: Vector) -> bytes:
+    """Encode a vector as little-endian float32, the bytes its id is made of."""
+    return vector.astype("<f4", copy=False).tobytes()
+
+
+def check_key(namespace: str, key: str) -> None:
+    """Refuse a namespace or key that cannot be stored.
+
+    Raises:
+        InvalidDataError: not a string, empty, longer than 255 (namespace) or 1024
+            (key) bytes of UTF-8, holding NUL or a lone surrogate, or a namespace
+            that starts with `$` (those are KoruDelta's own).
+    """
+    _check_name("namespace", namespace, MAX_NAMESPACE_BYTES)
+    _check_name("key", key, MAX_KEY_BYTES)
+    if namespace[0] == "$":
+        raise InvalidDataError(
+            f"namespace {namespace!r} starts with '$', which is kept for KoruDelta; "
+            "choose another first character"
+        )
+
+
+def _check_name(what: str, name: object, limit: int) -> None:
+    if type_(name) is not str:
+        raise InvalidDataError(f"a {what} is a string, not {type_(name).__name__}")
+    if not name:
+        raise InvalidDataError(f"a {what} cannot be empty")
+    if "\0" in name:
+        raise InvalidDataError(f"{what} {name[:40]!r} holds a NUL character")
+    try:
+        size = len(name) if name.isascii() else len(name.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidDataError(f"{what} {name[:40]!r} holds a lone surrogate") from error
+    if size > limit:
+        raise InvalidDataError(
+            f"{what} {name[:40]!r}... takes {size:,} bytes, the limit is {limit:,}; "
+            "keep the long name in the value and use its hash as the key"
+        )
+
+
+def _storable(value: object) -> bool:
+    """Whether `value` is made of exact JSON types within their limits.
+
+    Walks level by level, so that a deep or circular value cannot exhaust the stack.
+    """
+    level: list[Any] = [value]
+    seen = 0
+    for _ in range(MAX_DEPTH + 1):
+        deeper: list[Any] = []
+        for item in level:
+            kind = type_(item)
+            if kind is dict:
+                for key, inner in item.items():
+                    if type_(key) is not str:
+                        return False
+                    if type_(inner) is not str:
+                        deeper.append(inner)
+            elif kind is list:
+                deeper.extend(item)
+            elif kind is int:
+                if not _INT_MIN <= item <= _INT_MAX:
+                    return False
+            elif kind is float:
+                if not isfinite(item):
+                    return False
+            elif kind is not str and kind is not bool and item is not None:
+                return False
+        if not deeper:
+            return True
+        seen += len(deeper)
+        if seen > MAX_VALUE_BYTES // 2:
+            raise ValueTooLargeError(seen * 2, MAX_VALUE_BYTES)
+        level = deeper
+    return False
+
+
+def _refusal(value: object) -> InvalidDataError:
+    """Find what `_storable` or the encoder refused, and say where it is."""
+    stack: list[tuple[Any, str, int]] = [(value, "$", 0)]
+    while stack:
+        item, path, depth = stack.pop()
+        if depth > MAX_DEPTH:
+            return InvalidDataError(
+                f"nested more than {MAX_DEPTH} levels deep; flatten it", path[:80] + "..."
+            )
+        problem = _scalar_problem(item)
+        if problem:
+            return InvalidDataError(problem, path)
+        if type_(item) is dict:
+            for key in item:
+                if type_(key) is not str:
+                    return InvalidDataError(
+                        f"key {key!r} is {_named(key)}, JSON has only string keys", path
+                    )
+                if _surrogate(key):
+                    return InvalidDataError("a key holds a lone surrogate", path)
+            stack += [(inner, f"{path}.{key}", depth + 1) for key, inner in item.items()]
+        elif type_(item) is list:
+            stack += [(inner, f"{path}[{n}]", depth + 1) for n, inner in enumerate(item)]
+    return InvalidDataError("the value cannot be written as JSON")
+
+
+def _scalar_problem(item: object) -> str | None:
+    kind = type_(item)
+    if kind is float and not isfinite(item):  # type: ignore[arg-type]
+        return f"{item} is not a JSON number; use null, or leave it out"
+    if kind is int and not _INT_MIN <= item <= _INT_MAX:  # type: ignore[operator]
+        return "integer does not fit 64 bits, signed; store it as a string"
+    if kind is str and _surrogate(item):  # type: ignore[arg-type]
+        return "text holds a lone surrogate; decode it with errors='replace' first"
+    if item is None or kind in (bool, int, float, str, list, dict):
+        return None
+    return f"{_named(item)} is not a JSON type; convert it to one (a date to an ISO string, say)"
+
+
+def _surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _named(item: object) -> str:
+    return type_(item).__name__
+
+
+def _numbers(given: object) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise InvalidDataError(f"not a vector of numbers: {error}") from error
+    if array.dtype.kind not in "fiu":
+        raise InvalidDataError(f"a vector holds numbers, this holds {array.dtype}")
+    return array
+
+
+def _float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    dimensions = array.shape[-1]
+    if not 0 < dimensions <= MAX_DIMENSIONS:
+        raise InvalidDataError(f"a vector has 1 to {MAX_DIMENSIONS:,} numbers, not {dimensions:,}")
+    with np.errstate(over="ignore"):
+        narrow = np.array(array, dtype=np.float32, order="C")
+    if not np.isfinite(narrow).all():
+        raise InvalidDataError("a vector holds NaN, infinity, or a number beyond float32")
+    return narrow

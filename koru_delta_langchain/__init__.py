@@ -1,0 +1,3 @@
+"""KoruDelta for LangChain."""
+
+__all__: list[str] = []
