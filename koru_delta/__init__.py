@@ -9,13 +9,15 @@ from koru_delta.causal import (
     InclusionProof,
     TreeHead,
     Version,
+    When,
     verify_consistency,
     verify_inclusion,
 )
 from koru_delta.database import Database, Match, View, open
 from koru_delta.errors import KoruDeltaError
 from koru_delta.log import VerifyReport
-from koru_delta.search.filters import Filter
+from koru_delta.log.log import AsOf
+from koru_delta.search.filters import Filter, prefixed
 from koru_delta.search.query import Row
 from koru_delta.transaction import KEEP, Transaction
 
@@ -23,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "KEEP",
+    "AsOf",
     "AsyncDatabase",
     "AsyncTransaction",
     "Cause",
@@ -39,10 +42,12 @@ __all__ = [
     "VerifyReport",
     "Version",
     "View",
+    "When",
     "__version__",
     "embedders",
     "errors",
     "open",
+    "prefixed",
     "testing",
     "verify_consistency",
     "verify_inclusion",

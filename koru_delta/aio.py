@@ -192,6 +192,26 @@ class AsyncDatabase:
             run=run,
         )
 
+    async def delete_many(
+        self,
+        namespace: str,
+        keys: Iterable[str],
+        *,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        return await self._write(
+            self._database.delete_many,
+            namespace,
+            keys,
+            causes=causes,
+            author=author,
+            message=message,
+            run=run,
+        )
+
     async def embed(
         self,
         namespace: str,

@@ -237,6 +237,25 @@ class Database:
         options = _options(if_match, causes, None, valid_from, valid_to, author, message, run)
         return self._log.commit([self._intents.delete(namespace, key, options)])[0]
 
+    def delete_many(
+        self,
+        namespace: str,
+        keys: Iterable[str],
+        *,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        """Delete those of the keys that are present, in one commit; absent ones are no error."""
+        options = _options(_ANY, causes, None, None, None, author, message, run)
+        writes = []
+        for key in dict.fromkeys(keys):
+            write = self._intents.delete(namespace, key, options)
+            write.missing_ok = True
+            writes.append(write)
+        return self._log.commit(writes)
+
     def embed(
         self,
         namespace: str,
@@ -355,13 +374,9 @@ class Database:
 
         The past stays readable; the namespace is there again with its next put.
         """
-        options = _options(_ANY, (), None, None, None, author, message, None)
-        writes = []
-        for key in self.list_keys(namespace):
-            write = self._intents.delete(namespace, key, options)
-            write.missing_ok = True  # deleted by somebody else in the meantime
-            writes.append(write)
-        return len(self._log.commit(writes))
+        return len(
+            self.delete_many(namespace, self.list_keys(namespace), author=author, message=message)
+        )
 
     def tag(
         self,
@@ -416,9 +431,14 @@ class Database:
             hot = self._log.hot
             if hot.cells[0] == hot.at:
                 try:
-                    return hot.flat[namespace][key].copy()
+                    kept, nested = hot.values[namespace][key]
                 except (KeyError, TypeError):
                     pass  # not cached, or a key that is no key: said below
+                else:
+                    value = kept.copy()
+                    for name in nested:
+                        value[name] = value[name].copy()
+                    return value
         try:
             return decode(self.get_raw(namespace, key, as_of=as_of, valid_at=valid_at))
         except KeyNotFoundError:

@@ -20,6 +20,8 @@ from koru_delta.errors import (
     KeyNotFoundError,
     QueryError,
     TransactionError,
+    UnknownCauseError,
+    UnknownVersionError,
 )
 from koru_delta.log import CausalLog, Pending, Write
 from koru_delta.log.append import NewVector
@@ -202,7 +204,10 @@ class Intents:
         if isinstance(target, Pending):
             return kind, target
         if isinstance(target, (Version, str)):
-            identity = self.log.full_id(target)
+            try:
+                identity = self.log.full_id(target)
+            except UnknownVersionError as error:
+                raise UnknownCauseError(str(target)) from error
             assert identity is not None
             return kind, identity
         raise InvalidDataError(f"a cause names a version or its id, not {type(target).__name__}")

@@ -7,6 +7,7 @@ with the path to the culprit, before anything else sees it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, NewType
@@ -31,24 +32,29 @@ MAX_KEY_BYTES = 1024
 MAX_NAMESPACE_BYTES = 255
 MAX_DIMENSIONS = 65_536
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_NO, _PLAIN, _EXPONENTS = 0, 1, 2
 _EXACT = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 def canonical_bytes(value: object) -> bytes:
     """Encode `value` as UTF-8 JSON, keys sorted by code point, no spaces.
 
-    `1` and `1.0` differ; integers fit 64 bits, signed; nesting is at most 200 deep.
+    The bytes are those of `json.dumps(value, sort_keys=True, ensure_ascii=False,
+    separators=(",", ":"))`, with floats as Python's `repr` writes them: `1` and `1.0`
+    differ. Integers fit 64 bits, signed; nesting is at most 200 deep.
 
     Raises:
         InvalidDataError: `value` holds NaN, infinity or something JSON lacks;
             the message names the path to it.
         ValueTooLargeError: more than `MAX_VALUE_BYTES` bytes.
     """
-    if not _storable(value):  # orjson would write NaN as null, and a date as a string
+    found = _inspect(value)  # orjson would write NaN as null, and a date as a string
+    if found == _NO:
         raise _refusal(value)
     try:
-        data = orjson.dumps(value, option=_EXACT)
-    except (orjson.JSONEncodeError, RecursionError) as error:
+        # How orjson writes exponents has changed between its releases; repr has not.
+        data = orjson.dumps(value, option=_EXACT) if found == _PLAIN else _with_exponents(value)
+    except (orjson.JSONEncodeError, UnicodeEncodeError) as error:
         raise _refusal(value) from error
     if len(data) > MAX_VALUE_BYTES:
         raise ValueTooLargeError(len(data), MAX_VALUE_BYTES)
@@ -143,13 +149,13 @@ def _check_name(what: str, name: object, limit: int) -> None:
         )
 
 
-def _storable(value: object) -> bool:
-    """Whether `value` is made of exact JSON types within their limits.
+def _inspect(value: object) -> int:
+    """Whether `value` is made of exact JSON types within their limits, and of plain floats.
 
     Walks level by level, so that a deep or circular value cannot exhaust the stack.
     """
     level: list[Any] = [value]
-    seen = 0
+    seen, found = 0, _PLAIN
     for _ in range(MAX_DEPTH + 1):
         deeper: list[Any] = []
         for item in level:
@@ -157,30 +163,39 @@ def _storable(value: object) -> bool:
             if kind is dict:
                 for key, inner in item.items():
                     if type_(key) is not str:
-                        return False
+                        return _NO
                     if type_(inner) is not str:
                         deeper.append(inner)
             elif kind is list:
                 deeper.extend(item)
             elif kind is int:
                 if not _INT_MIN <= item <= _INT_MAX:
-                    return False
+                    return _NO
             elif kind is float:
-                if not isfinite(item):
-                    return False
+                if not 1e-4 <= abs(item) < 1e15 and item != 0.0:
+                    if not isfinite(item):
+                        return _NO
+                    found = _EXPONENTS
             elif kind is not str and kind is not bool and item is not None:
-                return False
+                return _NO
         if not deeper:
-            return True
+            return found
         seen += len(deeper)
         if seen > MAX_VALUE_BYTES // 2:
             raise ValueTooLargeError(seen * 2, MAX_VALUE_BYTES)
         level = deeper
-    return False
+    return _NO
+
+
+def _with_exponents(value: object) -> bytes:
+    """The same bytes as orjson's, save for floats so large or small that they need an e."""
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    ).encode()
 
 
 def _refusal(value: object) -> InvalidDataError:
-    """Find what `_storable` or the encoder refused, and say where it is."""
+    """Find what `_inspect` or the encoder refused, and say where it is."""
     stack: list[tuple[Any, str, int]] = [(value, "$", 0)]
     while stack:
         item, path, depth = stack.pop()

@@ -52,16 +52,17 @@ _TOGETHER = 256  # most batches in one group commit
 class Hot:
     """Present values as bytes, true while `cells[0] == at`.
 
-    `flat` holds values whose copy is as good as new: dicts of scalars.
+    `values` holds objects that are quicker to copy than to decode: the object, and the
+    names of its fields that are arrays or objects of scalars and need a copy of their own.
     """
 
-    __slots__ = ("at", "cells", "flat", "raw", "size_bytes")
+    __slots__ = ("at", "cells", "raw", "size_bytes", "values")
 
     def __init__(self, cells: Sequence[int] | memoryview, at: int) -> None:
         self.cells = cells
         self.at = at
         self.raw: dict[str, dict[str, bytes]] = {}
-        self.flat: dict[str, dict[str, dict[str, Any]]] = {}
+        self.values: dict[str, dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {}
         self.size_bytes = 0
 
 
@@ -71,13 +72,14 @@ _NEVER_HOT: Final = Hot((1,), 0)
 class _Ticket:
     """A batch waiting for its commit."""
 
-    __slots__ = ("done", "error", "versions", "writes")
+    __slots__ = ("done", "error", "turn", "versions", "writes")
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
         self.versions: list[Version] = []
         self.error: BaseException | None = None
         self.done = False
+        self.turn: threading.Lock | None = None  # held while another thread leads
 
 
 class CausalLog:
@@ -87,10 +89,16 @@ class CausalLog:
         self.engine = engine
         self.clock = clock
         self.node = node
-        self._commit_lock = threading.Lock()
-        self._hot_lock = threading.Lock()
-        self._waiting: deque[_Ticket] = deque()
         self._cuts: dict[str, Cut] = {}
+        self._begin()
+        engine.after_fork.append(self._begin)
+
+    def _begin(self) -> None:
+        """Start with no thread at work, as a forked child does."""
+        self._queue_lock = threading.Lock()
+        self._waiting: deque[_Ticket] = deque()
+        self._led = False  # whether a thread is committing for the others
+        self._hot_lock = threading.Lock()
         self.hot = _NEVER_HOT
 
     # Writing
@@ -106,19 +114,42 @@ class CausalLog:
         if not writes:
             return []
         ticket = _Ticket(writes)
-        self._waiting.append(ticket)
-        with self._commit_lock:
-            # Whoever gets the lock writes for all who wait; they find theirs done.
-            while not ticket.done:
-                self._commit_waiting()
+        with self._queue_lock:
+            self._waiting.append(ticket)
+            leads = not self._led
+            self._led = True
+            if not leads:
+                ticket.turn = threading.Lock()
+                ticket.turn.acquire()
+        if not leads:
+            assert ticket.turn is not None
+            ticket.turn.acquire()  # until it is done, or next to lead
+        if not ticket.done:
+            self._lead()
         if ticket.error is not None:
             raise ticket.error
         return ticket.versions
 
-    def _commit_waiting(self) -> None:
+    def _lead(self) -> None:
+        """Commit for all who wait, then hand the lead to whoever came meanwhile."""
         tickets: list[_Ticket] = []
-        while self._waiting and len(tickets) < _TOGETHER:
-            tickets.append(self._waiting.popleft())
+        try:
+            with self._queue_lock:
+                while self._waiting and len(tickets) < _TOGETHER:
+                    tickets.append(self._waiting.popleft())
+            self._commit_together(tickets)
+        finally:
+            with self._queue_lock:
+                self._led = bool(self._waiting)
+                following = self._waiting[0].turn if self._waiting else None
+            for ticket in tickets:
+                ticket.done = True
+                if ticket.turn is not None:
+                    ticket.turn.release()
+            if following is not None:
+                following.release()
+
+    def _commit_together(self, tickets: Sequence[_Ticket]) -> None:
         try:
             with self.engine.writing(lambda before, after: self._kept(tickets, before, after)) as w:
                 appender = Appender(w, self.node, self.clock())
@@ -135,9 +166,6 @@ class CausalLog:
                     ticket.error = error
             if not isinstance(error, Exception):
                 raise
-        finally:
-            for ticket in tickets:
-                ticket.done = True
 
     def _kept(self, tickets: Sequence[_Ticket], before: int, after: int) -> None:
         """Forget what these batches changed, and go on trusting the rest."""
@@ -149,7 +177,7 @@ class CausalLog:
                 for version in ticket.versions:
                     if version.namespace in hot.raw:
                         hot.raw[version.namespace].pop(version.key, None)
-                        hot.flat[version.namespace].pop(version.key, None)
+                        hot.values[version.namespace].pop(version.key, None)
             hot.at = after
 
     # Moments
@@ -305,14 +333,12 @@ class CausalLog:
             if hot.at != generation or hot.size_bytes > _HOT_BYTES or hot is _NEVER_HOT:
                 hot = self.hot = Hot(cells, generation)
             kept = hot.raw.setdefault(namespace, {})
-            flat = hot.flat.setdefault(namespace, {})
+            values = hot.values.setdefault(namespace, {})
             kept[key] = body
             hot.size_bytes += len(body) + len(key) + 200
-            value = decode(body)
-            if type(value) is dict and not any(
-                type(inner) is dict or type(inner) is list for inner in value.values()
-            ):
-                flat[key] = value
+            shallow = _shallow(decode(body))
+            if shallow is not None:
+                values[key] = shallow
                 hot.size_bytes += 2 * len(body)
 
     def get(self, namespace: str, key: str, cut: Cut, valid_at: int) -> bytes:
@@ -423,6 +449,20 @@ class CausalLog:
         with self._hot_lock:
             self.hot = _NEVER_HOT
         self.engine.close()
+
+
+def _shallow(value: Value) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+    """An object with its fields that hold scalars one level down; None if it goes deeper."""
+    if type(value) is not dict:
+        return None
+    names = []
+    for name, field in value.items():
+        if type(field) is list or type(field) is dict:
+            inner = field.values() if isinstance(field, dict) else field
+            if any(type(item) is list or type(item) is dict for item in inner):
+                return None
+            names.append(name)
+    return value, tuple(names)
 
 
 def checked(entry: Stored) -> bytes:

@@ -26,7 +26,7 @@ import re
 import reprlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -42,7 +42,7 @@ from koru_delta.search.columns import (
     typed_key,
 )
 
-Filter = Mapping[Any, object]
+Filter: TypeAlias = "Mapping[Any, object] | CompiledFilter"
 """Keys are dotted paths, tuples of keys, or `$and`, `$or`, `$not`; values are JSON."""
 
 MAX_FILTER_DEPTH = 64
@@ -89,6 +89,20 @@ def compile_filter(filter: Filter | None, *, under: Path = ()) -> CompiledFilter
     """
     root = _Every(()) if filter is None else _filter(filter, under, depth=1)
     return CompiledFilter(root, frozenset(root.paths()))
+
+
+def prefixed(filter: Filter, *keys: str) -> CompiledFilter:
+    """A filter, checked, whose fields are looked for under `keys`; fit wherever a filter is.
+
+    This is how an adapter asks its callers' filters of the part of a value that is theirs.
+
+    Raises:
+        QueryError: The filter is not well formed; the message names the place.
+
+    >>> prefixed({"kind": "pear"}, "metadata").matches({"metadata": {"kind": "pear"}})
+    True
+    """
+    return compile_filter(filter, under=keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +170,12 @@ def _any(parts: tuple[_Node, ...]) -> _Node:
 def _filter(filter: object, under: Path, depth: int, *, of_element: bool = False) -> _Node:
     """Compile a whole filter; in `$elem`, operators may stand where fields do."""
     _check_depth(depth)
+    if isinstance(filter, CompiledFilter):
+        if under or of_element:
+            raise QueryError(
+                "a filter that is compiled cannot be moved; prefix what it was made of"
+            )
+        return filter.root
     if not isinstance(filter, Mapping):
         raise QueryError(f'a filter is an object such as {{"field": value}}, not {_show(filter)}')
     parts: list[_Node] = []

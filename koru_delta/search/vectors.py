@@ -125,7 +125,7 @@ class VectorSpace:
         self._seq = head
 
     def _timeline(self, key_id: int) -> list[Entry]:
-        return [e for e in self._log.engine.entries(self.space, 0) if e.key_id == key_id]
+        return self._log.engine.entries(self.space, 0, key_id=key_id)
 
     def _slot_of(self, item: int) -> int:
         slot = self._slots.get(item)
@@ -260,6 +260,11 @@ class Vectors:
 
     def __init__(self, log: CausalLog) -> None:
         self._log = log
+        self._begin()
+        log.engine.after_fork.append(self._begin)
+
+    def _begin(self) -> None:
+        """Start with nothing read, and no other thread reading, as a forked child does."""
         self._lock = threading.Lock()
         self._spaces: dict[int, VectorSpace] = {}
 

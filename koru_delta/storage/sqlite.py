@@ -153,6 +153,8 @@ class SqliteEngine:
         self._namespaces: dict[str, int] = {}
         self._known: tuple[int, Head] | None = None  # the head at a generation
         self._immutable = False
+        self._durability_noted = False
+        self.after_fork: list[Callable[[], None]] = []  # called in the child
         if self.path is None:
             self.directory = Path(tempfile.mkdtemp(prefix="koru-delta-"))
             self._cleanup = weakref.finalize(self, _remove, self.directory, os.getpid())
@@ -483,6 +485,7 @@ class SqliteEngine:
                     yield writer
                     writer.flush()
                     if writer.dirty:
+                        self._note_durability(con)
                         con.execute("COMMIT")
                         self.transactions += 1
                         generation.acknowledge(
@@ -503,6 +506,15 @@ class SqliteEngine:
                 generation.end()
             except apsw.Error as error:
                 raise self._foreign(error) from error
+
+    def _note_durability(self, con: apsw.Connection) -> None:
+        """Say once, with the first write, whether losing the end of the log is an error."""
+        if not self._durability_noted:
+            con.execute(
+                "UPDATE meta SET value = :mode WHERE name = 'durability' AND value <> :mode",
+                {"mode": self.durability},
+            )
+            self._durability_noted = True
 
     def _known_head(self, con: apsw.Connection, generation: int) -> Head:
         known = self._known
@@ -545,8 +557,7 @@ class SqliteEngine:
         return found
 
     def _stored(self, row: tuple[Any, ...]) -> Stored:
-        body, item, latest = row[8:]
-        return Stored(*row[:8], body if item is None else self._object(item), bool(latest))
+        return _stored(row, self._object)
 
     def _object(self, item: int) -> bytes:
         rows = self._rows("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
@@ -737,22 +748,26 @@ class SqliteEngine:
         )[0][0]
         return FOREVER if first is None else first
 
-    def entries(self, space: Space, after: int) -> list[Entry]:
-        """Puts and deletes of the space's namespace after a place, in log order."""
+    def entries(self, space: Space, after: int, *, key_id: int | None = None) -> list[Entry]:
+        """Puts and deletes of the space's namespace after a place, in log order.
+
+        With `key_id`, those of one key only, from the first on.
+        """
         columns = """v.seq, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to, v.expires_at,
             (SELECT x.object FROM vectors x WHERE x.space = :space AND x.seq = v.seq)"""
         ns = self._namespace(space.namespace)
-        if after:  # read the end of the log, and look whose keys these are
+        names: dict[str, Any] = {"space": space.space_id}
+        if key_id is not None:
+            source = "versions v WHERE v.key_id = :key"
+            names |= {"key": key_id}
+        elif after:  # read the end of the log, and look whose keys these are
             source = """versions v CROSS JOIN keys k ON k.key_id = v.key_id
                 WHERE v.seq > :after AND k.ns = :ns"""
+            names |= {"after": after, "ns": ns}
         else:  # read only this namespace, however long the rest of the log is
             source = "keys k CROSS JOIN versions v ON v.key_id = k.key_id WHERE k.ns = :ns"
-        rows = self._rows(
-            f"SELECT {columns} FROM {source} AND v.op <= {DELETE}",
-            {"space": space.space_id, "after": after, "ns": ns}
-            if after
-            else {"space": space.space_id, "ns": ns},
-        )
+            names |= {"ns": ns}
+        rows = self._rows(f"SELECT {columns} FROM {source} AND v.op <= {DELETE}", names)
         rows.sort()
         return [Entry(*row) for row in rows]
 
@@ -915,6 +930,8 @@ class SqliteEngine:
             )
         elif self._closed is None and not self.read_only:
             self._open_lock()
+        for renew in self.after_fork:
+            renew()
 
 
 class SqliteWriter:
@@ -956,8 +973,7 @@ class SqliteWriter:
         row = self._con.execute(_VISIBLE, {"ns": ns, "key": key, "seq": seq, "at": valid_at}).get
         if row is None:
             return None
-        body, item, latest = row[8:]
-        return Stored(*row[:8], body if item is None else self._object(item), bool(latest))
+        return _stored(row, self._object)
 
     def ever_put(self, namespace: str, key: str) -> bool:
         """Whether the key was ever put, among what was flushed."""
@@ -1142,6 +1158,16 @@ class SqliteWriter:
         row = self._con.execute("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
         codec, base, data = row.get
         return unpack(codec, data, None if base is None else self._object(base))
+
+
+def _stored(row: Sequence[Any], load: Callable[[int], bytes]) -> Stored:
+    """A row of `_STORED`, body, object and latest, with the object's bytes as the body."""
+    seq, identity, operation, tx_time, starts, ends, expires, record, body, item, latest = row
+    if item is not None:
+        body = load(item)
+    return Stored(
+        seq, identity, operation, tx_time, starts, ends, expires, record, body, bool(latest)
+    )
 
 
 _KEY_HEAD = """SELECT k.key_id, v.version_id, v.record, v.object FROM keys k
