@@ -1,7 +1,7 @@
 """KoruDelta: an embedded causal database. Every question can be asked of any past moment."""
 
 from koru_delta import embedders, errors, testing
-from koru_delta.aio import AsyncDatabase, AsyncTransaction
+from koru_delta.aio import AsyncDatabase, AsyncTransaction, AsyncView
 from koru_delta.causal import (
     Cause,
     Commit,
@@ -28,6 +28,7 @@ __all__ = [
     "AsOf",
     "AsyncDatabase",
     "AsyncTransaction",
+    "AsyncView",
     "Cause",
     "Commit",
     "ConsistencyProof",

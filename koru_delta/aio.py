@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import IO, Any, Literal, ParamSpec, TypeVar
@@ -102,9 +102,9 @@ class AsyncDatabase:
         begun = self._database.transaction(author=author, message=message, run=run)
         return AsyncTransaction(self, begun)
 
-    async def as_of(self, ref: AsOf) -> View:
-        """The database as it stood; a `View` is synchronous, call it in a thread."""
-        return await self._read(self._database.as_of, ref)
+    async def as_of(self, ref: AsOf) -> AsyncView:
+        """The database as it stood at a moment, to be read only."""
+        return AsyncView(self, await self._read(self._database.as_of, ref))
 
     async def changes(self, after: AsOf = 0, *, as_of: AsOf = None) -> AsyncIterator[Version]:
         """As `Database.changes`."""
@@ -563,6 +563,138 @@ class AsyncDatabase:
         except RuntimeError as error:
             raise DatabaseClosedError from error  # the threads ended with `close`
         return await work
+
+
+class AsyncView:
+    """`View`, awaited: the database as it stood at one moment."""
+
+    def __init__(self, database: AsyncDatabase, view: View) -> None:
+        self._view = view
+        self._read = database._read
+
+    @property
+    def seq(self) -> int:
+        """The last position of the log this view sees."""
+        return self._view.seq
+
+    @property
+    def time(self) -> datetime:
+        """The moment of the view (UTC)."""
+        return self._view.time
+
+    async def get(
+        self, namespace: str, key: str, default: Value = _RAISE, *, valid_at: When | None = None
+    ) -> Value:
+        return await self._read(self._view.get, namespace, key, default, valid_at=valid_at)
+
+    async def get_raw(self, namespace: str, key: str, *, valid_at: When | None = None) -> bytes:
+        return await self._read(self._view.get_raw, namespace, key, valid_at=valid_at)
+
+    async def get_many(
+        self, namespace: str, keys: Iterable[str], *, valid_at: When | None = None
+    ) -> dict[str, Value]:
+        return await self._read(self._view.get_many, namespace, keys, valid_at=valid_at)
+
+    async def contains(self, namespace: str, key: str, *, valid_at: When | None = None) -> bool:
+        return await self._read(self._view.contains, namespace, key, valid_at=valid_at)
+
+    async def query(
+        self,
+        namespace: str,
+        filter: Filter | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        select: Sequence[str] | None = None,
+        valid_at: When | None = None,
+    ) -> list[Row]:
+        return await self._read(
+            self._view.query,
+            namespace,
+            filter,
+            sort=sort,
+            limit=limit,
+            offset=offset,
+            select=select,
+            valid_at=valid_at,
+        )
+
+    async def count(
+        self, namespace: str, filter: Filter | None = None, *, valid_at: When | None = None
+    ) -> int:
+        return await self._read(self._view.count, namespace, filter, valid_at=valid_at)
+
+    async def list_keys(
+        self,
+        namespace: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int | None = None,
+        valid_at: When | None = None,
+    ) -> list[str]:
+        return await self._read(
+            self._view.list_keys,
+            namespace,
+            prefix=prefix,
+            after=after,
+            limit=limit,
+            valid_at=valid_at,
+        )
+
+    async def list_namespaces(self, *, valid_at: When | None = None) -> list[str]:
+        return await self._read(self._view.list_namespaces, valid_at=valid_at)
+
+    async def history(
+        self, namespace: str, key: str, *, reverse: bool = False, limit: int | None = None
+    ) -> list[Version]:
+        return await self._read(self._view.history, namespace, key, reverse=reverse, limit=limit)
+
+    async def commits(self, *, reverse: bool = False, limit: int | None = None) -> list[Commit]:
+        return await self._read(self._view.commits, reverse=reverse, limit=limit)
+
+    async def ancestors(
+        self,
+        version: Version | str,
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+    ) -> list[Version]:
+        return await self._read(self._view.ancestors, version, kinds=kinds, max_hops=max_hops)
+
+    async def descendants(
+        self,
+        version: Version | str,
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+    ) -> list[Version]:
+        return await self._read(self._view.descendants, version, kinds=kinds, max_hops=max_hops)
+
+    async def similar(
+        self,
+        namespace: str,
+        query: VectorLike | str,
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+    ) -> list[Match]:
+        return await self._read(
+            self._view.similar,
+            namespace,
+            query,
+            k=k,
+            filter=filter,
+            valid_at=valid_at,
+            model=model,
+            threshold=threshold,
+            exact=exact,
+        )
 
 
 class AsyncTransaction:

@@ -232,7 +232,7 @@ class Transaction:
         self._options = options
         self._began, self._ended = began, ended
         self._writes: list[Write] = []
-        self._seen: dict[tuple[str, str], Write] = {}
+        self._own: dict[tuple[str, str], list[Write]] = {}  # those that hold at the beginning
         self._state = "new"
         self.versions: list[Version] = []
 
@@ -313,18 +313,23 @@ class Transaction:
         """
         self._check_open()
         check_key(namespace, key)
-        log, cut = self._intents.log, self._cut
-        own = self._seen.get((namespace, key))
-        if own is None:
-            return decode(log.get(namespace, key, cut, cut.clock))
-        if own.operation == DELETE:
+        body: bytes | None = None
+        own = self._own.get((namespace, key), ())
+        if not own or (own[0].operation == PUT and own[0].body is None):  # keeps what stands
+            log, cut = self._intents.log, self._cut
+            try:
+                body = log.get(namespace, key, cut, cut.clock)
+            except KeyNotFoundError:
+                if not own:
+                    raise
+        for write in own:
+            if write.operation == DELETE:
+                body = None
+            else:
+                body = write.body or body or write.fallback or b"null"
+        if body is None:
             raise KeyNotFoundError(namespace, key)
-        if own.body is not None:
-            return decode(own.body)
-        try:
-            return decode(log.get(namespace, key, cut, cut.clock))
-        except KeyNotFoundError:
-            return None if own.fallback is None else decode(own.fallback)
+        return decode(body)
 
     def contains(self, namespace: str, key: str) -> bool:
         """Whether `get` would find something."""
@@ -348,12 +353,10 @@ class Transaction:
         self._check_open()
         write.made = Pending()
         self._writes.append(write)
-        if write.valid_from is None and write.valid_to is None:
-            own = self._seen.get((write.namespace, write.key))
-            if write.body is None and own is not None and own.body is not None:
-                self._seen[write.namespace, write.key] = own
-            else:
-                self._seen[write.namespace, write.key] = write
+        clock = self._cut.clock
+        starts = clock if write.valid_from is None else write.valid_from
+        if starts <= clock and (write.valid_to is None or clock < write.valid_to):
+            self._own.setdefault((write.namespace, write.key), []).append(write)
         return write.made
 
     def _check_open(self) -> None:

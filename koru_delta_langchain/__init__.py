@@ -1,3 +1,5 @@
-"""KoruDelta for LangChain."""
+"""KoruDelta for LangChain: a vector store that answers from any moment of its past."""
 
-__all__: list[str] = []
+from koru_delta_langchain.vectorstore import KoruDeltaVectorStore
+
+__all__ = ["KoruDeltaVectorStore"]

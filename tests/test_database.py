@@ -330,16 +330,25 @@ def test_a_transaction_sees_its_beginning(db: Database) -> None:
 
 
 def test_an_error_in_a_transaction_writes_nothing(db: Database) -> None:
-    with pytest.raises(ZeroDivisionError), db.transaction() as tx:
-        tx.put("a", "k", 1)
-        raise ZeroDivisionError
+    def fail() -> None:
+        with db.transaction() as tx:
+            tx.put("a", "k", 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert db.stats()["seq"] == 0
 
     first = db.put("a", "k", 1)
     db.put("a", "k", 2)
-    with pytest.raises(errors.ConflictError), db.transaction() as tx:
-        tx.put("a", "other", 1)
-        tx.put("a", "k", 3, if_match=first)
+
+    def lose() -> None:
+        with db.transaction() as tx:
+            tx.put("a", "other", 1)
+            tx.put("a", "k", 3, if_match=first)
+
+    with pytest.raises(errors.ConflictError):
+        lose()
     assert not db.contains("a", "other")
 
 
@@ -453,6 +462,16 @@ def test_drop_namespace_is_a_commit_of_deletes(db: Database) -> None:
     assert db.drop_namespace("n") == 0
 
 
+def test_delete_many_is_one_commit_of_those_that_are_there(db: Database) -> None:
+    db.put_many([("n", "a", 1), ("n", "b", 2), ("n", "c", 3)])
+    gone = db.delete_many("n", ["c", "never", "a", "c"], message="gone")
+    assert [(version.key, version.message) for version in gone] == [("c", "gone"), ("a", "gone")]
+    assert db.list_keys("n") == ["b"]
+    assert db.delete_many("n", ["a", "never"]) == []
+    assert db.delete_many("n", []) == []
+    assert len(db.commits()) == 2
+
+
 def test_tags_name_moments_and_move_only_when_told(db: Database) -> None:
     first = db.put("n", "k", 1)
     db.tag("v1")
@@ -545,8 +564,8 @@ def test_scores_are_exact_and_ties_are_in_key_order(db: Database, metric: Any) -
     db.embed_many(
         "v", [(f"k{i:03}", point, {"i": i}) for i, point in enumerate(points)], metric=metric
     )
-    query = rng.normal(size=16).astype(np.float32)
-    for query in (query, points[50]):
+    queries = (rng.normal(size=16).astype(np.float32), points[50])
+    for query in queries:
         wide, target = points.astype(np.float64), query.astype(np.float64)
         if metric == "cosine":
             truth = wide @ target / np.linalg.norm(wide, axis=1) / np.linalg.norm(target)
@@ -615,7 +634,10 @@ def test_vectors_that_do_not_fit_are_refused_and_leave_nothing(db: Database) -> 
         (lambda: db.embed("n", "l", [1.0, 1.0], metric="dot"), errors.MetricMismatchError),
         (lambda: db.embed("n", "l", [1.0, 1.0], metric="odd"), errors.QueryError),  # type: ignore[arg-type]
         (lambda: db.embed("n", "l", [float("nan"), 1.0]), errors.InvalidDataError),
-        (lambda: db.embed_many("n", [("l", [1.0, 1.0]), ("m", [1.0])]), errors.DimensionMismatchError),
+        (
+            lambda: db.embed_many("n", [("l", [1.0, 1.0]), ("m", [1.0])]),
+            errors.DimensionMismatchError,
+        ),
         (lambda: db.embed_many("n", ["l"]), errors.InvalidDataError),  # type: ignore[list-item]
         (lambda: db.similar("n", [1.0]), errors.DimensionMismatchError),
         (lambda: db.similar("n", [0.0, 0.0]), errors.InvalidDataError),

@@ -17,6 +17,7 @@ from koru_delta.causal import (
     GENESIS,
     OPERATIONS,
     PUT,
+    Commit,
     Cut,
     chained_root,
     commit_header,
@@ -38,7 +39,7 @@ def export_lines(log: CausalLog, until: Cut) -> Iterator[bytes]:
     yield canonical_bytes(FORMAT_LINE)
     written: set[bytes] = set()
     position = 0
-    for commit in log.commits(Cut(0, 0), until, reverse=False, limit=None):
+    for commit in _commits(log, until):
         while position < commit.seq:
             rows = log.engine.scan(position, commit.seq, 1000)
             for _, _, stored in rows:
@@ -55,6 +56,14 @@ def export_lines(log: CausalLog, until: Cut) -> Iterator[bytes]:
                 yield canonical_bytes(line)
             position = rows[-1][2].seq
         yield canonical_bytes({"commit": commit.number, "root": commit.root})
+
+
+def _commits(log: CausalLog, until: Cut) -> Iterator[Commit]:
+    """Commits in log order, a page at a time."""
+    after = Cut(0, 0)
+    while page := log.commits(after, until, reverse=False, limit=1000):
+        yield from page
+        after = Cut(page[-1].seq, page[-1].tx_time)
 
 
 def import_lines(log: CausalLog, lines: Iterable[bytes], progress: Progress | None = None) -> int:

@@ -338,6 +338,8 @@ class SqliteEngine:
         try:
             con = apsw.Connection(file.as_uri() + mode, flags=flags)
             con.set_busy_timeout(int(self._timeout * 1000))
+            # Without this, SQLite plans a statement anew each time a bound value changes.
+            con.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             for pragma in self._pragmas():
                 con.execute(f"PRAGMA {pragma}").fetchall()
         except apsw.Error as error:

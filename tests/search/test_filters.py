@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from koru_delta.errors import QueryError
 from koru_delta.search.columns import MISSING, Columns
-from koru_delta.search.filters import Filter, compile_filter
+from koru_delta.search.filters import Filter, compile_filter, prefixed
 
 DOCUMENT: dict[str, Any] = {
     "title": "On the 50% rule",
@@ -212,6 +212,22 @@ def test_under_prefixes_every_path() -> None:
     assert not passes(filter, value)
     assert compiled.paths == {("metadata", "year"), ("metadata", "a", "b"), ("metadata", "c")}
     assert passes({"": value["metadata"]}, value, under=("metadata",))
+
+
+def test_a_prefixed_filter_is_a_filter_and_combines_with_others() -> None:
+    ours = prefixed({"$or": [{"n": 1}, {("a.b",): {"$not": {"$gt": 2}}}]}, "metadata", "own")
+    value = {"kind": "x", "metadata": {"own": {"a.b": 2}}}
+
+    assert passes(ours, value)
+    assert passes({"$and": [{"kind": "x"}, ours]}, value)
+    assert not passes({"$not": ours}, value)
+    assert not passes(ours, {"n": 1, "metadata": {"own": {"a.b": 3}}})
+    assert compile_filter({"$and": [{"kind": "x"}, ours]}).paths == {
+        ("kind",), ("metadata", "own", "n"), ("metadata", "own", "a.b"),
+    }  # fmt: skip
+    for moved in (lambda: prefixed(ours, "more"), lambda: passes({"tags": {"$elem": ours}})):
+        with pytest.raises(QueryError):
+            moved()
 
 
 def test_large_integers_compare_exactly() -> None:
