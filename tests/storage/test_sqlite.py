@@ -1,0 +1,103 @@
+"""What the SQLite engine does beneath the log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+import koru_delta
+from koru_delta import errors
+from koru_delta.storage import sqlite
+
+
+def test_an_older_format_is_brought_up_to_date_in_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with koru_delta.open(tmp_path) as db:
+        db.put("n", "k", 1)
+
+    def step(con: apsw.Connection) -> None:
+        con.execute("CREATE TABLE added(x INTEGER) STRICT")
+
+    def failing(con: apsw.Connection) -> None:
+        step(con)
+        raise RuntimeError("interrupted")
+
+    monkeypatch.setattr(sqlite, "FORMAT", sqlite.FORMAT + 1)
+    with pytest.raises(errors.ReadOnlyError, match="older format"):
+        koru_delta.open(tmp_path, read_only=True)
+    monkeypatch.setattr(sqlite, "MIGRATIONS", {1: failing})
+    with pytest.raises(RuntimeError):
+        koru_delta.open(tmp_path)
+    monkeypatch.setattr(sqlite, "MIGRATIONS", {1: step})
+    with koru_delta.open(tmp_path) as db:
+        assert db.get("n", "k") == 1
+        assert db.verify().ok
+    con = apsw.Connection(str(tmp_path / "log.db"))
+    assert con.execute("PRAGMA user_version").get == 2
+    assert con.execute("SELECT count(*) FROM added").get == 0
+    con.close()
+
+
+def test_the_durability_a_log_was_last_written_with_is_noted(tmp_path: Path) -> None:
+    def noted() -> str:
+        con = apsw.Connection(str(tmp_path / "log.db"))
+        try:
+            mode: str = con.execute("SELECT value FROM meta WHERE name = 'durability'").get
+            return mode
+        finally:
+            con.close()
+
+    with koru_delta.open(tmp_path) as db:
+        db.put("n", "k", 1)
+    assert noted() == "full"
+    with koru_delta.open(tmp_path, durability="relaxed") as db:
+        db.get("n", "k")
+    assert noted() == "full"
+    with koru_delta.open(tmp_path, durability="relaxed") as db:
+        db.put("n", "k", 2)
+    assert noted() == "relaxed"
+
+
+def test_an_object_comes_back_whatever_its_codec(tmp_path: Path) -> None:
+    import random
+
+    noise = random.Random(1).randbytes(6000).hex()
+    values = ["a" * 10_000, noise, noise + "x", "b" * 5_000 + noise, "a" * 10_000, "é" * 4096]
+    with koru_delta.open(tmp_path, durability="relaxed") as db:
+        versions = [db.put("n", "k", value) for value in values]
+        assert [db.get_version(v.id).value for v in versions] == values
+    con = apsw.Connection(str(tmp_path / "log.db"))
+    rows = con.execute("SELECT codec, base FROM objects").fetchall()
+    con.close()
+    assert len(rows) == len(set(values))
+    assert {codec for codec, _ in rows} == {1, 2}
+    assert all((codec == 2) == (base is not None) for codec, base in rows)
+
+
+def test_a_long_log_of_other_namespaces_does_not_hide_a_vector(tmp_path: Path) -> None:
+    with koru_delta.open(tmp_path, durability="relaxed") as db:
+        db.embed("v", "a", [1.0, 0.0])
+        assert len(db.similar("v", [1.0, 0.0])) == 1
+        db.put_many([("other", f"k{i}", i) for i in range(3000)])
+        db.embed("v", "b", [1.0, 0.0])
+        assert [m.key for m in db.similar("v", [1.0, 0.0])] == ["a", "b"]
+        assert len(db.tags()) == 0
+
+
+def test_proofs_hold_across_blocks_of_commits(tmp_path: Path) -> None:
+    with koru_delta.open(tmp_path, durability="relaxed") as db:
+        versions = [db.put("n", "k", i) for i in range(sqlite.BLOCK * 2 + 3)]
+        head = db.tree_head()
+        for version in (versions[0], versions[1023], versions[1024], versions[-1]):
+            assert koru_delta.verify_inclusion(db.prove(version), head)
+        old = koru_delta.TreeHead(1024, _root_of(db, 1024))
+        assert koru_delta.verify_consistency(db.prove_consistency(1024), old, head)
+
+
+def _root_of(db: koru_delta.Database, size: int) -> str:
+    from koru_delta.merkle import tree_hash
+
+    return tree_hash([bytes.fromhex(c.root) for c in db.commits(limit=size)]).hex()
