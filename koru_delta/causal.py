@@ -20,6 +20,7 @@ from koru_delta.values import (
     canonical_bytes,
     decode,
     distinction_id,
+    known_bytes,
     synthesis,
 )
 
@@ -314,9 +315,7 @@ def version_id(record: bytes) -> DistinctionId:
 
 def commit_header(first_seq: int, last_seq: int, tx_time: int, tree: bytes) -> bytes:
     """The canonical bytes of a commit; `tree` is the Merkle root of its version ids."""
-    return canonical_bytes(
-        {"first": first_seq, "last": last_seq, "time": tx_time, "tree": tree.hex()}
-    )
+    return known_bytes({"first": first_seq, "last": last_seq, "time": tx_time, "tree": tree.hex()})
 
 
 def chained_root(previous: bytes, header: bytes) -> DistinctionId:

@@ -30,7 +30,7 @@ from koru_delta.causal import (
     moment,
     system_clock,
 )
-from koru_delta.embedders import Embedder, as_embedder
+from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
 from koru_delta.errors import (
     InvalidDataError,
     KeyNotFoundError,
@@ -131,6 +131,11 @@ class Database:
     def directory(self) -> Path | None:
         """Where the database lives, or None in memory."""
         return self._log.engine.path
+
+    @property
+    def embedder(self) -> TextEmbedder | None:
+        """What turns text to vectors here, or None."""
+        return self._intents.embedder
 
     @property
     def read_only(self) -> bool:
@@ -748,7 +753,7 @@ class Database:
         hits = space.search(target, k, cut, at, where=where, threshold=threshold)
         versions = self._log.versions([hit.seq for hit in hits])
         return [
-            Match(hit.key, hit.score, version, version.value)
+            Match(version.key, hit.score, version, version.value)
             for hit, version in zip(hits, versions, strict=True)
         ]
 

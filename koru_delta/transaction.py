@@ -26,12 +26,14 @@ from koru_delta.errors import (
 from koru_delta.log import CausalLog, Pending, Write
 from koru_delta.log.append import NewVector
 from koru_delta.values import (
+    MAX_NAMESPACE_BYTES,
     Value,
     Vector,
     VectorLike,
     as_vector,
     canonical_bytes,
     check_key,
+    check_name,
     decode,
 )
 
@@ -162,8 +164,7 @@ class Intents:
     def model_for(self, namespace: str, model: str | None, *, texts: bool) -> str:
         """The model a vector is filed under when the caller named none."""
         if model is not None:
-            if not isinstance(model, str) or not model or len(model) > 255:
-                raise InvalidDataError("a model is named by 1 to 255 characters")
+            check_name("model", model, MAX_NAMESPACE_BYTES)
             return model
         if texts and self.embedder is not None:
             return self.embedder.name

@@ -61,6 +61,17 @@ def canonical_bytes(value: object) -> bytes:
     return data
 
 
+def known_bytes(value: object) -> bytes:
+    """As `canonical_bytes`, for records of ours: JSON types within their limits, no floats."""
+    try:
+        data = orjson.dumps(value, option=_EXACT)
+    except orjson.JSONEncodeError as error:
+        raise _refusal(value) from error
+    if len(data) > MAX_VALUE_BYTES:
+        raise ValueTooLargeError(len(data), MAX_VALUE_BYTES)
+    return data
+
+
 def decode(data: bytes) -> Value:
     """Decode canonical bytes to a fresh plain value the caller may change."""
     return orjson.loads(data)
@@ -122,8 +133,8 @@ def check_key(namespace: str, key: str) -> None:
             (key) bytes of UTF-8, holding NUL or a lone surrogate, or a namespace
             that starts with `$` (those are KoruDelta's own).
     """
-    _check_name("namespace", namespace, MAX_NAMESPACE_BYTES)
-    _check_name("key", key, MAX_KEY_BYTES)
+    check_name("namespace", namespace, MAX_NAMESPACE_BYTES)
+    check_name("key", key, MAX_KEY_BYTES)
     if namespace[0] == "$":
         raise InvalidDataError(
             f"namespace {namespace!r} starts with '$', which is kept for KoruDelta; "
@@ -131,7 +142,12 @@ def check_key(namespace: str, key: str) -> None:
         )
 
 
-def _check_name(what: str, name: object, limit: int) -> None:
+def check_name(what: str, name: object, limit: int) -> None:
+    """Refuse a name that is not text, is empty, or is longer than `limit` bytes of UTF-8.
+
+    Raises:
+        InvalidDataError: that, or it holds NUL or a lone surrogate.
+    """
     if type_(name) is not str:
         raise InvalidDataError(f"a {what} is a string, not {type_(name).__name__}")
     if not name:

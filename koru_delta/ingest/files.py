@@ -18,6 +18,7 @@ from pathlib import Path
 from koru_delta.errors import IngestError, InvalidDataError
 
 DEFAULT_MAX_BYTES = 2 * 1024 * 1024
+_DATABASE = frozenset({"log.db", "generation"})  # what a directory of KoruDelta's holds
 
 
 class SkipReason(Enum):
@@ -95,7 +96,8 @@ def read_files(
     """Read the text files at and below `paths`, each directory's entries in name order.
 
     A path that is itself a link is taken for what it points to, because the caller
-    named it; links below it are skipped. `.git` is left out without a word.
+    named it; links below it are skipped. `.git` and KoruDelta's databases are left out without
+    a word.
 
     Args:
         include: See `PathFilter`; matched against the path below the root. What it
@@ -159,6 +161,8 @@ def _read_root(root: Path, wanted: PathFilter, max_bytes: int) -> Iterator[Sourc
         except OSError:
             yield Skipped(_shown(prefix or "."), SkipReason.UNREADABLE)
             continue
+        if _DATABASE.issubset(names):
+            continue  # to open and close SQLite's file here would drop its locks
         waiting.extend((place / name, f"{prefix}{name}/") for name in names if name != ".git")
 
 

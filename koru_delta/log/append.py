@@ -32,7 +32,7 @@ from koru_delta.errors import (
 )
 from koru_delta.storage import Head, KeyHead, NewVersion, Space, Stored
 from koru_delta.storage.sqlite import SqliteWriter
-from koru_delta.values import Vector, canonical_bytes, decode, distinction_id, vector_bytes
+from koru_delta.values import Vector, decode, distinction_id, known_bytes, vector_bytes
 
 ANY: Final = "any"  # `if_match` left out: write whatever stands there
 
@@ -195,7 +195,7 @@ class Appender:
         vectors: list[tuple[int, bytes, bytes | None]] = []
         if write.vectors or write.carried:
             record["vectors"] = self._vectors(write, held, vectors)
-        encoded = canonical_bytes(record)
+        encoded = known_bytes(record)
         identity = version_id(encoded)
         self.writer.append(
             NewVersion(

@@ -18,6 +18,7 @@ from koru_delta.causal import (
     DELETE,
     FOREVER,
     GENESIS,
+    OPERATIONS,
     PUT,
     Clock,
     Commit,
@@ -26,10 +27,12 @@ from koru_delta.causal import (
     When,
     microseconds,
     moment,
+    version_id,
 )
 from koru_delta.errors import (
     CorruptionError,
     DatabaseClosedError,
+    InvalidDataError,
     InvalidTimestampError,
     KeyNotFoundError,
     KoruDeltaError,
@@ -233,6 +236,10 @@ class CausalLog:
         """
         if isinstance(reference, Version):
             return reference.id
+        if not isinstance(reference, str):
+            raise InvalidDataError(
+                f"a version is named by itself or its id, not by {type(reference).__name__}"
+            )
         found = self.engine.ids_like(reference) if _HEX_ID.match(reference) else []
         if len(found) == 1:
             return found[0][1].hex()
@@ -354,12 +361,15 @@ class CausalLog:
     def _body(self, namespace: str, key: str, found: Stored | None, clock: int) -> bytes:
         if found is None:
             raise KeyNotFoundError(namespace, key)
+        record = checked_record(found)
+        if record["key"] != key or record["namespace"] != namespace:
+            raise _damaged(found.seq, f"is filed under {key!r}, and belongs elsewhere")
         if found.operation != PUT or clock >= found.expires_at:
             expired = found.operation == PUT
             raise KeyNotFoundError(
                 namespace, key, moment(found.expires_at if expired else found.tx_time)
             )
-        return checked(found)
+        return checked(found, record.get("distinction"))
 
     def version(self, reference: str | Version) -> Version:
         """The version of that id (or its first 8 or more digits), with its value.
@@ -378,17 +388,19 @@ class CausalLog:
         """The versions at these positions, in the order asked for."""
         return self.loaded(self.engine.at_many(seqs))
 
-    def loaded(self, entries: Sequence[Stored]) -> list[Version]:
-        """Turn stored entries into versions, checking each body against its hash."""
-        return [
-            Version(
-                entry.seq,
-                entry.version_id.hex(),
-                decode(entry.record),
-                None if entry.body is None else checked(entry),
-            )
-            for entry in entries
-        ]
+    def loaded(
+        self, entries: Sequence[Stored], keys: Sequence[str] | None = None
+    ) -> list[Version]:
+        """Turn stored entries into versions, checking each against its hashes and its key."""
+        found = []
+        for entry in entries:
+            record = checked_record(entry)
+            body = None if entry.body is None else checked(entry, record.get("distinction"))
+            found.append(Version(entry.seq, entry.version_id.hex(), record, body))
+        for version, key in zip(found, keys or (), strict=keys is not None):
+            if version.key != key:
+                raise _damaged(version.seq, f"is filed under {key!r}, and belongs elsewhere")
+        return found
 
     def history(
         self, namespace: str, key: str, cut: Cut, *, reverse: bool, limit: int | None
@@ -408,11 +420,17 @@ class CausalLog:
 
     def commits(self, after: Cut, until: Cut, *, reverse: bool, limit: int | None) -> list[Commit]:
         """Commits in log order, `after` exclusive, `until` inclusive."""
+        # By their positions: the clock of a cut may lie after commits it does not see.
         rows = self.engine.commits(
-            after=after.clock if after.seq else -(2**63), until=until.clock,
+            after=self._time_of(after.seq), until=self._time_of(until.seq),
             reverse=reverse, limit=limit,
         )  # fmt: skip
         return [as_commit(row) for row in rows]
+
+    def _time_of(self, seq: int) -> int:
+        """When the entry at `seq` was written; before all others for 0."""
+        entry = self.engine.at(seq) if seq else None
+        return -(2**63) if entry is None else entry.tx_time
 
     def commit_of(self, version: Version) -> Commit:
         """The commit a version belongs to."""
@@ -446,9 +464,9 @@ class CausalLog:
 
     def close(self) -> None:
         """Close the engine; later calls raise `DatabaseClosedError`."""
-        with self._hot_lock:
-            self.hot = _NEVER_HOT
         self.engine.close()
+        with self._hot_lock:  # only now: a reader may have been filling it
+            self.hot = _NEVER_HOT
 
 
 def _shallow(value: Value) -> tuple[dict[str, Any], tuple[str, ...]] | None:
@@ -465,32 +483,52 @@ def _shallow(value: Value) -> tuple[dict[str, Any], tuple[str, ...]] | None:
     return value, tuple(names)
 
 
-def checked(entry: Stored) -> bytes:
-    """The body of a put, once it matches the hash in its record.
+def checked_record(entry: Stored) -> dict[str, Any]:
+    """The record of an entry, once it matches its id and the facts it is filed under.
+
+    Raises:
+        CorruptionError: it does not.
+    """
+    if version_id(entry.record) != entry.version_id:
+        raise _damaged(entry.seq, "does not match its id")
+    record: dict[str, Any] = decode(entry.record)
+    time = record["time"]
+    if (
+        entry.tx_time != time
+        or entry.operation != OPERATIONS.index(record["op"])
+        or entry.valid_from != record.get("valid_from", time)
+        or entry.valid_to != record.get("valid_to", FOREVER)
+        or entry.expires_at != record.get("expires_at", FOREVER)
+    ):
+        raise _damaged(entry.seq, "is filed under other facts than its record states")
+    return record
+
+
+def checked(entry: Stored, distinction: str | None) -> bytes:
+    """The body of a put, once it matches the hash its record names.
 
     Raises:
         CorruptionError: it does not.
     """
     body = entry.body
-    if body is None or distinction_id("json", body).hex() != _distinction(entry.record):
-        raise CorruptionError(
-            f"entry {entry.seq} does not match its hash; restore a backup, and run "
-            "kdelta verify to see what else is damaged"
-        )
+    if body is None or distinction_id("json", body).hex() != distinction:
+        raise _damaged(entry.seq, "holds a value that does not match its hash")
     return body
 
 
-def _distinction(record: bytes) -> str | None:
-    try:
-        found: str | None = decode(record).get("distinction")
-    except ValueError:
-        return None  # the record is damaged, so nothing matches it
-    return found
+def _damaged(seq: int, problem: str) -> CorruptionError:
+    return CorruptionError(
+        f"entry {seq} {problem}; restore a backup, and run kdelta verify to see what else is "
+        "damaged"
+    )
 
 
 def as_commit(row: StoredCommit) -> Commit:
     """A commit with what its first version says of it."""
-    record: dict[str, Value] = decode(row.record)
+    try:
+        record: dict[str, Value] = decode(row.record)
+    except ValueError as error:
+        raise _damaged(row.first_seq, "does not match its id") from error
     return Commit(
         row.number, row.first_seq, row.last_seq, row.tx_time, row.root.hex(),
         record.get("author"), record.get("message"), record.get("run"),

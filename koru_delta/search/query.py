@@ -50,7 +50,7 @@ def select_rows(
         if descending:  # a missing field comes last either way
             kept.sort(key=lambda row: look_up(row[2], path) is MISSING)
     page = kept[offset : None if limit is None else offset + limit]
-    versions = log.loaded([entry for _, entry, _ in page])
+    versions = log.loaded([entry for _, entry, _ in page], [key for key, _, _ in page])
     return [
         Row(key, value if fields is None else _project(value, fields), version)
         for (key, _, value), version in zip(page, versions, strict=True)

@@ -31,7 +31,6 @@ _FLOAT32_STEP = 2.0**-24
 class Scored(NamedTuple):
     """A hit before its version is loaded; `score` as the space's metric says."""
 
-    key: str
     score: float
     seq: int
 
@@ -49,8 +48,10 @@ class VectorSpace:
         """Begin again from an empty reading of the log."""
         self._slots: dict[int, int] = {}  # vector object -> slot
         self._wanted: list[int] = []  # objects whose slots are not loaded yet
-        self._vectors = np.empty((0, self.space.dimensions), dtype=np.float32)
+        self._room = np.empty((0, self.space.dimensions), dtype=np.float32)  # grown by half
+        self._vectors = self._room
         self._squares = np.empty(0, dtype=np.float32)
+        self._aligned = True  # row i has slot i, as long as no vector was written twice
         self._rows = Rows(self._slot_of, self._timeline)
         self._columns = Columns(self._values)
         self._seq = 0
@@ -106,7 +107,7 @@ class VectorSpace:
 
     def bytes_held(self) -> int:
         """Bytes of vectors in memory."""
-        return self._vectors.nbytes
+        return self._room.nbytes
 
     # Reading the log
 
@@ -119,6 +120,7 @@ class VectorSpace:
             entries = self._log.engine.entries(self.space, self._seq)
             self._rows.add(entry for entry in entries if entry.seq <= head)
             self._load_vectors()
+            self._aligned = self._in_order()
         except BaseException:
             self._forget()  # half a reading answers wrongly; none is read again
             raise
@@ -146,8 +148,18 @@ class VectorSpace:
             squares = (fresh.astype(np.float64) ** 2).sum(axis=1)
             self._longest = max(self._longest, float(np.sqrt(squares.max())))
             self._squares = np.concatenate([self._squares, squares.astype(np.float32)])
-        self._vectors = np.concatenate([self._vectors, fresh])
+        held, count = len(self._vectors), len(self._vectors) + len(fresh)
+        if count > len(self._room):
+            wider = max(count, 0 if not held else held + held // 2)
+            self._room = np.empty((wider, self.space.dimensions), dtype=np.float32)
+            self._room[:held] = self._vectors
+        self._room[held:count] = fresh
+        self._vectors = self._room[:count]
         self._wanted.clear()
+
+    def _in_order(self) -> bool:
+        slots = self._rows["slot"]
+        return len(slots) == len(self._vectors) and bool((slots == np.arange(len(slots))).all())
 
     def _values(self, start: int, stop: int) -> Sequence[Value]:
         """What filters look at: the values of rows `start` to `stop`."""
@@ -175,13 +187,7 @@ class VectorSpace:
     ) -> npt.NDArray[np.int64]:
         """Visible rows that may be among the best `k`, by float32 and its error bound."""
         visible = None if mask is None or mask.all() else np.flatnonzero(mask)
-        if visible is not None and len(visible) * 4 < len(slots):
-            where = slots[visible]
-            near = self._near(query, self._vectors[where], self._squares_of(where))
-        else:
-            near = self._near(query, self._vectors, self._squares_of(None))
-            near = near if self._in_order(slots) else near[slots]
-            near = near if visible is None else near[visible]
+        near = self._scanned(query, slots, visible)
         if len(near) > k:
             kth = np.partition(near, len(near) - k)[len(near) - k]
             best = np.flatnonzero(near >= kth - 2 * self._error(query))
@@ -189,26 +195,30 @@ class VectorSpace:
             best = np.arange(len(near))
         return best if visible is None else visible[best]
 
-    def _in_order(self, slots: npt.NDArray[np.int64]) -> bool:
-        """Whether row i has slot i, as long as no vector was written twice."""
-        return len(slots) == len(self._vectors) and bool(
-            slots[-1] == len(slots) - 1 and (slots[:-1] < slots[1:]).all()
-        )
-
-    def _squares_of(self, slots: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
-        return self._squares if slots is None or not len(self._squares) else self._squares[slots]
-
-    def _near(
-        self,
-        query: Vector,
-        vectors: npt.NDArray[np.float32],
-        squares: npt.NDArray[np.float32],
+    def _scanned(
+        self, query: Vector, slots: npt.NDArray[np.int64], visible: npt.NDArray[np.int64] | None
     ) -> npt.NDArray[np.float32]:
-        products: npt.NDArray[np.float32] = vectors @ query
+        """Scores of the visible rows: few are gathered, many are scanned where they lie."""
+        if visible is None:
+            near = self._near(query, slice(None))
+            return near if self._aligned else near[slots]
+        if not len(visible):
+            return np.empty(0, dtype=np.float32)
+        if self._aligned:  # an earlier moment is a piece of the rows, as far as nothing changed
+            first, end = int(visible[0]), int(visible[-1]) + 1
+            if len(visible) * 4 >= end - first:
+                near = self._near(query, slice(first, end))
+                return near if len(near) == len(visible) else near[visible - first]
+        elif len(visible) * 4 >= len(self._vectors):
+            return self._near(query, slice(None))[slots[visible]]
+        return self._near(query, slots[visible])
+
+    def _near(self, query: Vector, which: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        products: npt.NDArray[np.float32] = self._vectors[which] @ query
         if self.space.metric != "l2":
             return products
         # -|x - q|^2 without its constant |q|^2: the same order as minus the distance.
-        return 2 * products - squares
+        return 2 * products - self._squares[which]
 
     def _error(self, query: Vector) -> float:
         """How far a float32 score may lie from the exact one: n * u * |x| * |q|."""
@@ -246,13 +256,13 @@ class VectorSpace:
             kth = np.partition(exact, len(exact) - k)[len(exact) - k]
             kept = exact >= kth
             exact, key_ids, seqs = exact[kept], key_ids[kept], seqs[kept]
+        hits = [Scored(*hit) for hit in zip(exact.tolist(), seqs.tolist(), strict=True)]
+        if len({hit.score for hit in hits}) == len(hits):  # no ties, no need for the keys
+            hits.sort(reverse=True)
+            return hits
         keys = self._log.engine.keys_of(key_ids.tolist())
-        hits = [
-            Scored(key, score, seq)
-            for key, score, seq in zip(keys, exact.tolist(), seqs.tolist(), strict=True)
-        ]
-        hits.sort(key=lambda hit: (-hit.score, hit.key, hit.seq))
-        return hits[:k]
+        keyed = sorted(zip(hits, keys, strict=True), key=lambda hit: (-hit[0].score, hit[1]))
+        return [hit for hit, _ in keyed[:k]]
 
 
 class Vectors:

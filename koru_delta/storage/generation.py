@@ -56,15 +56,15 @@ class Generation:
         start = (time.time_ns() >> 10) & ~1
         fresh = path.with_name(f".{path.name}.{os.getpid()}.{start}")
         data = struct.pack("<QQ", start, 0) + _MAGIC
-        fresh.write_bytes(data.ljust(_SIZE, b"\0"))
-        fresh.chmod(0o600)
         try:
+            fresh.write_bytes(data.ljust(_SIZE, b"\0"))
+            fresh.chmod(0o600)
             os.link(fresh, path)  # unlike rename, leaves a file another process made alone
             self.created = True
         except FileExistsError:
             pass
         finally:
-            fresh.unlink()
+            fresh.unlink(missing_ok=True)
 
     def begin(self) -> int:
         """Move to the next odd number before a write; returns what stood there."""
@@ -82,10 +82,10 @@ class Generation:
 
     def acknowledge(self, seq: int, root: bytes, tx_time: int) -> None:
         """Note the end of the log, after its commit and before `end`."""
-        check = blake3(struct.pack("<Q32s", seq, root)).digest(8)
+        noted = struct.pack("<Q32s", seq, root)
         offset = _SLOTS[self._turn]
         self._turn ^= 1
-        self._map[offset : offset + _SLOT.size] = _SLOT.pack(seq, root, check)
+        self._map[offset : offset + _SLOT.size] = noted + blake3(noted).digest(8)
         self.cells[1] = tx_time
 
     def acknowledged(self) -> tuple[int, bytes] | None:

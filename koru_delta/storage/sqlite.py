@@ -18,7 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,7 @@ _OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processe
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "afs", "ceph", "glusterfs"}
 _OURS = {"log.db", "log.db-wal", "log.db-shm", "lock", "generation", "index", "tiers"}
 _RAW, _ZSTD, _DELTA = 0, 1, 2
+_UNKNOWN = -1
 _LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
 _log = logging.getLogger("koru_delta")
 
@@ -147,11 +148,14 @@ class SqliteEngine:
         self._fork_lock = threading.Lock()  # held to create, collect or drop readers
         self._write_lock = threading.Lock()
         self._idle: deque[apsw.Connection] = deque()
+        self._back = self._idle  # where readers return theirs; another deque before a fork
         self._connections: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
         self._lock_fd: int | None = None
         self._namespaces: dict[str, int] = {}
         self._known: tuple[int, Head] | None = None  # the head at a generation
+        self._numbers: tuple[int, dict[str, int]] = (0, {})  # next row numbers, likewise
+        self._spaces: tuple[int, dict[str, list[Space]]] = (0, {})
         self._immutable = False
         self._durability_noted = False
         self.after_fork: list[Callable[[], None]] = []  # called in the child
@@ -261,6 +265,8 @@ class SqliteEngine:
             return Generation(path, writable=not self.read_only)
         except FileNotFoundError:
             return None  # read-only and never written: nothing to cache by
+        except OSError as error:
+            raise StorageError(f"cannot make or map {path}: {error}") from error
         except ValueError as error:
             raise CorruptionError(
                 f"{error}; close every process that uses {self.directory}, then delete that "
@@ -312,10 +318,11 @@ class SqliteEngine:
 
     def _drop_connections(self) -> None:
         """Close idle connections; one in use closes itself when it comes back."""
-        while self._idle:
-            con = self._idle.popleft()
-            self._connections.remove(con)
-            con.close()
+        with suppress(IndexError):  # other threads may take one at any time
+            while True:
+                con = self._idle.popleft()
+                self._connections.remove(con)
+                con.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -335,18 +342,32 @@ class SqliteEngine:
             flags |= apsw.SQLITE_OPEN_CREATE
         mode = "?immutable=1" if self._immutable else ""
         previous = os.umask(0o077)
+        con: apsw.Connection | None = None
         try:
             con = apsw.Connection(file.as_uri() + mode, flags=flags)
             con.set_busy_timeout(int(self._timeout * 1000))
             # Without this, SQLite plans a statement anew each time a bound value changes.
             con.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+            self._check_ours(con)  # before anything is changed
             for pragma in self._pragmas():
                 con.execute(f"PRAGMA {pragma}").fetchall()
-        except apsw.Error as error:
-            raise self._foreign(error) from error
+        except BaseException as error:
+            if con is not None:
+                con.close()
+            if isinstance(error, apsw.Error):
+                raise self._foreign(error) from error
+            raise
         finally:
             os.umask(previous)
         return con
+
+    def _check_ours(self, con: apsw.Connection) -> None:
+        ours = con.execute("PRAGMA application_id").get == APPLICATION_ID
+        if not ours and con.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
+            raise NotADatabaseError(
+                f"{self.directory / 'log.db'} is some other program's database; "
+                "choose another directory"
+            )
 
     def _pragmas(self) -> Iterator[str]:
         yield "trusted_schema = OFF"
@@ -372,6 +393,8 @@ class SqliteEngine:
     def _new_reader(self) -> apsw.Connection:
         with self._fork_lock:
             self._check_open()
+            with suppress(IndexError):
+                return self._idle.pop()  # came back while this thread waited for a fork
             con = self._connect(writable=False)
             self._connections.append(con)
             return con
@@ -386,8 +409,12 @@ class SqliteEngine:
             yield con
         except apsw.Error as error:
             raise self._foreign(error) from error
+        except UnicodeEncodeError as error:
+            raise InvalidDataError("text holds a lone surrogate") from error
+        except UnicodeDecodeError as error:
+            raise CorruptionError(f"a name in {self.directory} is damaged: {error}") from error
         finally:
-            self._idle.append(con)
+            self._back.append(con)
             if self._closed is not None:
                 with self._fork_lock:
                     self._drop_connections()
@@ -402,8 +429,12 @@ class SqliteEngine:
             return con.execute(sql, bindings).fetchall()
         except apsw.Error as error:
             raise self._foreign(error) from error
+        except UnicodeEncodeError as error:
+            raise InvalidDataError("text holds a lone surrogate") from error
+        except UnicodeDecodeError as error:
+            raise CorruptionError(f"a name in {self.directory} is damaged: {error}") from error
         finally:
-            self._idle.append(con)
+            self._back.append(con)
             if self._closed is not None:
                 with self._fork_lock:
                     self._drop_connections()
@@ -482,8 +513,11 @@ class SqliteEngine:
             try:
                 con.execute("BEGIN IMMEDIATE")
                 before = generation.begin()
-                writer = SqliteWriter(self, con, self._known_head(con, before))
                 try:
+                    if before & 1:
+                        _note_end(con, generation)  # a killed writer may not have come to it
+                    numbers = self._numbers[1] if self._numbers[0] == before else {}
+                    writer = SqliteWriter(self, con, self._known_head(con, before), numbers)
                     yield writer
                     writer.flush()
                     if writer.dirty:
@@ -499,11 +533,14 @@ class SqliteEngine:
                     self._known = None
                     if con.in_transaction:
                         con.execute("ROLLBACK")
+                    with suppress(apsw.Error):
+                        _note_end(con, generation)  # interrupted after its commit, perhaps
                     generation.end()
                     raise
                 self._namespaces.update(writer.new_namespaces)
                 after = generation.next_even()
                 self._known = (after, writer.head)
+                self._numbers = (after, numbers)
                 kept(before, after)
                 generation.end()
             except apsw.Error as error:
@@ -546,7 +583,9 @@ class SqliteEngine:
     def last_time(self) -> int:
         """The time of the last commit of any process."""
         if self._generation is not None and not self._generation.cells[0] & 1:
-            return self._generation.cells[1]
+            noted = self._generation.cells[1]
+            if noted:  # else the file is younger than the log
+                return noted
         return self.head().tx_time
 
     def _namespace(self, name: str) -> int | None:
@@ -736,12 +775,20 @@ class SqliteEngine:
 
     def spaces(self, namespace: str) -> list[Space]:
         """The vector spaces of a namespace, oldest first."""
+        generation, (known_at, known) = self.generation(), self._spaces
+        if generation == known_at and namespace in known:
+            return known[namespace]
         rows = self._rows(
             """SELECT p.space, s.name, p.model, p.dimensions, p.metric
             FROM spaces p JOIN namespaces s USING (ns) WHERE s.name = ? ORDER BY p.space""",
             (namespace,),
         )
-        return [Space(*row) for row in rows]
+        found = [Space(*row) for row in rows]
+        if not generation & 1 and self.generation() == generation:
+            if generation != known_at:
+                known = {}
+            self._spaces = (generation, {**known, namespace: found})
+        return found
 
     def space_used(self, space: Space) -> int:
         """The place of the first entry with a vector of this space."""
@@ -859,8 +906,8 @@ class SqliteEngine:
 
     def backup(self, target: Path) -> None:
         """Copy the whole database, as of one moment, to a new directory."""
-        if target.exists() and any(target.iterdir()):
-            raise NotADatabaseError(f"{target} is not empty; back up to a new directory")
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise NotADatabaseError(f"{target} is a file, or not empty; back up to a new directory")
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = target / "log.db"
         previous = os.umask(0o077)
@@ -892,29 +939,30 @@ class SqliteEngine:
 
     # Forking
 
-    def _before_fork(self) -> list[apsw.Connection]:
+    def _before_fork(self) -> None:
         """Stand still: no write, and no connection in any thread's hands."""
         self._write_lock.acquire()
         self._fork_lock.acquire()
-        held: list[apsw.Connection] = []
+        self._idle = deque()  # who reads next waits for `_fork_lock`
         give_up = time.monotonic() + 5
-        while len(held) < len(self._connections) and time.monotonic() < give_up:
-            try:
-                held.append(self._idle.pop())
-            except IndexError:
-                time.sleep(0.0005)
-        return held
+        while len(self._back) < len(self._connections) and time.monotonic() < give_up:
+            time.sleep(0.0002)
 
-    def _after_fork_in_parent(self, held: list[apsw.Connection]) -> None:
-        self._idle.extend(held)
+    def _after_fork_in_parent(self) -> None:
+        self._idle = self._back
         self._fork_lock.release()
         self._write_lock.release()
 
-    def _after_fork_in_child(self, held: list[apsw.Connection]) -> None:
+    def _after_fork_in_child(self) -> None:
         # None is in a transaction (see _before_fork), so closing them here touches
         # nothing of the parent's: POSIX locks belong to the process that took them.
-        for con in held:
+        if len(self._back) < len(self._connections) and self._closed is None:
+            # SQLite would think this process still holds the locks of that reader.
+            self._closed = "a thread was reading when this process was forked; open it again here"
+        for con in self._back:
             con.close()
+        self._back.clear()
+        self._idle = self._back
         self._connections.clear()
         if self._writer is not None:
             self._writer.close()
@@ -939,25 +987,19 @@ class SqliteEngine:
 class SqliteWriter:
     """The rows of one write, gathered and then inserted together."""
 
-    def __init__(self, engine: SqliteEngine, con: apsw.Connection, head: Head) -> None:
+    def __init__(
+        self, engine: SqliteEngine, con: apsw.Connection, head: Head, numbers: dict[str, int]
+    ) -> None:
         self._engine = engine
         self._con = con
         self.head = head
         self.dirty = False
         self.new_namespaces: dict[str, int] = {}
-        self._new_keys: dict[tuple[int, str], int] = {}
+        self._key_ids: dict[tuple[int, str], int | None] = {}  # None: looked for, not there
         self._new_objects: dict[bytes, int] = {}
-        self._next: dict[str, int] = {}
+        self._next = numbers
         self._new_spaces: dict[tuple[str, str], Space] = {}
-        self._names: list[tuple[Any, ...]] = []
-        self._spaces: list[tuple[Any, ...]] = []
-        self._keys: list[tuple[Any, ...]] = []
-        self._versions: list[tuple[Any, ...]] = []
-        self._objects: list[tuple[Any, ...]] = []
-        self._vectors: list[tuple[Any, ...]] = []
-        self._edges: list[tuple[Any, ...]] = []
-        self._commits: list[tuple[Any, ...]] = []
-        self._blocks: list[tuple[Any, ...]] = []
+        self._rows: dict[str, list[tuple[Any, ...]]] = {}  # by table
 
     def key_head(self, namespace: str, key: str) -> KeyHead | None:
         """The last entry of a key, among those flushed."""
@@ -965,6 +1007,7 @@ class SqliteWriter:
         if ns is None:
             return None
         row = self._con.execute(_KEY_HEAD, (ns, key)).get
+        self._key_ids[ns, key] = None if row is None else row[0]
         return None if row is None else KeyHead(*row)
 
     def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None:
@@ -1005,7 +1048,7 @@ class SqliteWriter:
     def add_space(self, namespace: str, model: str, dimensions: int, metric: str) -> Space:
         """Begin a vector space."""
         number = self._take("spaces", "space")
-        self._spaces.append((number, self._namespace_id(namespace), model, dimensions, metric))
+        self._add("spaces", (number, self._namespace_id(namespace), model, dimensions, metric))
         space = Space(number, namespace, model, dimensions, metric)
         self._new_spaces[namespace, model] = space
         return space
@@ -1019,12 +1062,13 @@ class SqliteWriter:
             assert version.distinction is not None
             item = self._put_object(version.distinction, body, key_id)
             body = None
-        self._versions.append(
+        self._add(
+            "versions",
             (
                 version.seq, _id8(version.version_id), key_id, version.operation,
                 version.tx_time, version.valid_from, version.valid_to, version.expires_at,
                 item, version.version_id, version.record, body,
-            )
+            ),
         )  # fmt: skip
         for space, identity, data in version.vectors:
             vector = self._object_row(identity)
@@ -1035,50 +1079,44 @@ class SqliteWriter:
                         "restore a backup"
                     )
                 vector = self._new_object(identity, _RAW, None, data)
-            self._vectors.append((space, version.seq, vector))
+            self._add("vectors", (space, version.seq, vector))
         # A cause named twice, by two kinds, is one edge.
-        self._edges += {(_id8(cause), version.seq) for cause in version.causes}
+        if version.causes:
+            for cause in {_id8(cause) for cause in version.causes}:
+                self._add("edges", (cause, version.seq))
 
     def append_commit(self, commit: Head, first_seq: int) -> None:
         """Close what was appended since `first_seq` as one commit."""
         number = commit.commits - 1
-        self._commits.append((commit.tx_time, number, first_seq, commit.seq, commit.root))
+        self._add("commits", (commit.tx_time, number, first_seq, commit.seq, commit.root))
         if number % BLOCK == 0:
-            self._blocks.append((number // BLOCK, commit.tx_time))
+            self._add("blocks", (number // BLOCK, commit.tx_time))
         self.head = commit
 
     def flush(self) -> None:
         """Insert what was gathered, so that this write's own reads see it."""
-        for rows, sql in (
-            (self._names, "INSERT INTO namespaces VALUES(?,?)"),
-            (self._spaces, "INSERT INTO spaces VALUES(?,?,?,?,?)"),
-            (self._keys, "INSERT INTO keys VALUES(?,?,?)"),
-            (self._objects, "INSERT INTO objects VALUES(?,?,?,?,?,?)"),
-            (self._versions, "INSERT INTO versions VALUES(?,?,?,?,?,?,?,?,?,?,?,?)"),
-            (self._vectors, "INSERT INTO vectors VALUES(?,?,?)"),
-            (self._edges, "INSERT INTO edges VALUES(?,?)"),
-            (self._commits, "INSERT INTO commits VALUES(?,?,?,?,?)"),
-            (self._blocks, "INSERT INTO blocks VALUES(?,?)"),
-        ):
-            if rows:
-                self.dirty = True
-                if len(rows) == 1:
-                    self._con.execute(sql, rows[0])
-                else:
-                    self._con.executemany(sql, rows)
-                rows.clear()
+        for table, rows in self._rows.items():
+            self.dirty = True
+            if len(rows) == 1:
+                self._con.execute(_INSERTS[table], rows[0])
+            else:
+                self._con.executemany(_INSERTS[table], rows)
+        self._rows.clear()
 
     def discard(self) -> None:
         """Drop what was gathered since the last flush."""
         for known in (
-            self.new_namespaces, self._new_keys, self._new_objects, self._new_spaces, self._next,
+            self.new_namespaces, self._key_ids, self._new_objects, self._new_spaces, self._next,
         ):  # fmt: skip
             known.clear()  # what was flushed is found again by asking
-        for rows in (
-            self._names, self._spaces, self._keys, self._objects, self._versions, self._vectors,
-            self._edges, self._commits, self._blocks,
-        ):  # fmt: skip
-            rows.clear()
+        self._rows.clear()
+
+    def _add(self, table: str, row: tuple[Any, ...]) -> None:
+        rows = self._rows.get(table)
+        if rows is None:
+            self._rows[table] = [row]
+        else:
+            rows.append(row)
 
     def _take(self, table: str, column: str) -> int:
         number = self._next.get(table)
@@ -1099,20 +1137,20 @@ class SqliteWriter:
         found = self._namespace(name)
         if found is None:
             found = self._take("namespaces", "ns")
-            self._names.append((found, name))
+            self._add("namespaces", (found, name))
             self.new_namespaces[name] = found
         return found
 
     def _key_id(self, ns: int, key: str) -> int:
-        found = self._new_keys.get((ns, key))
-        if found is None:
+        found = self._key_ids.get((ns, key), _UNKNOWN)
+        if found == _UNKNOWN:
             found = self._con.execute(
                 "SELECT key_id FROM keys WHERE ns = ? AND key = ?", (ns, key)
             ).get
-            if found is None:
-                found = self._take("keys", "key_id")
-                self._keys.append((found, ns, key))
-            self._new_keys[ns, key] = found
+        if found is None:
+            found = self._take("keys", "key_id")
+            self._add("keys", (found, ns, key))
+        self._key_ids[ns, key] = found
         return found
 
     def _object_row(self, identity: bytes) -> int | None:
@@ -1126,7 +1164,7 @@ class SqliteWriter:
 
     def _new_object(self, identity: bytes, codec: int, base: int | None, data: bytes) -> int:
         item = self._take("objects", "object")
-        self._objects.append((item, _id8(identity), identity, codec, base, data))
+        self._add("objects", (item, _id8(identity), identity, codec, base, data))
         self._new_objects[identity] = item
         return item
 
@@ -1175,6 +1213,13 @@ def _stored(row: Sequence[Any], load: Callable[[int], bytes]) -> Stored:
 _KEY_HEAD = """SELECT k.key_id, v.version_id, v.record, v.object FROM keys k
     JOIN versions v ON v.key_id = k.key_id WHERE k.ns = ? AND k.key = ?
     ORDER BY v.seq DESC LIMIT 1"""
+_INSERTS = {
+    table: f"INSERT INTO {table} VALUES({','.join('?' * columns)})"
+    for table, columns in {
+        "namespaces": 2, "spaces": 5, "keys": 3, "objects": 6, "versions": 12, "vectors": 3,
+        "edges": 2, "commits": 5, "blocks": 2,
+    }.items()
+}  # fmt: skip
 _SEQ_OF = "SELECT seq FROM versions WHERE id8 = ? AND version_id = ? ORDER BY seq LIMIT 1"
 
 
@@ -1211,6 +1256,12 @@ def _read_head(con: apsw.Connection) -> Head:
         "SELECT last_seq, number + 1, tx_time, root FROM commits ORDER BY tx_time DESC LIMIT 1"
     ).get
     return Head(0, 0, 0, GENESIS) if row is None else Head(*row)
+
+
+def _note_end(con: apsw.Connection, generation: Generation) -> None:
+    head = _read_head(con)
+    if head.commits:
+        generation.acknowledge(head.seq, head.root, head.tx_time)
 
 
 def _check_directory(path: Path, *, read_only: bool) -> None:
@@ -1272,24 +1323,23 @@ def _remove(directory: Path, owner: int) -> None:
 
 
 _open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
-_held_for_fork: list[tuple[SqliteEngine, list[apsw.Connection]]] = []
+_held_for_fork: list[SqliteEngine] = []
 
 
 def _before_fork() -> None:
     for engine in list(_open_engines):
-        _held_for_fork.append((engine, engine._before_fork()))
+        engine._before_fork()
+        _held_for_fork.append(engine)
 
 
 def _after_fork_in_parent() -> None:
     while _held_for_fork:
-        engine, held = _held_for_fork.pop()
-        engine._after_fork_in_parent(held)
+        _held_for_fork.pop()._after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
     while _held_for_fork:
-        engine, held = _held_for_fork.pop()
-        engine._after_fork_in_child(held)
+        _held_for_fork.pop()._after_fork_in_child()
 
 
 os.register_at_fork(

@@ -1000,3 +1000,26 @@ def test_without_langchain_the_import_says_what_to_install() -> None:
         cwd=Path(__file__).resolve().parents[2],
     )  # fmt: skip
     assert "pip install 'koru-delta[langchain]'" in done.stdout
+
+
+def test_an_ingested_history_is_a_store_of_chunks_in_time(tmp_path: Path) -> None:
+    from koru_delta.ingest import ingest_git
+    from tests.ingest.history_maker import HistoryMaker
+
+    maker = HistoryMaker(tmp_path / "repo")
+    maker.commit(100, {"rules.md": "The gate is painted red.\n", "other.md": "Tea is hot.\n"})
+    maker.commit(200, {"rules.md": "The gate is painted blue.\n"})
+    words = HashEmbedder()
+    with koru_delta.open(embedder=words) as db:
+        ingest_git(db, maker.write())
+        store = KoruDeltaVectorStore(Words(), database=db, namespace="docs.chunks")
+        question = "what colour is the gate painted"
+        [now] = store.similarity_search(question, k=1)
+        [then] = store.similarity_search(question, k=1, valid_at="1970-01-01T00:02:30Z")
+        [only] = store.similarity_search(question, k=5, filter={"path": "other.md"})
+    assert (now.page_content, then.page_content) == (
+        "The gate is painted blue.", "The gate is painted red.",
+    )  # fmt: skip
+    assert now.metadata["path"] == "rules.md"
+    assert now.metadata["commit"] != then.metadata["commit"]
+    assert only.metadata["path"] == "other.md"

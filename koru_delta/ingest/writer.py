@@ -1,0 +1,537 @@
+"""Write the states of documents and their chunks, so that any moment can be asked for.
+
+A change says what a path holds from a moment on, until the next change that is
+already known. Only what differs from the state that stands there is written; the
+chunks that show at any moment are those of the document that shows then. Writes
+are gathered, what must be embedded is embedded in batches, and each flush is one
+commit of the log.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from koru_delta.causal import FOREVER, Version, microseconds, moment
+from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
+from koru_delta.errors import ConflictError, EmbedderError, IngestError
+from koru_delta.ingest.chunking import Chunk, chunk_text
+from koru_delta.ingest.files import SkipReason
+from koru_delta.ingest.layout import (
+    chunk_keys,
+    chunks_of,
+    commits_of,
+    document_key,
+    first_occurrence,
+    runs_of,
+    text_hash,
+)
+from koru_delta.log import Pending
+from koru_delta.transaction import Transaction
+from koru_delta.values import Value, Vector
+
+Progress = Callable[[int, int | None], None]
+EmbedderChoice = Embedder | Literal["own"] | None
+
+ALWAYS: Final = FOREVER - 1  # a valid time after every change
+_FLUSH_ENTRIES: Final = 2000
+_FLUSH_CHARS: Final = 8_000_000
+_TEXTS_PER_CALL: Final = 512
+_STATES_KEPT: Final = 20_000
+_VECTOR_BYTES_KEPT: Final = 128 * 1024 * 1024
+
+
+class Store(Protocol):
+    """What ingest needs of a `Database`."""
+
+    @property
+    def directory(self) -> Path | None:
+        """As `Database.directory`."""
+        ...
+
+    def transaction(
+        self, *, author: str | None = ..., message: str | None = ..., run: str | None = ...
+    ) -> Transaction:
+        """As `Database.transaction`."""
+        ...
+
+    def get(
+        self,
+        namespace: str,
+        key: str,
+        default: Value = ...,
+        *,
+        as_of: Any = ...,
+        valid_at: datetime | str | None = ...,
+    ) -> Value:
+        """As `Database.get`."""
+        ...
+
+    def get_many(
+        self,
+        namespace: str,
+        keys: Sequence[str],
+        *,
+        as_of: Any = ...,
+        valid_at: datetime | str | None = ...,
+    ) -> dict[str, Value]:
+        """As `Database.get_many`."""
+        ...
+
+    def list_keys(
+        self,
+        namespace: str,
+        *,
+        prefix: str = ...,
+        limit: int | None = ...,
+        as_of: Any = ...,
+        valid_at: datetime | str | None = ...,
+    ) -> list[str]:
+        """As `Database.list_keys`."""
+        ...
+
+    def history(
+        self, namespace: str, key: str, *, reverse: bool = ..., limit: int | None = ...
+    ) -> list[Version]:
+        """As `Database.history`."""
+        ...
+
+    def vectors(self, version: Version | str) -> dict[str, Vector]:
+        """As `Database.vectors`."""
+        ...
+
+    def ancestors(
+        self,
+        version: Version | str,
+        *,
+        kinds: Sequence[str] | None = ...,
+        max_hops: int | None = ...,
+    ) -> list[Version]:
+        """As `Database.ancestors`."""
+        ...
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run found and wrote; all zero and `run` None when there was nothing new.
+
+    `documents` and `chunks` count versions stored, `unchanged_chunks` those of changed
+    documents that were there already, `embedded` the texts given to the embedder.
+    `skipped` tells why a path (its newest state) was left out; `gone` are files of an
+    ingested directory that are no longer in it. `is_shallow`: the clone lacks older
+    commits.
+    """
+
+    namespace: str
+    source: str
+    run: str | None = None
+    head: str | None = None
+    commits: int = 0
+    documents: int = 0
+    deleted_documents: int = 0
+    chunks: int = 0
+    deleted_chunks: int = 0
+    unchanged_chunks: int = 0
+    embedded: int = 0
+    is_shallow: bool = False
+    skipped: dict[str, SkipReason] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+
+
+class Settings(NamedTuple):
+    """What must be the same in every run that fills a namespace."""
+
+    source: str
+    include: tuple[str, ...]
+    max_chars: int
+    min_chars: int
+    max_bytes: int
+    model: str | None
+
+
+class Moment(NamedTuple):
+    """When a change holds, who made it and why; `starts` None is the moment of writing."""
+
+    starts: int | None
+    ends: int
+    author: str | None
+    message: str | None
+
+
+class Entry:
+    """A write that is planned; it can be the cause of later ones, also when committed."""
+
+    __slots__ = ("causes", "key", "made", "namespace", "options", "text", "value", "version_id")
+
+    def __init__(
+        self, namespace: str, key: str, value: Value | None, causes: Sequence[Cause], **options: Any
+    ) -> None:
+        self.namespace, self.key, self.value = namespace, key, value
+        self.causes, self.options = causes, options
+        self.text: bytes | None = None  # names the vector it carries
+        self.made: Pending | None = None
+        self.version_id: str | None = None
+
+
+Cause = tuple[str, Entry]
+
+
+class _State(NamedTuple):
+    """What a document holds until a moment (exclusive); absent if `entry` is None."""
+
+    until: int
+    text: bytes
+    chunks: frozenset[str]
+    entry: Entry | None
+
+
+_ABSENT: Final = (b"", frozenset[str](), None)
+
+
+class Writer:
+    """Gathers the changes of one run and writes them; `flush` ends what belongs together.
+
+    Nothing of an unflushed change is in the database, all of a flushed one is.
+    """
+
+    def __init__(
+        self,
+        db: Store,
+        namespace: str,
+        settings: Settings,
+        embedder: TextEmbedder | None,
+        report: Report,
+        *,
+        run: str | None = None,
+        facts: dict[str, Value] | None = None,
+    ) -> None:
+        """Begin a run.
+
+        Args:
+            facts: What the run record tells besides the settings.
+
+        Raises:
+            IngestError: earlier runs filled the namespace in another way.
+        """
+        self._db, self._namespace, self._settings = db, namespace, settings
+        self._embedder, self._report = embedder, report
+        self._chunks, self._runs = chunks_of(namespace), runs_of(namespace)
+        earlier = db.list_keys(self._runs)
+        if earlier:
+            _check_settings(namespace, db.get(self._runs, earlier[-1]), settings)
+        self._number = len(earlier) + 1
+        self._run = run
+        self._facts = facts or {}
+        self._entries: list[Entry] = []
+        self._chars = 0
+        self._states: OrderedDict[str, _State] = OrderedDict()
+        self._vectors: OrderedDict[bytes, Vector] = OrderedDict()
+        self._vector_bytes = 0
+        self._wanted: dict[bytes, str | Vector] = {}
+        self._may_be_stored = bool(earlier)  # vectors that are not in `_vectors`
+
+    def commit(self, sha: str, value: Value, when: Moment) -> Entry:
+        """Plan the record of a commit of the source, which must not be there yet."""
+        entry = Entry(
+            commits_of(self._namespace), sha, value, (), if_match=None, **self._options(when)
+        )
+        self._entries.append(entry)
+        self._report.commits += 1
+        return entry
+
+    def version(self, path: str, at: int) -> Entry | None:
+        """The document at `path` as it stands at a valid time; None if absent."""
+        return self._state(document_key(path), at).entry
+
+    def change(
+        self,
+        path: str,
+        text: str | None,
+        when: Moment,
+        *,
+        facts: dict[str, Value] | None = None,
+        cause: Entry | None = None,
+        previous: tuple[str, Entry] | None = None,
+    ) -> None:
+        """Plan that `path` holds `text` (None: is absent) from `when` on.
+
+        Args:
+            facts: More fields of the document's value.
+            cause: The commit it is derived from.
+            previous: The path it had before, and the version it had there.
+        """
+        key = document_key(path)
+        stands = self._state(key, ALWAYS if when.starts is None else when.starts)
+        if text is None:
+            if stands.entry is None:
+                return
+            chunks: list[Chunk] = []
+            keys: list[str] = []
+            named = b""
+        else:
+            named = text_hash(text)
+            if stands.entry is not None and stands.text == named:
+                return
+            chunks = chunk_text(
+                text, max_chars=self._settings.max_chars, min_chars=self._settings.min_chars
+            )
+            keys = chunk_keys(key, chunks)
+        options = self._options(when)
+        causes = [] if cause is None else [("derived_from", cause)]
+        value: dict[str, Value] | None = None
+        if text is not None:
+            layout = [
+                [name, chunk.start, chunk.end, chunk.first_line, chunk.last_line]
+                for name, chunk in zip(keys, chunks, strict=True)
+            ]
+            value = {"text": text, "path": path, **(facts or {}), "chunks": layout}
+            if previous is not None:
+                value["previous_path"] = previous[0]
+                causes.append(("references", previous[1]))
+            self._chars += len(text)
+        document = Entry(self._namespace, key, value, causes, **options)
+        self._entries.append(document)
+        about: dict[str, Value] = {"path": path, "document": key, **(facts or {})}
+        if when.author is not None:
+            about["author"] = when.author
+        for name, chunk in zip(keys, chunks, strict=True):
+            if name not in stands.chunks:
+                self._add_chunk(name, chunk.text, about, document, options, previous)
+        held = frozenset(keys)
+        for name in sorted(stands.chunks - held):
+            self._entries.append(
+                Entry(self._chunks, name, None, [("derived_from", document)], **options)
+            )
+        report = self._report
+        report.documents += text is not None
+        report.deleted_documents += text is None
+        report.deleted_chunks += len(stands.chunks - held)
+        report.chunks += len(held - stands.chunks)
+        report.unchanged_chunks += len(held & stands.chunks)
+        self._states[key] = _State(when.ends, named, held, document if text is not None else None)
+        self._states.move_to_end(key)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough is gathered for a flush to be worth while."""
+        return len(self._entries) >= _FLUSH_ENTRIES or self._chars >= _FLUSH_CHARS
+
+    def flush(self) -> None:
+        """Write what was gathered, in one commit of the log.
+
+        Raises:
+            EmbedderError: a text could not be embedded; nothing of it was written.
+            IngestError: another run writes into the same namespace.
+        """
+        if not self._entries:
+            return
+        vectors = self._embed()
+        if self._report.run is None:
+            self._entries.insert(0, self._run_record())
+        try:
+            with self._db.transaction(run=self._report.run) as tx:
+                for entry in self._entries:
+                    self._write(tx, entry, vectors)
+        except ConflictError as error:
+            raise IngestError(
+                f"another run is writing into {self._namespace!r}; nothing is lost, "
+                "run this again when that one has ended"
+            ) from error
+        for entry in self._entries:
+            assert entry.made is not None
+            assert entry.made.version is not None
+            entry.version_id = entry.made.version.id
+            entry.made = entry.value = None
+            entry.causes = ()
+        self._entries = []
+        self._chars = 0
+        while len(self._states) > _STATES_KEPT:
+            self._states.popitem(last=False)
+
+    def finish(self) -> None:
+        """Flush, and note in the run's record what it did."""
+        self.flush()
+        run = self._report.run
+        if run is None:
+            return
+        with self._db.transaction(run=run) as tx:
+            tx.put(self._runs, run, self._run_value("finished"))
+
+    # The state that stands
+
+    def _state(self, key: str, at: int) -> _State:
+        known = self._states.get(key)
+        if known is not None and at < known.until:
+            return known
+        state = self._stored(key, at)
+        if known is None or at >= known.until:
+            self._states[key] = state
+        return state
+
+    def _stored(self, key: str, at: int) -> _State:
+        # The last few versions nearly always hold the answer; the rest is read if not.
+        for limit in (2, None):
+            versions = self._db.history(self._namespace, key, reverse=True, limit=limit)
+            for version in versions:
+                ends = FOREVER if version.valid_to is None else microseconds(version.valid_to)
+                if microseconds(version.valid_from) <= at < ends:
+                    # Another change may begin before `ends`: true for this moment only.
+                    return _state_of(version, at + 1)
+            if limit is None or len(versions) < limit:
+                break
+        return _State(at + 1, *_ABSENT)
+
+    # Chunks and their vectors
+
+    def _add_chunk(
+        self,
+        name: str,
+        text: str,
+        about: dict[str, Value],
+        cause: Entry,
+        options: dict[str, Any],
+        previous: tuple[str, Entry] | None,
+    ) -> None:
+        value = {"text": text, "metadata": about}
+        entry = Entry(self._chunks, name, value, [("derived_from", cause)], **options)
+        self._entries.append(entry)
+        self._chars += len(text)
+        if self._embedder is None:
+            return
+        entry.text = named = text_hash(text)
+        if named in self._wanted:
+            return
+        vector = self._vectors.get(named)
+        if vector is None and self._may_be_stored:
+            names = [name]
+            if previous is not None:
+                names.append(first_occurrence(document_key(previous[0]), text))
+            vector = self._stored_vector(names, text)
+        self._wanted[named] = text if vector is None else vector
+
+    def _stored_vector(self, names: Sequence[str], text: str) -> Vector | None:
+        assert self._embedder is not None
+        for name in names:
+            for version in self._db.history(self._chunks, name, reverse=True):
+                if self._embedder.name in version.vectors and version.value["text"] == text:
+                    return self._db.vectors(version)[self._embedder.name]
+        return None
+
+    def _embed(self) -> dict[bytes, Vector]:
+        vectors: dict[bytes, Vector] = {}
+        missing: list[tuple[bytes, str]] = []
+        for named, found in self._wanted.items():
+            if isinstance(found, str):
+                missing.append((named, found))
+            else:
+                vectors[named] = found
+        for start in range(0, len(missing), _TEXTS_PER_CALL):
+            batch = missing[start : start + _TEXTS_PER_CALL]
+            assert self._embedder is not None
+            rows = self._embedder.embed_documents([text for _, text in batch])
+            vectors.update((named, row) for (named, _), row in zip(batch, rows, strict=True))
+            self._report.embedded += len(batch)
+        self._wanted.clear()
+        for named, vector in vectors.items():
+            if named not in self._vectors:
+                self._vector_bytes += vector.nbytes
+            self._vectors[named] = vector.copy()  # a row would keep its whole batch
+            self._vectors.move_to_end(named)
+        while self._vector_bytes > _VECTOR_BYTES_KEPT:
+            _, oldest = self._vectors.popitem(last=False)
+            self._vector_bytes -= oldest.nbytes
+            self._may_be_stored = True
+        return vectors
+
+    # Writing
+
+    def _options(self, when: Moment) -> dict[str, Any]:
+        options: dict[str, Any] = {"author": when.author, "message": when.message}
+        if when.starts is not None:
+            options["valid_from"] = moment(when.starts)
+        if when.ends != FOREVER:
+            options["valid_to"] = moment(when.ends)
+        return options
+
+    def _write(self, tx: Transaction, entry: Entry, vectors: dict[bytes, Vector]) -> None:
+        causes = [(kind, cause.made or cause.version_id) for kind, cause in entry.causes]
+        options = {**entry.options, "causes": causes}
+        if entry.value is None:
+            entry.made = tx.delete(entry.namespace, entry.key, **options)
+        elif entry.text is None:
+            entry.made = tx.put(entry.namespace, entry.key, entry.value, **options)
+        else:
+            assert self._embedder is not None
+            entry.made = tx.embed(
+                entry.namespace, entry.key, vectors[entry.text], entry.value,
+                model=self._embedder.name, **options,
+            )  # fmt: skip
+
+    def _run_record(self) -> Entry:
+        value = self._run_value("begun")
+        if self._run is not None:
+            self._report.run = self._run
+            return Entry(self._runs, self._run, value, ())
+        self._report.run = named = f"{self._settings.source}-{self._number:06d}"
+        return Entry(self._runs, named, value, (), if_match=None)
+
+    def _run_value(self, state: str) -> Value:
+        value: dict[str, Value] = {"state": state, **self._settings._asdict(), **self._facts}
+        value["include"] = list(self._settings.include)
+        if state == "finished":
+            counts = ("commits", "documents", "deleted_documents", "chunks", "deleted_chunks")
+            value |= {name: getattr(self._report, name) for name in counts}
+        return value
+
+
+def chosen_embedder(db: Store, embedder: EmbedderChoice) -> TextEmbedder | None:
+    """The embedder a run uses; None for text alone.
+
+    Raises:
+        EmbedderError: the store's own was asked for, and it has none.
+    """
+    if embedder is None:
+        return None
+    if embedder != "own":
+        return as_embedder(embedder)
+    own = getattr(db, "embedder", None)  # not every store has one
+    if own is None:
+        raise EmbedderError(
+            "ingest was told of no embedder; pass embedder= (koru_delta.embedders.local() needs "
+            "no network), or embedder=None to ingest text without vectors"
+        )
+    return as_embedder(own)
+
+
+def _state_of(version: Version, until: int) -> _State:
+    if version.is_tombstone:
+        return _State(until, *_ABSENT)
+    value = version.value
+    entry = Entry(version.namespace, version.key, None, ())
+    entry.version_id = version.id
+    text = value.get("text") if isinstance(value, dict) else None
+    if not isinstance(text, str):  # somebody else's; the first change replaces it
+        return _State(until, b"", frozenset(), entry)
+    return _State(
+        until, text_hash(text), frozenset(row[0] for row in value.get("chunks", [])), entry
+    )
+
+
+def _check_settings(namespace: str, earlier: Value, settings: Settings) -> None:
+    for name, given in settings._asdict().items():
+        asked = list(given) if isinstance(given, tuple) else given
+        if earlier.get(name) != asked:
+            raise IngestError(
+                f"namespace {namespace!r} was filled with {name} {_shown(earlier.get(name))}, "
+                f"this run has {_shown(asked)}; ingest the same way, or into another namespace"
+            )
+
+
+def _shown(setting: Value) -> str:
+    if setting is None or setting == []:
+        return "unset"
+    return ", ".join(setting) if isinstance(setting, list) else str(setting)

@@ -1,0 +1,1 @@
+"""Ways to use a database from outside Python."""

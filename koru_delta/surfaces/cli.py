@@ -1,0 +1,881 @@
+"""`kdelta`: the database on the command line.
+
+Exit codes: 0 fine, 1 an error, 2 a mistake in the command, 3 not found, 4 a conflict.
+Answers go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+from typer.core import TyperGroup
+
+import koru_delta
+from koru_delta import Database, KoruDeltaError, Match, embedders, prefixed
+from koru_delta.embedders import TextEmbedder
+from koru_delta.errors import (
+    ConflictError,
+    InvalidTimestampError,
+    KeyNotFoundError,
+    MissingExtraError,
+    NotADatabaseError,
+    QueryError,
+    UnknownVersionError,
+)
+from koru_delta.ingest import (
+    Report,
+    chunks_of,
+    commit_time,
+    ingest_files,
+    ingest_git,
+    origin,
+    runs_of,
+)
+from koru_delta.surfaces import moments, show
+
+_DEFAULT: Final = Path(".kdelta")
+_OK, _ERROR, _USAGE, _NOT_FOUND, _CONFLICT, _INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+class _Commands(TyperGroup):
+    """Turns errors into a line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read has seen enough. The flush at exit must not complain again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(_OK) from None
+        except KeyboardInterrupt:
+            _complain("interrupted; what was written stays, the same command goes on from there")
+            raise typer.Exit(_INTERRUPTED) from None
+        except KoruDeltaError as error:
+            _complain(show.clean(error))
+            raise typer.Exit(_exit_code(error)) from None
+        return result
+
+
+app = typer.Typer(
+    name="kdelta",
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help="A database in which every question can be asked of any past moment.",
+    epilog="Start with: kdelta demo",
+)
+_ingest = typer.Typer(no_args_is_help=True)
+app.add_typer(
+    _ingest, name="ingest", help="Take in text files, or every revision of a git repository."
+)
+
+Db = Annotated[
+    Path | None,
+    typer.Option(
+        "--db", metavar="DIRECTORY", help="The database (KORU_DELTA_DB, else .kdelta).",
+        show_default=False,
+    ),
+]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Namespace = Annotated[str, typer.Argument(help="Namespace.")]
+Key = Annotated[str, typer.Argument(help="Key.")]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of", metavar="MOMENT",
+        help="What was known then: a time, version, position or tag:NAME.",
+    ),
+]  # fmt: skip
+ValidAt = Annotated[
+    str | None,
+    typer.Option(
+        "--valid-at", metavar="TIME", help="What was true then: a time, or an ingested git commit."
+    ),
+]
+Author = Annotated[
+    str | None,
+    typer.Option(help="Who writes (KORU_DELTA_AUTHOR, else the login name).", show_default=False),
+]
+Message = Annotated[str | None, typer.Option("--message", "-m", help="Why.")]
+IfMatch = Annotated[
+    str | None,
+    typer.Option(metavar="VERSION", help="Only if this is the present version; 'none': if absent."),
+]
+ValidFrom = Annotated[str | None, typer.Option(metavar="TIME", help="True from then on.")]
+ValidTo = Annotated[str | None, typer.Option(metavar="TIME", help="True until then.")]
+
+
+def main() -> None:
+    """Run `kdelta`."""
+    app(prog_name="kdelta")
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    db: Annotated[
+        Path | None,
+        typer.Option(
+            "--db", metavar="DIRECTORY", envvar="KORU_DELTA_DB", show_default=".kdelta",
+            help="The database.",
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    ctx.obj = db
+
+
+# Writing
+
+
+@app.command()
+def put(
+    ctx: typer.Context,
+    namespace: Namespace,
+    key: Key,
+    value: Annotated[str, typer.Argument(help="JSON, or else text; - reads standard input.")],
+    text: Annotated[bool, typer.Option("--text", help="Text, even if it reads as JSON.")] = False,
+    if_match: IfMatch = None,
+    ttl: Annotated[float | None, typer.Option(metavar="SECONDS", help="Absent after that.")] = None,
+    valid_from: ValidFrom = None,
+    valid_to: ValidTo = None,
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Store a value under a key, as a new version.
+
+    VALUE is taken as JSON if it parses ('{"a": 1}', 42, true, '"quoted"'), else as text.
+    """
+    given = sys.stdin.read() if value == "-" else value
+    options = _write_options(if_match, valid_from, valid_to, author, message)
+    if ttl is not None:
+        options["ttl"] = ttl
+    with _open(ctx, db, write=True) as database:
+        version = database.put(namespace, key, given if text else _value(given), **options)
+    _wrote(version, as_json=as_json)
+
+
+@app.command()
+def delete(
+    ctx: typer.Context,
+    namespace: Namespace,
+    key: Key,
+    if_match: IfMatch = None,
+    valid_from: ValidFrom = None,
+    valid_to: ValidTo = None,
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Mark a key as deleted; its past stays readable."""
+    options = _write_options(if_match, valid_from, valid_to, author, message)
+    with _open(ctx, db, write=True) as database:
+        version = database.delete(namespace, key, **options)
+    _wrote(version, as_json=as_json)
+
+
+# Reading
+
+
+@app.command()
+def get(
+    ctx: typer.Context,
+    namespace: Namespace,
+    key: Key,
+    as_of: AsOf = None,
+    valid_at: ValidAt = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Print the value of a key; --json tells its version, too."""
+    with _open(ctx, db) as database:
+        known, true = moments.as_of(as_of), moments.valid_at(database, namespace, valid_at)
+        value = database.get(namespace, key, as_of=known, valid_at=true)
+        if as_json:
+            version = moments.version_at(database, namespace, key, known_at=known, true_at=true)
+            show.print_json(show.version_facts(version) | {"value": value})
+            return
+    show.print_value(value)
+
+
+@app.command()
+def at(
+    ctx: typer.Context,
+    moment: Annotated[
+        str,
+        typer.Argument(help="A time, version, position, tag:NAME or ingested git commit."),
+    ],
+    namespace: Namespace,
+    key: Annotated[str | None, typer.Argument(help="Key; without it, every key.")] = None,
+    valid: Annotated[
+        bool, typer.Option("--valid", help="Read MOMENT as a time at which it was true.")
+    ] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Show a key as it was known at a moment, with who wrote it, when and why.
+
+    A git commit that was ingested into NAMESPACE means what was true when it was made.
+    """
+    with _open(ctx, db) as database:
+        known, true = _moment(database, namespace, moment, valid=valid)
+        if key is None:
+            keys = database.list_keys(namespace, as_of=known, valid_at=true)
+            _print_keys(keys, as_json=as_json)
+            return
+        try:
+            version = moments.version_at(database, namespace, key, known_at=known, true_at=true)
+        except KeyNotFoundError:
+            if known is not None and database.list_keys(runs_of(namespace), limit=1):
+                _note("for what was true then, not what this database knew then, add --valid")
+            raise
+    if as_json:
+        show.print_json(show.version_facts(version, value=True))
+        return
+    out = show.console(stderr=True)
+    told = [f"valid from {show.when(version.valid_from)}", version.author, version.message]
+    head = f"version {version.id[:12]}  " + "  ".join(show.one_line(t) for t in told if t)
+    out.print(Text(head, style="dim"))
+    text = show.text_of(version.value)
+    show.print_value(version.value if text is None else text)
+
+
+@app.command()
+def keys(
+    ctx: typer.Context,
+    namespace: Annotated[
+        str | None, typer.Argument(help="Namespace; without it, the namespaces are listed.")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Only keys that start with this.")] = "",
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=0, help="At most so many.")
+    ] = None,
+    as_of: AsOf = None,
+    valid_at: ValidAt = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """List the keys of a namespace, or the namespaces."""
+    with _open(ctx, db) as database:
+        known = moments.as_of(as_of)
+        if namespace is not None:
+            true = moments.valid_at(database, namespace, valid_at)
+            found = database.list_keys(
+                namespace, prefix=prefix, limit=limit, as_of=known, valid_at=true
+            )
+            _print_keys(found, as_json=as_json)
+            return
+        true = moments.valid_at(database, "", valid_at)
+        names = database.list_namespaces(as_of=known, valid_at=true)
+        counts = {name: database.count(name, as_of=known, valid_at=true) for name in names}
+    if as_json:
+        show.print_json(counts)
+    else:
+        rows = [(name, f"{count:,}") for name, count in counts.items()]
+        show.console().print(show.table(("namespace", "keys"), rows, right=("keys",)))
+
+
+@app.command()
+def log(
+    ctx: typer.Context,
+    namespace: Annotated[str | None, typer.Argument(help="Namespace.")] = None,
+    key: Annotated[str | None, typer.Argument(help="Key.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many.")] = 20,
+    as_of: AsOf = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """List commits, or the versions of a key, newest first."""
+    if namespace is not None and key is None:
+        raise typer.BadParameter("a namespace alone has no log: name a key, too, or neither")
+    with _open(ctx, db) as database:
+        known = moments.as_of(as_of)
+        if namespace is not None and key is not None:
+            versions = database.history(namespace, key, as_of=known, reverse=True, limit=limit)
+            if not versions:
+                raise KeyNotFoundError(namespace, key)
+            if as_json:
+                show.print_json([show.version_facts(version) for version in versions])
+                return
+            columns = ("version", "valid from", "what", "author", "message")
+            rows: list[tuple[object, ...]] = [
+                (v.id[:12], show.when(v.valid_from), v.operation, v.author or "",
+                 show.one_line(v.message or ""))
+                for v in versions
+            ]  # fmt: skip
+            show.console().print(show.table(columns, rows))
+            return
+        commits = database.commits(as_of=known, reverse=True, limit=limit)
+    if as_json:
+        show.print_json([show.commit_facts(commit) for commit in commits])
+        return
+    columns = ("position", "when", "versions", "author", "message")
+    rows = [
+        (c.seq, show.when(c.time), f"{c.size:,}", c.author or "", show.one_line(c.message or ""))
+        for c in commits
+    ]
+    show.console().print(show.table(columns, rows, right=("position", "versions")))
+
+
+@app.command()
+def diff(
+    ctx: typer.Context,
+    namespace: Namespace,
+    key: Key,
+    old: Annotated[
+        str | None,
+        typer.Argument(help="A version, moment or ingested git commit; else the last but one."),
+    ] = None,
+    new: Annotated[str | None, typer.Argument(help="The same; else the newest version.")] = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Show what changed between two versions of a key; --json prints a JSON Patch."""
+    with _open(ctx, db) as database:
+        history = database.history(namespace, key)
+        if not history:
+            raise KeyNotFoundError(namespace, key)
+        if old is None and len(history) < 2:
+            raise UnknownVersionError(f"an earlier version of {key!r}")
+        before = (
+            history[-2] if old is None else moments.version_named(database, namespace, key, old)
+        )
+        after = history[-1] if new is None else moments.version_named(database, namespace, key, new)
+        patch = database.diff(before, after)
+    if as_json:
+        show.print_json(patch)
+        return
+    out = show.console()
+    names = [f"{key}  {show.when(v.valid_from)}  {v.id[:12]}" for v in (before, after)]
+    texts = [show.text_of(before.value), show.text_of(after.value)]
+    if texts[0] is not None and texts[1] is not None:
+        lines = show.unified(texts[0], texts[1], names[0], names[1])
+        if lines:
+            out.print(show.diff_text(lines), soft_wrap=True)
+        # What tells of the text itself is not shown again, nor is what ingest derives from it.
+        patch = [op for op in patch if not str(op["path"]).startswith(("/text", "/chunks"))]
+        patch = [op for op in patch if op["path"]]
+    for op in patch:
+        shown = json.dumps(op, ensure_ascii=False)
+        out.print(Text(show.clean(shown)), soft_wrap=True)
+
+
+@app.command()
+def search(
+    ctx: typer.Context,
+    namespace: Namespace,
+    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    k: Annotated[int, typer.Option("-k", min=0, help="At most so many hits.")] = 5,
+    filter: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="""Such as '{"path": {"$prefix": "docs/"}}'."""),
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Only hits that score so much.")] = None,
+    as_of: AsOf = None,
+    valid_at: ValidAt = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Find what is most like a text, now or at any moment, with the local model.
+
+    An ingested namespace is searched by its chunks; each hit tells path, lines and commit.
+    """
+    embedder = _local("search needs it to turn the question into a vector")
+    where = None if filter is None else _filter(filter)
+    with _open(ctx, db, embedder=embedder) as database:
+        known, true = moments.as_of(as_of), moments.valid_at(database, namespace, valid_at)
+        base = moments.base_of(namespace)
+        ingested = bool(database.list_keys(runs_of(base), limit=1))
+        if ingested and where is not None:
+            where = prefixed(where, "metadata")
+        found = database.similar(
+            chunks_of(base) if ingested else namespace, text, k=k, filter=where, as_of=known,
+            valid_at=true, model=embedder.name, threshold=threshold,
+        )  # fmt: skip
+        hits = [_hit(database, base if ingested else None, match, known, true) for match in found]
+        if ingested and not hits and _without_vectors(database, base):
+            _note(
+                f"{show.clean(base)} was ingested without vectors; to search it, ingest into "
+                "another namespace (-n) without --no-embed"
+            )
+    if as_json:
+        show.print_json(
+            {
+                "namespace": namespace,
+                "text": text,
+                "as_of": as_of,
+                "valid_at": valid_at,
+                "hits": hits,
+            }
+        )
+        return
+    out = show.console()
+    if not hits:
+        _note("nothing found at that moment")
+    for number, hit in enumerate(hits, 1):
+        _print_hit(out, number, hit)
+
+
+# Taking in
+
+
+@_ingest.command("files")
+def ingest_files_command(
+    ctx: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(help="Files and directories.")],
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where to.")] = "docs",
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Only these, such as '*.md'.")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete what is gone from the directories.")
+    ] = False,
+    no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Take in text files as they are now; again, only what has changed."""
+    embedder = None if no_embed else _local("pass --no-embed to ingest text alone")
+    with _open(ctx, db, write=True) as database, _Bar("files", quiet=as_json) as bar:
+        report = ingest_files(
+            database, paths, namespace=namespace, include=include or (), embedder=embedder,
+            prune=prune, author=author or _author(), message=message, progress=bar.update,
+        )  # fmt: skip
+    _print_report(report, as_json=as_json, where=_path(ctx, db))
+
+
+@_ingest.command("git")
+def ingest_git_command(
+    ctx: typer.Context,
+    repo: Annotated[Path, typer.Argument(help="A git repository.")] = Path(),
+    rev: Annotated[str, typer.Option(help="Branch, tag or commit whose history it is.")] = "HEAD",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where to.")] = "docs",
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Only these, such as '*.md'.")
+    ] = None,
+    no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Take in every revision of every text file; again, only new commits.
+
+    What a file held is valid from its commit's time: ask with --valid-at.
+    """
+    embedder = None if no_embed else _local("pass --no-embed to ingest text alone")
+    with _open(ctx, db, write=True) as database, _Bar("commits", quiet=as_json) as bar:
+        report = ingest_git(
+            database, repo, rev=rev, namespace=namespace, include=include or (),
+            embedder=embedder, progress=bar.update,
+        )  # fmt: skip
+    _print_report(report, as_json=as_json, where=_path(ctx, db))
+
+
+# Care
+
+
+@app.command()
+def stats(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
+    """Count what is in the database."""
+    with _open(ctx, db) as database:
+        counted = database.stats()
+    if as_json:
+        show.print_json(counted)
+        return
+    rows = [
+        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in counted.items()
+    ]
+    show.console().print(show.table(("what", "how much"), rows))
+
+
+@app.command()
+def verify(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
+    """Check every byte that matters against its hash; exit code 1 if any differs."""
+    with _open(ctx, db) as database:
+        report = database.verify()
+    if as_json:
+        show.print_json(
+            {
+                "ok": report.ok, "versions": report.versions, "commits": report.commits,
+                "compared": report.compared, "problems": list(report.problems),
+            }
+        )  # fmt: skip
+    else:
+        out = show.console()
+        for problem in report.problems:
+            out.print(Text(show.clean(problem), style="red"))
+        counted = f"{report.versions:,} versions in {report.commits:,} commits"
+        out.print(f"{'every hash matches' if report.ok else 'DAMAGED'}: {counted}")
+        if not report.compared:
+            out.print("the note of the log's end is missing, so an end cut off would not show")
+    if not report.ok:
+        raise typer.Exit(_ERROR)
+
+
+@app.command()
+def backup(
+    ctx: typer.Context,
+    target: Annotated[Path, typer.Argument(help="A directory that does not exist yet.")],
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the database, as of one moment, to a new directory."""
+    with _open(ctx, db) as database:
+        database.backup(target)
+    if as_json:
+        show.print_json({"backup": str(target)})
+    else:
+        show.console(stderr=True).print(
+            f"copied to {target}; check it: kdelta verify --db {target}"
+        )
+
+
+@app.command("export")
+def export_command(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(help="A file; - is standard output.")],
+    as_of: AsOf = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Write the whole log as JSON lines."""
+    if as_json and target == "-":
+        raise typer.BadParameter("--json and - both want standard output; name a file")
+    with _open(ctx, db) as database:
+        out = sys.stdout.buffer if target == "-" else target
+        lines = database.export_log(out, as_of=moments.as_of(as_of))
+    if as_json:
+        show.print_json({"file": target, "lines": lines})
+    elif target != "-":
+        show.console(stderr=True).print(f"{lines:,} lines in {target}")
+
+
+@app.command("import")
+def import_command(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(help="An exported log; - is standard input.")],
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Take up an exported log, checking every hash; all of it or nothing."""
+    with _open(ctx, db, write=True) as database:
+        commits = database.import_log(sys.stdin.buffer if source == "-" else source)
+        root = database.stats()["root"]
+    if as_json:
+        show.print_json({"commits": commits, "root": root})
+    else:
+        show.console(stderr=True).print(f"{commits:,} new commits; the log now ends at {root[:16]}")
+
+
+@app.command()
+def demo(
+    ctx: typer.Context,
+    repo: Annotated[
+        Path | None,
+        typer.Option(help="A git repository; else the one around here, else a sample."),
+    ] = None,
+    ask: Annotated[
+        list[str] | None, typer.Option(metavar="QUESTION", help="Your own question; repeat it.")
+    ] = None,
+    then: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="The earlier moment; else one is chosen.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Only these files, such as '*.md'.")
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Use the sample history.")] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a repository the same questions now and then, and see where the answers are from."""
+    from koru_delta.surfaces import demo as demonstration
+
+    embedder = _local("the demo asks its questions with it")
+    chosen = db or ctx.obj
+    with _Bar("commits", quiet=as_json) as bar:
+        facts = demonstration.run(
+            embedder, repo=repo, questions=ask or (), then=then, include=include or (),
+            sample=sample, db=chosen, progress=bar.update,
+        )  # fmt: skip
+    if as_json:
+        show.print_json(facts)
+    else:
+        demonstration.render(facts, show.console())
+
+
+# Parts of the above
+
+
+def _path(ctx: typer.Context, db: Path | None) -> Path:
+    found = db or ctx.find_root().obj or _DEFAULT
+    assert isinstance(found, Path)
+    return found
+
+
+def _open(
+    ctx: typer.Context,
+    db: Path | None,
+    *,
+    write: bool = False,
+    embedder: TextEmbedder | None = None,
+) -> Database:
+    path = _path(ctx, db)
+    if not write and not path.exists():
+        raise NotADatabaseError(
+            f"there is no database at {path}; name one with --db or KORU_DELTA_DB, "
+            "or make one with kdelta put or kdelta ingest"
+        )
+    return koru_delta.open(path, read_only=not write, embedder=embedder)
+
+
+def _complain(message: str) -> None:
+    show.console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+
+
+def _note(message: str) -> None:
+    show.console(stderr=True).print(Text(message, "dim"), soft_wrap=True)
+
+
+def _exit_code(error: KoruDeltaError) -> int:
+    if isinstance(error, (KeyNotFoundError, UnknownVersionError)):
+        return _NOT_FOUND
+    if isinstance(error, ConflictError):
+        return _CONFLICT
+    if isinstance(error, (QueryError, InvalidTimestampError)):
+        return _USAGE
+    return _ERROR
+
+
+def _author() -> str | None:
+    named = os.environ.get("KORU_DELTA_AUTHOR")
+    if named:
+        return named
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a user id without a name
+        return None
+
+
+def _local(why: str) -> TextEmbedder:
+    try:
+        return embedders.local()
+    except MissingExtraError as error:
+        _complain(f"{show.clean(error)} ({why})")
+        raise typer.Exit(_ERROR) from None
+
+
+def _value(text: str) -> object:
+    def refuse(constant: str) -> object:
+        raise ValueError(constant)  # NaN and its like are text
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _filter(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise QueryError(
+            f"""--filter is not JSON ({error}); write it as '{{"path": "README.md"}}'"""
+        ) from error
+
+
+def _write_options(
+    if_match: str | None,
+    valid_from: str | None,
+    valid_to: str | None,
+    author: str | None,
+    message: str | None,
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"author": author or _author(), "message": message}
+    if if_match is not None:
+        options["if_match"] = None if if_match == "none" else if_match
+    for name, given in (("valid_from", valid_from), ("valid_to", valid_to)):
+        if given is not None:
+            options[name] = moments.time(given)
+    return options
+
+
+def _wrote(version: koru_delta.Version, *, as_json: bool) -> None:
+    if as_json:
+        show.print_json(show.version_facts(version))
+        return
+    what = "deleted" if version.is_tombstone else "stored"
+    told = f"{what} {version.namespace}/{version.key} as version {version.id[:12]}"
+    show.console(stderr=True).print(show.clean(told), soft_wrap=True)
+
+
+def _print_keys(keys: list[str], *, as_json: bool) -> None:
+    if as_json:
+        show.print_json(keys)
+        return
+    for key in keys:
+        sys.stdout.write(show.clean(key).replace("\n", "␊") + "\n")
+
+
+def _moment(
+    database: Database, namespace: str, text: str, *, valid: bool
+) -> tuple[int | str | datetime | None, datetime | None]:
+    """What is known and what is true, for a moment that may be either."""
+    if valid:
+        return None, moments.valid_at(database, namespace, text)
+    if moments.is_sha(text):
+        try:
+            return None, commit_time(database, moments.base_of(namespace), text)
+        except UnknownVersionError:
+            pass  # then it is a version
+    return moments.as_of(text), None
+
+
+def _without_vectors(database: Database, namespace: str) -> bool:
+    runs = database.query(runs_of(namespace), limit=1, select=["model"])
+    return bool(runs) and runs[0].value.get("model") is None
+
+
+def _hit(
+    database: Database,
+    ingested: str | None,
+    match: Match,
+    known: int | str | datetime | None,
+    true: datetime | None,
+) -> dict[str, Any]:
+    hit: dict[str, Any] = {
+        "key": match.key, "score": round(match.score, 6), "version": match.version.id,
+        "valid_from": match.version.valid_from.isoformat(), "author": match.version.author,
+        "value": match.value,
+    }  # fmt: skip
+    if ingested is not None:
+        place = origin(database, ingested, match.version, as_of=known, valid_at=true)
+        hit |= {
+            "path": place.path, "first_line": place.first_line, "last_line": place.last_line,
+            "start": place.start, "end": place.end, "commit": place.commit,
+            "author": place.author, "message": place.message,
+        }  # fmt: skip
+    return hit
+
+
+def _print_hit(out: Any, number: int, hit: dict[str, Any]) -> None:
+    place = hit["key"]
+    if "path" in hit:
+        place = hit["path"]
+        if hit["first_line"] is not None:
+            place += f":{hit['first_line']}-{hit['last_line']}"
+    told = [(hit.get("commit") or hit["version"])[:10], hit["author"], hit["valid_from"][:10]]
+    told.append(show.one_line(hit.get("message") or "", 40))
+    title = f"{number}. {show.clean(place)}  {hit['score']:.3f}"
+    text = show.text_of(hit["value"])
+    body = json.dumps(hit["value"], ensure_ascii=False) if text is None else text
+    lines = show.clean(body).strip("\n").splitlines()
+    shown = "\n".join(lines[:8]) + ("\n…" if len(lines) > 8 else "")
+    out.print(
+        Panel(
+            Text(shown), title=Text(title), title_align="left", border_style="dim",
+            subtitle=Text(show.clean("  ".join(t for t in told if t))), subtitle_align="left",
+        )
+    )  # fmt: skip
+
+
+def _print_report(report: Report, *, as_json: bool, where: Path) -> None:
+    if as_json:
+        show.print_json(report_facts(report))
+        return
+    out = show.console(stderr=True)
+    if report.run is None:
+        out.print(f"nothing new for {show.clean(report.namespace)}")
+    else:
+        commits = f"{report.commits:,} commits, " if report.source == "git" else ""
+        out.print(
+            f"{show.clean(report.namespace)}: {commits}{report.documents:,} versions of documents "
+            f"and {report.deleted_documents:,} deletes, {report.chunks:,} chunks stored, "
+            f"{report.unchanged_chunks:,} unchanged, {report.embedded:,} texts embedded",
+            soft_wrap=True,
+        )
+    if report.is_shallow:
+        out.print("the clone is shallow: its oldest commit seems to add every file")
+    reasons: dict[str, list[str]] = {}
+    for path, reason in report.skipped.items():
+        reasons.setdefault(reason.value, []).append(path)
+    for why, paths in sorted(reasons.items()):
+        more = ", …" if len(paths) > 3 else ""
+        named = ", ".join(show.one_line(path) for path in paths[:3])
+        out.print(f"skipped {len(paths):,} ({why}): {named}{more}", soft_wrap=True)
+    if report.gone and not report.deleted_documents:
+        out.print(
+            f"{len(report.gone):,} files are gone since, such as {show.one_line(report.gone[0])}; "
+            "--prune deletes their documents",
+            soft_wrap=True,
+        )
+    option = "" if where == _DEFAULT else f" --db {where}"
+    out.print(f'ask it: kdelta search {report.namespace} "your question"{option}', soft_wrap=True)
+
+
+def report_facts(report: Report) -> dict[str, Any]:
+    """A report of a run as JSON."""
+    return {
+        "namespace": report.namespace, "source": report.source, "run": report.run,
+        "head": report.head, "commits": report.commits, "documents": report.documents,
+        "deleted_documents": report.deleted_documents, "chunks": report.chunks,
+        "deleted_chunks": report.deleted_chunks, "unchanged_chunks": report.unchanged_chunks,
+        "embedded": report.embedded, "is_shallow": report.is_shallow, "gone": report.gone,
+        "skipped": {path: reason.value for path, reason in report.skipped.items()},
+    }  # fmt: skip
+
+
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="dim")
+
+
+class _Bar:
+    """A progress bar on standard error, where that is a terminal."""
+
+    def __init__(self, what: str, *, quiet: bool) -> None:
+        out = show.console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(),
+            TimeRemainingColumn(), console=out, transient=True,
+            disable=quiet or not out.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task(what, total=None)
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, total: int | None) -> None:
+        """Show how far it is."""
+        self._progress.update(self._task, completed=done, total=total)

@@ -1,0 +1,153 @@
+"""How the command line shows things: tables for people, one JSON document for programs.
+
+Texts come from anywhere, so nothing in them may steer the terminal or be read as markup.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from koru_delta import Commit, Version
+
+_WIDTH_WHEN_PIPED: Final = 100
+_CONTROLS: Final = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {
+    127: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+    # What reorders text could make one line look like another.
+    **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD),
+}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console for people, as wide as the terminal; 100 columns when piped."""
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = _WIDTH_WHEN_PIPED
+    return made
+
+
+def clean(text: object) -> str:
+    r"""The text with control characters made visible; tabs and line ends stay.
+
+    >>> clean("red \x1b[31m")
+    'red ␛[31m'
+    """
+    return str(text).replace("\r\n", "\n").translate(_CONTROLS)
+
+
+def one_line(text: object, limit: int = 72) -> str:
+    """The first line of a text, cut to `limit` characters."""
+    first = clean(text).strip().partition("\n")[0].replace("\t", " ")
+    return first if len(first) <= limit else first[: limit - 1].rstrip() + "…"
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_value(value: object) -> None:
+    """Print a value: text as it is, everything else as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    if sys.stdout.isatty():
+        text = clean(text)
+    sys.stdout.write(text + ("" if text.endswith("\n") else "\n"))
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+) -> Table:
+    """A plain table; columns named in `right` hold numbers."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(
+            name, justify="right" if name in right else "left", overflow="fold",
+            no_wrap=name in ("version", "commit", "when", "valid from"),
+        )  # fmt: skip
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
+    return made
+
+
+def when(moment: datetime | None) -> str:
+    """A moment to the second, UTC.
+
+    >>> when(None)
+    ''
+    """
+    return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def version_facts(version: Version, *, value: bool = False) -> dict[str, Any]:
+    """A version as JSON."""
+    facts: dict[str, Any] = {
+        "id": version.id,
+        "seq": version.seq,
+        "operation": version.operation,
+        "namespace": version.namespace,
+        "key": version.key,
+        "time": version.time.isoformat(),
+        "valid_from": version.valid_from.isoformat(),
+        "valid_to": None if version.valid_to is None else version.valid_to.isoformat(),
+        "author": version.author,
+        "message": version.message,
+        "run": version.run,
+        "causes": [[cause.kind, cause.id] for cause in version.causes],
+    }
+    if value:
+        facts["value"] = version.value
+    return facts
+
+
+def commit_facts(commit: Commit) -> dict[str, Any]:
+    """A commit of the log as JSON."""
+    return {
+        "seq": commit.seq,
+        "first_seq": commit.first_seq,
+        "time": commit.time.isoformat(),
+        "author": commit.author,
+        "message": commit.message,
+        "run": commit.run,
+        "versions": commit.size,
+        "root": commit.root,
+    }
+
+
+def text_of(value: object) -> str | None:
+    """The text a value holds, if it is text or has a field `text`."""
+    if isinstance(value, dict):
+        value = value.get("text")
+    return value if isinstance(value, str) else None
+
+
+def unified(before: str, after: str, old: str, new: str, *, context: int = 3) -> list[str]:
+    r"""The lines of a unified diff, without line ends.
+
+    >>> unified("a\nb\n", "a\nc\n", "then", "now")
+    ['--- then', '+++ now', '@@ -1,2 +1,2 @@', ' a', '-b', '+c']
+    """
+    lines = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), old, new, n=context, lineterm=""
+    )
+    return [line.rstrip("\n") for line in lines]
+
+
+def diff_text(lines: Iterable[str]) -> Text:
+    """A unified diff in the usual colours."""
+    styles = {"+++": "bold", "---": "bold", "+": "green", "-": "red", "@": "cyan"}
+    shown = Text()
+    for line in lines:
+        style = next((name for start, name in styles.items() if line.startswith(start)), "")
+        shown.append(clean(line) + "\n", style=style)
+    shown.right_crop(1)
+    return shown

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import koru_delta
+from koru_delta.surfaces import sample, show
+from koru_delta.surfaces.cli import app
+
+PROJECT = Path(__file__).parents[2]
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch, tmp_path: Path) -> None:
+    for name in ("KORU_DELTA_DB", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KORU_DELTA_AUTHOR", "tester")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run() -> Run:
+    runner = CliRunner()
+
+    def call(*arguments: object, code: int = 0, input: str | None = None) -> Result:
+        result = runner.invoke(app, [str(each) for each in arguments], input=input)
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory) -> Path:
+    return sample.make_sample(tmp_path_factory.mktemp("sample"))
+
+
+def kdelta(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "koru_delta", *map(str, arguments)]
+    env = os.environ | {"PYTHONPATH": str(PROJECT)}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, **options)
+
+
+def said(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+# Values
+
+
+def test_what_is_put_can_be_got(run):
+    run("put", "users", "alice", '{"name": "Alice", "age": 30}')
+    run("put", "notes", "one", "plain text")
+    run("put", "notes", "two", "42", "--text")
+    run("put", "notes", "three", "-", input="from a pipe\n")
+
+    assert json.loads(run("get", "users", "alice").stdout) == {"name": "Alice", "age": 30}
+    assert run("get", "notes", "one").stdout == "plain text\n"
+    assert said(run("get", "notes", "two", "--json"))["value"] == "42"
+    assert run("get", "notes", "three").stdout == "from a pipe\n"
+    assert said(run("keys", "notes", "--json")) == ["one", "three", "two"]
+    assert said(run("keys", "--json")) == {"notes": 3, "users": 1}
+    assert run("keys", "notes", "--prefix", "t", "-n", "1").stdout == "three\n"
+
+
+def test_the_database_is_named_by_option_or_environment(run, monkeypatch):
+    run("put", "a", "k", "1", "--db", "one")
+    run("--db", "two", "put", "a", "k", "2")
+    monkeypatch.setenv("KORU_DELTA_DB", "one")
+
+    assert run("get", "a", "k").stdout == "1\n"
+    assert run("get", "a", "k", "--db", "two").stdout == "2\n"
+    assert run("--db", "two", "get", "a", "k").stdout == "2\n"
+    assert not Path(".kdelta").exists()
+
+
+def test_a_key_is_read_at_any_moment(run):
+    first = said(run("put", "a", "k", "1", "-m", "begin", "--json"))
+    run("put", "a", "k", "2", "--author", "Ada")
+    run("delete", "a", "k")
+
+    assert run("get", "a", "k", "--as-of", first["id"]).stdout == "1\n"
+    assert run("get", "a", "k", "--as-of", 2).stdout == "2\n"
+    assert run("at", first["time"], "a", "k").stdout == "1\n"
+    assert run("at", 1, "a").stdout == "k\n"
+    assert said(run("at", 2, "a", "k", "--json"))["author"] == "Ada"
+    history = said(run("log", "a", "k", "--json"))
+    assert [version["operation"] for version in history] == ["delete", "put", "put"]
+    assert (history[-1]["author"], history[-1]["message"]) == ("tester", "begin")
+    assert len(said(run("log", "--json"))) == 3
+    assert "begin" in run("log").stdout
+
+
+def test_valid_times_can_be_given_and_asked(run):
+    run("put", "a", "k", '"old"', "--valid-from", "2020-01-01T00:00:00Z")
+    run("put", "a", "k", '"new"', "--valid-from", "2024-01-01T00:00:00Z")
+
+    assert run("get", "a", "k", "--valid-at", "2022-01-01").stdout == "old\n"
+    assert run("at", "2022-01-01", "a", "k", "--valid").stdout == "old\n"
+    assert run("get", "a", "k").stdout == "new\n"
+
+
+def test_a_diff_is_for_people_or_a_patch(run):
+    run("put", "a", "k", json.dumps({"text": "one\ntwo\n", "n": 1}))
+    run("put", "a", "k", json.dumps({"text": "one\nthree\n", "n": 2}))
+
+    shown = run("diff", "a", "k").stdout
+    patch = said(run("diff", "a", "k", "1", "2", "--json"))
+
+    assert "-two" in shown
+    assert "+three" in shown
+    assert '"path": "/n"' in shown
+    assert {op["path"]: op["value"] for op in patch} == {"/text": "one\nthree\n", "/n": 2}
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("get", "a", "nothing"), 3, "no key 'nothing'"),
+        (("get", "a", "k", "--as-of", "deadbeef00"), 3, "deadbeef00"),
+        (("log", "a", "nothing"), 3, "nothing"),
+        (("diff", "a", "k"), 3, "earlier version"),
+        (("put", "a", "k", "2", "--if-match", "none"), 4, "read it again"),
+        (("get", "a", "k", "--as-of", "yesterday"), 2, "2026-02-01T12:00:00Z"),
+        (("get", "a", "k", "--valid-at", "2026-99-01"), 2, "not a time"),
+        (("search", "a", "x", "--filter", "{"), 2, "--filter"),
+        (("search", "a", "x", "--filter", '{"n": {"$near": 1}}'), 2, "$near"),
+        (("log", "a"), 2, "name a key"),
+        (("frobnicate",), 2, "frobnicate"),
+        (("get", "a", "k", "--db", "nowhere"), 1, "no database at nowhere"),
+        (("put", "a", "", "1"), 1, "empty"),
+        (("ingest", "git", "."), 1, "not in a git repository"),
+        (("ingest", "files", "nowhere"), 1, "cannot be read"),
+        (("import", "nowhere"), 1, "nowhere"),
+    ],
+)  # fmt: skip
+def test_a_mistake_has_its_exit_code_and_says_what_to_do(run, arguments, code, told):
+    run("put", "a", "k", "1")
+
+    result = run(*arguments, code=code)
+
+    assert told in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+def test_a_directory_of_something_else_is_left_alone(run, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "file").write_text("mine")
+
+    run("put", "a", "k", "1", "--db", "work", code=1)
+
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["file"]
+
+
+def test_nothing_stored_can_steer_the_terminal(run):
+    evil = "\x1b[31mred\x1b]0;title\x07 [bold]not markup[/bold]"
+    run("put", "a", evil, json.dumps({"text": evil}), "-m", evil)
+    run("put", "a", evil, "1", "--author", evil)
+
+    for command in (("log",), ("log", "a", evil), ("diff", "a", evil), ("keys", "a")):
+        shown = run(*command).output
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+    assert "[bold]not markup[/bold]" in run("keys", "a").stdout
+    assert show.clean("a\tb\nc\r\n\u202ed") == "a\tb\nc\n\ufffdd"
+
+
+# Care
+
+
+def test_backup_export_import_and_verify_agree(run):
+    run("put", "a", "k", "1")
+    run("put", "a", "k", "2")
+
+    run("backup", "copy")
+    assert said(run("export", "log.jsonl", "--json"))["file"] == "log.jsonl"
+    taken = said(run("import", "log.jsonl", "--db", "other", "--json"))
+
+    roots = {
+        said(run("stats", "--json", "--db", name))["root"] for name in (".kdelta", "copy", "other")
+    }
+    assert roots == {taken["root"]}
+    assert taken["commits"] == 2
+    assert said(run("verify", "--json"))["ok"] is True
+    assert "every hash matches" in run("verify", "--db", "copy").stdout
+    assert run("export", "-").stdout == Path("log.jsonl").read_text()
+
+
+def test_verify_tells_of_a_flipped_bit(run):
+    run("put", "a", "k", '"a text that will be damaged"')
+    run("backup", "copy")
+    file = Path("copy/log.db")
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"will be damaged", b"will be demaged"))
+
+    report = said(run("verify", "--json", "--db", "copy", code=1))
+
+    assert report["ok"] is False
+    assert report["problems"]
+
+
+# Ingest and search
+
+
+def test_a_history_is_ingested_and_searched_now_and_then(run, repo):
+    report = said(run("ingest", "git", repo, "--json"))
+    again = run("ingest", "git", repo)
+
+    assert (report["commits"], report["documents"]) == (9, 9)
+    assert "nothing new" in again.stderr
+    question = "how long are backups kept"
+    now = said(run("search", "docs", question, "--json", "-k", 1))["hits"][0]
+    [raised] = [
+        commit
+        for commit in said(run("keys", "docs.commits", "--json"))
+        if "outages" in said(run("get", "docs.commits", commit, "--json"))["value"]["message"]
+    ]
+    then = said(run("search", "docs", question, "--valid-at", raised[:9], "--json"))["hits"][0]
+    assert "kept for one year" in now["value"]["text"]
+    assert "kept for 30 days" in then["value"]["text"]
+    assert (now["author"], then["author"]) == ("Dora", "Ada")
+    assert (now["path"], now["first_line"]) == ("docs/operations.md", 1)
+    assert then["commit"] == raised
+    shown = run("search", "docs", question, "-k", 2).stdout
+    assert "docs/operations.md:1-7" in shown
+    only = run("search", "docs", question, "--filter", '{"path": "README.md"}', "--json")
+    assert {hit["path"] for hit in said(only)["hits"]} == {"README.md"}
+    assert "30 days" in run("at", raised, "docs", "docs/operations.md").stdout
+    assert (
+        "-A copy of the database is taken every Sunday"
+        in run("diff", "docs", "docs/operations.md", raised).stdout
+    )
+    early = run("at", "2023-01-01", "docs", "docs/operations.md", code=3)
+    assert "--valid" in early.stderr
+
+
+def test_files_are_ingested_and_the_gone_ones_told(run, tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.md").write_text("The moon is made of stone.\n")
+    (folder / "b.md").write_text("Cheese is made of milk.\n")
+    run("ingest", "files", folder, "-m", "first")
+    (folder / "b.md").unlink()
+
+    assert "gone" in run("ingest", "files", folder).stderr
+    hits = said(run("search", "docs", "what is cheese made of", "--json"))["hits"]
+    assert hits[0]["path"] == "b.md"
+    assert said(run("ingest", "files", folder, "--prune", "--json"))["deleted_documents"] == 1
+    assert run("keys", "docs").stdout == "a.md\n"
+    assert said(run("log", "docs", "a.md", "--json"))[0]["message"] == "first"
+
+
+def test_text_alone_needs_no_model(run, repo):
+    assert said(run("ingest", "git", repo, "--no-embed", "--json"))["embedded"] == 0
+    assert said(run("stats", "--json"))["vectors"] == 0
+    assert "without vectors" in run("search", "docs", "backups").stderr
+
+
+# The process
+
+
+def test_the_library_does_not_load_what_only_the_command_line_needs():
+    code = "import koru_delta, koru_delta.ingest, sys; print(*sorted(sys.modules))"
+    env = os.environ | {"PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"typer", "rich", "click", "pydantic", "wordllama", "jsonpatch"}
+
+
+def test_the_module_runs_as_the_command():
+    assert kdelta("put", "a", "k", "1").returncode == 0
+    done = kdelta("get", "a", "k")
+    assert (done.stdout, done.stderr, done.returncode) == ("1\n", "", 0)
+    missing = kdelta("get", "a", "x")
+    assert (missing.stdout, missing.returncode) == ("", 3)
+    assert missing.stderr.startswith("error: ")
+
+
+def test_a_closed_pipe_ends_it_quietly():
+    with koru_delta.open(".kdelta") as db:
+        db.put_many([("a", f"key {number:06} {'x' * 200}", 1) for number in range(3000)])
+    command = f"{sys.executable} -m koru_delta keys a | head -1; exit ${{PIPESTATUS[0]}}"
+    env = os.environ | {"PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=env, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("key 000000")
+
+
+def test_an_interrupt_ends_it_in_one_line(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "koru_delta", "put", "a", "k", "-"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    ) as waiting:
+        time.sleep(2)  # until it waits for its input
+        waiting.send_signal(signal.SIGINT)
+        _, complaint = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert complaint.startswith("error: interrupted")
+    assert len(complaint.splitlines()) == 1

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import koru_delta
+from koru_delta.surfaces import sample
+from koru_delta.surfaces.cli import app
+from tests.ingest.history_maker import HistoryMaker
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("KORU_DELTA_DB", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def demo(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["demo", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def test_without_a_repository_the_sample_is_asked_now_and_then():
+    facts = json.loads(demo("--json"))
+
+    assert facts["is_sample"]
+    assert facts["ingested"]["commits"] == 9
+    then, now = zip(*((each["then"], each["now"]) for each in facts["questions"]), strict=True)
+    assert [each["question"] for each in facts["questions"]] == list(sample.QUESTIONS)
+    for answer, words in zip(then, ("30 days", "deployed last", "60 requests"), strict=True):
+        assert words in answer["text"]
+    for answer, words in zip(now, ("one year", "on call", "600 requests"), strict=True):
+        assert words in answer["text"]
+    assert {(answer["path"], answer["author"]) for answer in now} == {
+        ("docs/operations.md", "Dora"), ("docs/operations.md", "Chen"), ("docs/quotas.md", "Ben"),
+    }  # fmt: skip
+    assert facts["history"]["path"] == "docs/operations.md"
+    assert facts["diff"]["lines"]
+
+
+def test_an_answer_is_the_very_lines_it_names(tmp_path):
+    repo = sample.make_sample(tmp_path)
+
+    for each in json.loads(demo("--repo", repo, "--json"))["questions"]:
+        for answer, commit in ((each["then"], None), (each["now"], "main")):
+            rev = commit or answer["commit"]
+            shown = subprocess.run(
+                ["git", "-C", repo, "show", f"{rev}:{answer['path']}"],
+                capture_output=True, text=True, check=True,
+            ).stdout.split("\n")  # fmt: skip
+            lines = shown[answer["first_line"] - 1 : answer["last_line"]]
+            assert "\n".join(lines) == answer["text"]
+
+
+def test_it_is_told_as_tables_no_wider_than_a_hundred_columns():
+    shown = demo("--sample")
+
+    assert max(map(len, shown.splitlines())) <= 100
+    for words in (
+        "docs/operations.md:1-7", "2b7bc8514e", "Dora", "+A copy of the database is taken every",
+        "kdelta ingest git PATH", "--valid-at",
+    ):  # fmt: skip
+        assert words in shown
+    assert "\x1b" not in shown
+
+
+def test_a_question_of_ones_own_at_a_commit_of_ones_own(tmp_path):
+    maker = HistoryMaker(tmp_path / "made")
+    maker.commit(1_600_000_000, {"a.md": "The gate is painted red.\n"}, author="Ada")
+    maker.commit(1_610_000_000, {"b.md": "The wall is made of stone.\n"}, author="Ben")
+    maker.commit(1_620_000_000, {"a.md": "The gate is painted blue.\n"}, author="Chen")
+    repo = maker.write()
+
+    facts = json.loads(
+        demo("--repo", repo, "--ask", "which colour has the gate", "--ask", "what is the wall of",
+             "--then", maker.commits[1].sha[:10], "--json")
+    )  # fmt: skip
+
+    gate, wall = facts["questions"]
+    assert "red" in gate["then"]["text"]
+    assert "blue" in gate["now"]["text"]
+    assert (gate["same"], wall["same"]) == (False, True)
+    assert wall["now"]["commit"] == maker.commits[1].sha
+    shown = demo("--repo", repo, "--ask", "what is the wall of", "--then", maker.commits[1].sha)
+    assert "unchanged since 2021-01-07" in shown
+
+
+def test_the_repository_around_here_is_taken_when_it_has_a_history(tmp_path, monkeypatch):
+    env = {
+        **os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_AUTHOR_NAME": "Ada",
+        "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "Ada",
+        "GIT_COMMITTER_EMAIL": "a@example.org",
+    }  # fmt: skip
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", *arguments], env=env, check=True, capture_output=True)
+
+    git("init", "-q", "-b", "main")
+    Path("README.md").write_text("# Mill\n\nThe mill grinds corn. Tests run with make test.\n")
+    git("add", ".")
+    git("commit", "-qm", "Begin")
+    assert "fewer than two commits" in demo()
+    Path("README.md").write_text("# Mill\n\nThe mill saws wood. Tests run with make check.\n")
+    git("commit", "-qam", "Saw")
+    Path("sub").mkdir()
+    monkeypatch.chdir("sub")
+
+    facts = json.loads(demo("--json"))
+
+    assert not facts["is_sample"]
+    assert facts["ingested"]["commits"] == 2
+    assert "make check" in facts["questions"][2]["now"]["text"]
+
+
+def test_the_database_is_kept_where_asked(tmp_path):
+    demo("--sample", "--db", tmp_path / "kept")
+    again = json.loads(demo("--sample", "--db", tmp_path / "kept", "--json"))
+
+    assert again["ingested"]["commits"] == 0
+    assert again["questions"][0]["now"] is not None
+    with koru_delta.open(tmp_path / "kept", read_only=True) as db:
+        assert db.count("docs.commits") == 9
+
+
+def test_what_cannot_be_shown_is_told(tmp_path, monkeypatch):
+    assert "not in a git repository" in demo("--repo", tmp_path, code=1)
+    assert "feedface" in demo("--sample", "--then", "feedface", code=3)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "install git" in demo("--sample", code=1)
