@@ -1,0 +1,1 @@
+"""Figures that `make bench` prints: ours, a peer's beside them, the target, met or missed."""

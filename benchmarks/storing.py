@@ -1,0 +1,68 @@
+"""What a real history of texts takes on disk, and how long it takes to put there."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import koru_delta
+from benchmarks.histories import of_peps, run_git, write_repository
+from benchmarks.measure import Row, SkippedError, by_turns, sized
+from benchmarks.peps import NAMESPACE, Revision, data_file, ingest, read_revisions
+
+
+def run(folder: Path, scale: float) -> Iterator[Row]:
+    file = data_file()
+    if file is None:
+        raise SkippedError("KORU_DATA names no folder with peps/full-text-revisions.jsonl.xz")
+    revisions = read_revisions(file)
+    revisions = revisions[: sized(len(revisions), scale, 20)]
+    bodies = [json.dumps(revision.value, ensure_ascii=False).encode() for revision in revisions]
+    raw = sum(map(len, bodies)) / 1e6
+    start = perf_counter()
+    with koru_delta.open(folder / "storing") as db:
+        ingest(db, revisions)
+        taken = perf_counter() - start
+        ours = _size(folder / "storing")
+        read = _read(db, revisions, sized(2000, scale, 10))
+    closed = _size(folder / "storing")
+    name = f"{len(revisions):,} PEP revisions"
+    each = sum(len(gzip.compress(body, 6)) for body in bodies) / 1e6
+    whole = len(gzip.compress(b"\n".join(bodies), 6)) / 1e6
+    yield Row(f"{name} on disk, open", ours, "MB", raw, "raw JSON")
+    yield Row("  closed", closed, "MB", raw, "raw JSON")
+    yield Row("  closed", closed, "MB", each, "gzip -6 of each")
+    yield Row("  closed", closed, "MB", whole, "gzip -6 of all in one")
+    if shutil.which("git") is not None:
+        loose, packed = _git(folder / "git", revisions)
+        yield Row("  closed", closed, "MB", loose, "git, as fast-import leaves it")
+        yield Row("  closed", closed, "MB", packed, "git repack -adf")
+    yield Row("  ingest, durable, 200 to a commit", len(revisions) / taken, "revisions/s")
+    yield Row("  ingest, all of them", taken, "s")
+    yield Row("  get(valid_at=) of a random PEP and time", read / 1000, "us")
+
+
+def _read(db: koru_delta.Database, revisions: Sequence[Revision], rounds: int) -> float:
+    rng = random.Random(3)
+    asked = [rng.choice(revisions) for _ in range(rounds)]
+    (taken,) = by_turns(
+        (lambda n: db.get(NAMESPACE, asked[n].pep, valid_at=asked[n].time),), rounds
+    )
+    return taken
+
+
+def _size(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+
+
+def _git(folder: Path, revisions: Sequence[Revision]) -> tuple[float, float]:
+    """MB of git's objects for the same texts, a commit for each, before and after a repack."""
+    write_repository(folder, of_peps(revisions))
+    loose = _size(folder / "objects")
+    run_git(folder, "repack", "-adfq", "--window=50", "--depth=50")
+    return loose, _size(folder / "objects")
