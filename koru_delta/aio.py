@@ -284,12 +284,14 @@ class AsyncDatabase:
         key: str,
         to: AsOf,
         *,
+        if_match: Version | str | None = _ANY,
         author: str | None = None,
         message: str | None = None,
     ) -> Version:
         return await self._write(
-            self._database.revert, namespace, key, to, author=author, message=message
-        )
+            self._database.revert, namespace, key, to, if_match=if_match, author=author,
+            message=message,
+        )  # fmt: skip
 
     async def drop_namespace(
         self, namespace: str, *, author: str | None = None, message: str | None = None
@@ -348,6 +350,13 @@ class AsyncDatabase:
 
     async def get_at(self, namespace: str, key: str, timestamp: AsOf) -> Value:
         return await self._read(self._database.get_at, namespace, key, timestamp)
+
+    async def version(
+        self, namespace: str, key: str, *, as_of: AsOf = None, valid_at: When | None = None
+    ) -> Version:
+        return await self._read(
+            self._database.version, namespace, key, as_of=as_of, valid_at=valid_at
+        )
 
     async def get_version(self, version: Version | str) -> Version:
         return await self._read(self._database.get_version, version)
@@ -598,6 +607,9 @@ class AsyncView:
     async def contains(self, namespace: str, key: str, *, valid_at: When | None = None) -> bool:
         return await self._read(self._view.contains, namespace, key, valid_at=valid_at)
 
+    async def version(self, namespace: str, key: str, *, valid_at: When | None = None) -> Version:
+        return await self._read(self._view.version, namespace, key, valid_at=valid_at)
+
     async def query(
         self,
         namespace: str,
@@ -710,7 +722,8 @@ class AsyncTransaction:
         return self._transaction.versions
 
     async def __aenter__(self) -> AsyncTransaction:
-        self._transaction.__enter__()
+        # The flag against nesting lives in this task's context, the storage in a thread.
+        self._transaction.begin(await self._database._read(self._transaction.now))
         return self
 
     async def __aexit__(
@@ -719,7 +732,6 @@ class AsyncTransaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # The flag against nesting lives in this task's context, the commit in a thread.
         self._transaction.end()
         if kind is None:
             await self._database._write(self._transaction.commit)

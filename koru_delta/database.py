@@ -346,29 +346,35 @@ class Database:
         key: str,
         to: AsOf,
         *,
+        if_match: Version | str | None = _ANY,
         author: str | None = None,
         message: str | None = None,
     ) -> Version:
         """Make a key hold again what it held as of `to`, vectors included, as a new version.
 
-        It names the version it brings back as a `references` cause. Where the key was
-        absent, it is deleted.
+        `to` is a moment, or a version of this key (its whole commit, as everywhere). The
+        version that is brought back becomes a `references` cause; where the key was absent,
+        it is deleted.
 
         Raises:
             KeyNotFoundError: absent then and now.
+            InvalidDataError: `to` is a version of another key.
+            ConflictError: another version than `if_match` is the present one.
         """
         check_key(namespace, key)
+        if isinstance(to, Version) and (to.namespace, to.key) != (namespace, key):
+            raise InvalidDataError(
+                f"{to!r} is a version of another key; pass one out of "
+                f"history({namespace!r}, {key!r}), or a moment"
+            )
         cut = self._log.cut(to)
-        found = self._log.engine.visible(namespace, key, cut.seq, cut.clock)
         note = message or f"revert to {cut.seq}"
         try:
-            body = self._log.get(namespace, key, cut, cut.clock)
+            past = self._log.version_at(namespace, key, cut, cut.clock)
         except KeyNotFoundError:
-            return self.delete(namespace, key, author=author, message=note)
-        assert found is not None
-        past = self._log.loaded([found])[0]
-        options = _options(_ANY, [("references", past)], None, None, None, author, note, None)
-        write = self._intents.put(namespace, key, decode(body), options)
+            return self.delete(namespace, key, if_match=if_match, author=author, message=note)
+        options = _options(if_match, [("references", past)], None, None, None, author, note, None)
+        write = self._intents.put(namespace, key, past.value, options)
         write.carried = dict(past.vectors)
         return self._log.commit([write])[0]
 
@@ -500,6 +506,23 @@ class Database:
     def get_at(self, namespace: str, key: str, timestamp: AsOf) -> Value:
         """The value of a key as of a moment: `get(namespace, key, as_of=timestamp)`."""
         return self.get(namespace, key, as_of=timestamp)
+
+    def version(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+    ) -> Version:
+        """The version `get` takes its value from: what `if_match` compares with.
+
+        Raises:
+            KeyNotFoundError: absent, deleted or expired.
+        """
+        check_key(namespace, key)
+        cut = self._log.cut(as_of)
+        return self._log.version_at(namespace, key, cut, _valid(valid_at, cut))
 
     def get_version(self, version: Version | str) -> Version:
         """The version of that id, or of its first 8 or more hex digits, with its value.
@@ -937,6 +960,10 @@ class View:
     def contains(self, namespace: str, key: str, *, valid_at: When | None = None) -> bool:
         """As `Database.contains`."""
         return self._database.contains(namespace, key, as_of=self._cut, valid_at=valid_at)
+
+    def version(self, namespace: str, key: str, *, valid_at: When | None = None) -> Version:
+        """As `Database.version`."""
+        return self._database.version(namespace, key, as_of=self._cut, valid_at=valid_at)
 
     def query(
         self,

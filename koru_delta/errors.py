@@ -9,6 +9,7 @@ attributes, and every error survives pickling.
     ├── UnknownVersionError       (LookupError)   no version, commit or tag of that name
     ├── UnknownCauseError         (LookupError)   a cause or parent is not in the log
     ├── ConflictError                             `if_match` or a tag lost a race
+    │   └── DivergedLogError                      an imported log does not continue this one
     ├── InvalidDataError          (ValueError)    a value, key or argument cannot be stored
     │   └── ValueTooLargeError
     ├── InvalidTimestampError     (ValueError)    a time is naive, unreadable or ahead
@@ -51,7 +52,7 @@ class KeyNotFoundError(KoruDeltaError, KeyError):
         if self.deleted_at is not None:
             return (
                 f"{self.key!r} in {self.namespace!r} was deleted at {self.deleted_at.isoformat()}; "
-                "read it with as_of= a moment before, or see history()"
+                "ask for a moment before that (as_of=, valid_at=), or see history()"
             )
         return f"no key {self.key!r} in {self.namespace!r} at that moment"
 
@@ -89,9 +90,30 @@ class ConflictError(KoruDeltaError):
         self.namespace, self.key, self.expected, self.actual = namespace, key, expected, actual
 
     def __str__(self) -> str:
+        if self.actual is None:
+            return (
+                f"{self.key!r} in {self.namespace!r} is absent now (deleted, expired or never "
+                f"written), not at {self.expected}; to write where nothing is, pass if_match=None"
+            )
         return (
-            f"{self.key!r} in {self.namespace!r} is at {self.actual or 'no version'}, not at "
-            f"{self.expected or 'no version'}; read it again and decide anew"
+            f"{self.key!r} in {self.namespace!r} is at {self.actual}, not "
+            f"{'absent' if self.expected is None else 'at ' + self.expected}; "
+            "read it again (version() gives the present one) and decide anew"
+        )
+
+
+class DivergedLogError(ConflictError):
+    """An imported log and this one both have entries, and they differ."""
+
+    def __init__(self, commit: int, expected: str, actual: str | None) -> None:
+        super().__init__("log", f"commit {commit}", expected, actual)
+        self.args = (commit, expected, actual)
+        self.commit = commit
+
+    def __str__(self) -> str:
+        return (
+            f"this database has entries of its own from commit {self.commit} on; import into "
+            "an empty one, or one that the exported log continues"
         )
 
 

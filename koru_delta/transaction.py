@@ -12,7 +12,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, TypedDict
 
-from koru_delta.causal import DELETE, METRICS, PUT, Cause, Version, When, microseconds
+from koru_delta.causal import DELETE, METRICS, PUT, Cause, Cut, Version, When, microseconds
 from koru_delta.embedders import TextEmbedder
 from koru_delta.errors import (
     EmbedderError,
@@ -238,11 +238,7 @@ class Transaction:
         self.versions: list[Version] = []
 
     def __enter__(self) -> Transaction:
-        if self._state != "new":
-            raise TransactionError("a transaction runs once; begin another")
-        self._began()
-        self._state = "open"
-        self._cut = self._intents.log.now()
+        self.begin(self.now())
         return self
 
     def __exit__(
@@ -254,6 +250,18 @@ class Transaction:
         self.end()
         if kind is None:
             self.commit()
+
+    def now(self) -> Cut:
+        """The moment it would begin at."""
+        return self._intents.log.now()
+
+    def begin(self, cut: Cut) -> None:
+        """Take writes from here on; the `with` block does it."""
+        if self._state != "new":
+            raise TransactionError("a transaction runs once; begin another")
+        self._began()
+        self._state = "open"
+        self._cut = cut
 
     def end(self) -> None:
         """Take no more writes."""

@@ -173,6 +173,30 @@ def test_if_match_lets_one_writer_win(db: Database) -> None:
     assert db.get("a", "k") == 4
 
 
+def test_the_present_version_is_what_if_match_compares_with(
+    db: Database, clock: FixedClock
+) -> None:
+    first = db.put("a", "k", 1)
+    db.put("a", "k", 9, valid_from=START + timedelta(days=1))
+    assert db.version("a", "k") == first
+    second = db.put("a", "k", 2, if_match=db.version("a", "k"))
+    assert db.version("a", "k", as_of=first) == first
+    assert db.as_of(second).version("a", "k") == second
+    db.delete("a", "k")
+    with pytest.raises(errors.KeyNotFoundError):
+        db.version("a", "k")
+    with pytest.raises(errors.ConflictError, match="if_match=None"):
+        db.put("a", "k", 3, if_match=second)
+
+
+def test_a_delete_in_valid_time_says_from_when_on_it_is_absent(db: Database) -> None:
+    db.put("a", "k", 1, valid_from="2025-01-01T00:00:00Z")
+    db.delete("a", "k", valid_from="2025-02-01T00:00:00Z")
+    with pytest.raises(errors.KeyNotFoundError) as caught:
+        db.get("a", "k")
+    assert caught.value.deleted_at == datetime(2025, 2, 1, tzinfo=UTC)
+
+
 def test_if_match_sees_expiry(db: Database, clock: FixedClock) -> None:
     first = db.put("a", "k", 1, ttl=1)
     clock.advance(seconds=1)
@@ -493,7 +517,12 @@ def test_revert_brings_back_value_and_vectors(db: Database) -> None:
     assert db.get("n", "k") == {"v": 1}
     assert keys(db.similar("n", [1.0, 0.0])) == ["k"]
     assert back.causes == (("references", first.id),)
-    db.revert("n", "k", 0)
+    other = db.put("n", "other", 1)
+    with pytest.raises(errors.InvalidDataError, match="another key"):
+        db.revert("n", "k", other)
+    with pytest.raises(errors.ConflictError):
+        db.revert("n", "k", first, if_match=first)
+    db.revert("n", "k", 0, if_match=back)
     assert not db.contains("n", "k")
     with pytest.raises(errors.KeyNotFoundError):
         db.revert("n", "never", 0)
@@ -742,7 +771,7 @@ def test_an_exported_log_is_the_same_log(db: Database, tmp_path: Path) -> None:
         copy.put("n", "k", "my own")
         db.put("n", "k", "theirs")
         db.export_log(file)
-        with pytest.raises(errors.ConflictError):
+        with pytest.raises(errors.DivergedLogError, match="from commit 5 on"):
             copy.import_log(file)
         assert copy.get("n", "k") == "my own"
 

@@ -14,8 +14,19 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
+def make_repository(path: Path) -> None:
+    """Two commits to ingest, where the examples say `.`."""
+    git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q", "."], cwd=path, check=True)
+    for way in ("by hand", "by the caller"):
+        (path / "notes.md").write_text(f"# Errors\n\nErrors are handled {way}.\n")
+        subprocess.run([*git, "add", "notes.md"], cwd=path, check=True)
+        subprocess.run([*git, "commit", "-q", "-m", way], cwd=path, check=True)
+
+
 def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    make_repository(tmp_path)
     names: dict[str, object] = {}
     code = [text for language, text in BLOCKS if language == "python"]
     assert len(code) >= 6
@@ -30,10 +41,7 @@ def shell_blocks() -> list[str]:
 
 @pytest.mark.parametrize("block", shell_blocks())
 def test_the_commands_run(block: str, tmp_path: Path) -> None:
-    git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
-    (tmp_path / "notes.md").write_text("# Errors\n\nErrors are handled by hand.\n")
-    for command in (["init", "-q", "."], ["add", "."], ["commit", "-q", "-m", "first"]):
-        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    make_repository(tmp_path)
     tools = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(

@@ -258,7 +258,7 @@ class Appender:
                 if seq is None
                 else self.writer.visible(write.namespace, write.key, seq, self.writer.head.tx_time)
             )
-            deleted = None if entry is None else moment(entry.tx_time)
+            deleted = None if entry is None else moment(entry.valid_from)
         return KeyNotFoundError(write.namespace, write.key, deleted)
 
     def _kept_value(

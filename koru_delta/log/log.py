@@ -36,6 +36,7 @@ from koru_delta.errors import (
     InvalidTimestampError,
     KeyNotFoundError,
     KoruDeltaError,
+    StorageError,
     UnknownVersionError,
 )
 from koru_delta.log.append import ANY, Appender, Pending, Write
@@ -100,7 +101,7 @@ class CausalLog:
         """Start with no thread at work, as a forked child does."""
         self._queue_lock = threading.Lock()
         self._waiting: deque[_Ticket] = deque()
-        self._led = False  # whether a thread is committing for the others
+        self._leader: _Ticket | None = None  # whose thread commits for the others
         self._hot_lock = threading.Lock()
         self.hot = _NEVER_HOT
 
@@ -117,18 +118,21 @@ class CausalLog:
         if not writes:
             return []
         ticket = _Ticket(writes)
-        with self._queue_lock:
-            self._waiting.append(ticket)
-            leads = not self._led
-            self._led = True
-            if not leads:
-                ticket.turn = threading.Lock()
-                ticket.turn.acquire()
-        if not leads:
-            assert ticket.turn is not None
-            ticket.turn.acquire()  # until it is done, or next to lead
-        if not ticket.done:
-            self._lead()
+        try:
+            with self._queue_lock:
+                if self._leader is None:
+                    self._leader = ticket
+                else:
+                    ticket.turn = threading.Lock()
+                    ticket.turn.acquire()
+                self._waiting.append(ticket)
+            if ticket.turn is not None:
+                ticket.turn.acquire()  # until it is done, or next to lead
+            if not ticket.done:
+                self._lead()
+        except BaseException:
+            self._leave(ticket)  # interrupted, by Ctrl-C say
+            raise
         if ticket.error is not None:
             raise ticket.error
         return ticket.versions
@@ -142,20 +146,37 @@ class CausalLog:
                     tickets.append(self._waiting.popleft())
             self._commit_together(tickets)
         finally:
-            with self._queue_lock:
-                self._led = bool(self._waiting)
-                following = self._waiting[0].turn if self._waiting else None
             for ticket in tickets:
                 ticket.done = True
                 if ticket.turn is not None:
                     ticket.turn.release()
-            if following is not None:
-                following.release()
+            with self._queue_lock:
+                self._hand_over()
+
+    def _leave(self, ticket: _Ticket) -> None:
+        """Wait no more; who leads, or was to lead next, hands the lead on."""
+        with self._queue_lock:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            if self._leader is ticket:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._leader = self._waiting[0] if self._waiting else None
+        if self._leader is not None and self._leader.turn is not None:
+            self._leader.turn.release()
 
     def _commit_together(self, tickets: Sequence[_Ticket]) -> None:
+        kept = False
+
+        def keep(before: int, after: int) -> None:
+            nonlocal kept
+            kept = True
+            self._kept(tickets, before, after)
+
         try:
-            with self.engine.writing(lambda before, after: self._kept(tickets, before, after)) as w:
-                appender = Appender(w, self.node, self.clock())
+            with self.engine.writing(keep) as writer:
+                appender = Appender(writer, self.node, self.clock())
                 for ticket in tickets:
                     try:
                         ticket.versions = appender.append(ticket.writes)
@@ -163,12 +184,17 @@ class CausalLog:
                         if isinstance(error, (CorruptionError, DatabaseClosedError)):
                             raise
                         ticket.error = error
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - each who waits raises it
             for ticket in tickets:
-                if ticket.error is None:
-                    ticket.error = error
-            if not isinstance(error, Exception):
-                raise
+                ticket.error = ticket.error or error
+        except BaseException:  # for this thread alone; the others hear what became of theirs
+            for ticket in tickets:
+                if not kept and ticket.error is None:
+                    ticket.error = StorageError(
+                        "the thread that was to commit this write together with its own was "
+                        "interrupted; look whether it is there, and write again if not"
+                    )
+            raise
 
     def _kept(self, tickets: Sequence[_Ticket], before: int, after: int) -> None:
         """Forget what these batches changed, and go on trusting the rest."""
@@ -358,6 +384,13 @@ class CausalLog:
         found = self.engine.visible(namespace, key, cut.seq, valid_at)
         return self._body(namespace, key, found, cut.clock)
 
+    def version_at(self, namespace: str, key: str, cut: Cut, valid_at: int) -> Version:
+        """The version whose value `get` returns; raises as it does."""
+        found = self.engine.visible(namespace, key, cut.seq, valid_at)
+        self._body(namespace, key, found, cut.clock)
+        assert found is not None
+        return self.loaded([found])[0]
+
     def _body(self, namespace: str, key: str, found: Stored | None, clock: int) -> bytes:
         if found is None:
             raise KeyNotFoundError(namespace, key)
@@ -367,7 +400,7 @@ class CausalLog:
         if found.operation != PUT or clock >= found.expires_at:
             expired = found.operation == PUT
             raise KeyNotFoundError(
-                namespace, key, moment(found.expires_at if expired else found.tx_time)
+                namespace, key, moment(found.expires_at if expired else found.valid_from)
             )
         return checked(found, record.get("distinction"))
 
@@ -388,9 +421,7 @@ class CausalLog:
         """The versions at these positions, in the order asked for."""
         return self.loaded(self.engine.at_many(seqs))
 
-    def loaded(
-        self, entries: Sequence[Stored], keys: Sequence[str] | None = None
-    ) -> list[Version]:
+    def loaded(self, entries: Sequence[Stored], keys: Sequence[str] | None = None) -> list[Version]:
         """Turn stored entries into versions, checking each against its hashes and its key."""
         found = []
         for entry in entries:

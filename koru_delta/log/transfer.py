@@ -24,7 +24,7 @@ from koru_delta.causal import (
     commit_tree,
     version_id,
 )
-from koru_delta.errors import ConflictError, CorruptionError, InvalidDataError
+from koru_delta.errors import CorruptionError, DivergedLogError, InvalidDataError
 from koru_delta.log.log import CausalLog
 from koru_delta.storage import Head, NewVersion
 from koru_delta.storage.sqlite import SqliteWriter
@@ -73,7 +73,7 @@ def import_lines(log: CausalLog, lines: Iterable[bytes], progress: Progress | No
 
     Raises:
         InvalidDataError: a line is not what an export writes; the message names it.
-        ConflictError: this log has entries the other does not begin with.
+        DivergedLogError: this log has entries the other does not begin with.
         CorruptionError: a value, version or commit does not match its hash.
     """
     with log.engine.writing(lambda _before, _after: None) as writer:
@@ -167,9 +167,7 @@ class _Import:
         """Whether the commit is the one this log has in its place."""
         mine = self._log.engine.commit_at(time)
         if mine is None or mine.root != root:
-            raise ConflictError(
-                "log", f"commit {self.commits}", root.hex(), mine.root.hex() if mine else None
-            )
+            raise DivergedLogError(self.commits, root.hex(), mine.root.hex() if mine else None)
 
     def _append(self, first: int, last: int, time: int, root: bytes) -> None:
         for seq, (identity, encoded, record, body) in enumerate(self._versions, start=first):

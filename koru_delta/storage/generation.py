@@ -16,6 +16,7 @@ import os
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -43,7 +44,7 @@ class Generation:
             if os.fstat(fd).st_size != _SIZE:
                 raise ValueError(f"{path} is not {_SIZE} bytes long")
             access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-            self._map = mmap.mmap(fd, _SIZE, access=access)
+            self._map: Any = mmap.mmap(fd, _SIZE, access=access)
         finally:
             os.close(fd)
         if self._map[16:24] != _MAGIC:
@@ -102,3 +103,4 @@ class Generation:
     def close(self) -> None:
         """Let go of the file; views still held elsewhere stay readable."""
         self.cells = memoryview(bytes(16)).cast("Q")
+        self._map = bytes(_SIZE)  # the file is unmapped with the last of those views

@@ -307,6 +307,7 @@ class SqliteEngine:
         with self._write_lock, self._fork_lock:
             self._closed = "the database is closed; open it again"
             _open_engines.discard(self)
+            self.after_fork.clear()
             self._drop_connections()
             if self._lock_fd is not None:
                 os.close(self._lock_fd)
@@ -475,10 +476,10 @@ class SqliteEngine:
         if self._lock_fd is None:
             raise ReadOnlyError(f"{self.directory} was opened with read_only=True")
         try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._wait_for_lock(self._lock_fd)
-        try:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._wait_for_lock(self._lock_fd)
             yield
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
@@ -511,9 +512,9 @@ class SqliteEngine:
             assert generation is not None  # a writable engine has one
             con = self._writer_connection()
             try:
-                con.execute("BEGIN IMMEDIATE")
-                before = generation.begin()
                 try:
+                    con.execute("BEGIN IMMEDIATE")
+                    before = generation.begin()
                     if before & 1:
                         _note_end(con, generation)  # a killed writer may not have come to it
                     numbers = self._numbers[1] if self._numbers[0] == before else {}
@@ -531,11 +532,13 @@ class SqliteEngine:
                         con.execute("ROLLBACK")
                 except BaseException:
                     self._known = None
+                    self._durability_noted = False
                     if con.in_transaction:
                         con.execute("ROLLBACK")
-                    with suppress(apsw.Error):
-                        _note_end(con, generation)  # interrupted after its commit, perhaps
-                    generation.end()
+                    if generation.cells[0] & 1:
+                        with suppress(apsw.Error):
+                            _note_end(con, generation)  # interrupted after its commit, perhaps
+                        generation.end()
                     raise
                 self._namespaces.update(writer.new_namespaces)
                 after = generation.next_even()

@@ -1,0 +1,1 @@
+"""Tests of KoruDelta; `tests.crash` and `tests.processes` also run by themselves."""
