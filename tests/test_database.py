@@ -654,6 +654,16 @@ def test_models_stand_side_by_side(db: Database) -> None:
     assert db.vectors(small_only)["small"].tolist() == [0.0, 1.0]
 
 
+def test_a_model_that_comes_later_is_unknown_before(db: Database) -> None:
+    before = db.put("n", "k", 1)
+    one = db.embed("n", "k", [1.0, 0.0], model="small")
+    db.embed("n", "k", [1.0, 0.0, 0.0], model="large")
+    assert db.similar("n", [1.0], as_of=before, model="small") == []
+    assert keys(db.similar("n", [1.0, 0.0], as_of=one)) == ["k"]
+    with pytest.raises(errors.ModelMismatchError):
+        db.similar("n", [1.0, 0.0, 0.0], model="large", as_of=one)
+
+
 def test_vectors_that_do_not_fit_are_refused_and_leave_nothing(db: Database) -> None:
     db.embed("n", "k", [1.0, 0.0], {"v": 1})
     before = db.stats()["root"]

@@ -12,6 +12,9 @@ import binascii
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+from pydantic import ValidationError
+
 from koru_delta.causal import (
     DELETE,
     GENESIS,
@@ -25,10 +28,18 @@ from koru_delta.causal import (
     version_id,
 )
 from koru_delta.errors import CorruptionError, DivergedLogError, InvalidDataError
-from koru_delta.log.log import CausalLog
-from koru_delta.storage import Head, NewVersion
+from koru_delta.log.log import TAGS, CausalLog
+from koru_delta.log.schema import VersionRecord
+from koru_delta.storage import Head, NewVersion, Space
 from koru_delta.storage.sqlite import SqliteWriter
-from koru_delta.values import canonical_bytes, decode, distinction_id
+from koru_delta.values import (
+    MAX_KEY_BYTES,
+    MAX_NAMESPACE_BYTES,
+    canonical_bytes,
+    check_name,
+    decode,
+    distinction_id,
+)
 
 FORMAT_LINE = {"format": "koru-delta-log", "version": 1}
 Progress = Callable[[int], None]
@@ -101,6 +112,9 @@ class _Import:
         self._started = False
         self._versions: list[tuple[bytes, bytes, dict[str, Any], bytes | None]] = []
         self._objects: dict[str, bytes] = {}
+        self._ids: set[str] = set()
+        self._last: dict[tuple[str, str], str] = {}  # of each key, its last version
+        self._time = -(2**63)
 
     def line(self, number: int, line: bytes) -> None:
         try:
@@ -138,13 +152,45 @@ class _Import:
             raise KeyError(number)
 
     def _version(self, number: int, fact: dict[str, Any]) -> None:
-        record = fact["record"]
+        record = self._checked(number, fact["record"])
         body = canonical_bytes(fact["value"]) if "value" in fact else None
         found = None if body is None else distinction_id("json", body).hex()
         if found != record.get("distinction"):
             raise CorruptionError(f"line {number}: the value does not match its hash")
         encoded = canonical_bytes(record)
-        self._versions.append((version_id(encoded), encoded, record, body))
+        identity = version_id(encoded)
+        self._versions.append((identity, encoded, record, body))
+        self._ids.add(identity.hex())
+        self._last[record["namespace"], record["key"]] = identity.hex()
+
+    def _checked(self, number: int, record: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a record that no write could have made.
+
+        Raises:
+            InvalidDataError: its fields, its names, its time or what it follows are wrong.
+        """
+        try:
+            VersionRecord.model_validate(record)
+            check_name("namespace", record["namespace"], MAX_NAMESPACE_BYTES)
+            check_name("key", record["key"], MAX_KEY_BYTES)
+            if record["namespace"][0] == "$" and record["namespace"] != TAGS:
+                raise InvalidDataError(f"namespace {record['namespace']!r} is none of KoruDelta's")
+        except (ValidationError, InvalidDataError) as error:
+            raise InvalidDataError(f"line {number}: not a record of a version: {error}") from error
+        place = (record["namespace"], record["key"])
+        if record.get("previous") != self._last.get(place):
+            raise InvalidDataError(f"line {number}: it does not follow its key's last version")
+        if record["time"] <= self._time or (
+            self._versions and record["time"] != self._versions[0][2]["time"]
+        ):
+            raise InvalidDataError(f"line {number}: its time does not follow that of the log")
+        for reference in [
+            *(ref for _, ref in record.get("causes", ())),
+            *record.get("parents", ()),
+        ]:
+            if reference not in self._ids:
+                raise InvalidDataError(f"line {number}: it names {reference[:16]}, not in the log")
+        return record
 
     def _commit(self, number: int, fact: dict[str, Any]) -> None:
         if not self._versions:
@@ -160,8 +206,19 @@ class _Import:
         else:
             self._append(first, last, time, root)
             self.new_commits += 1
-        self._root, self._seq, self.commits = root, last, self.commits + 1
+        self._root, self._seq, self.commits, self._time = root, last, self.commits + 1, time
         self._versions.clear()
+
+    def _check_vector(self, space: Space, vector: dict[str, Any]) -> None:
+        """Refuse a vector that is not in the file, or not one of its space."""
+        data = self._objects.get(vector["id"])
+        if (space.dimensions, space.metric) != (vector["dimensions"], vector["metric"]):
+            raise InvalidDataError(f"a vector of model {space.model!r} is unlike the others there")
+        if data is None or len(data) != 4 * space.dimensions:
+            raise InvalidDataError(f"vector {vector['id'][:16]} is missing, or of another length")
+        numbers = np.frombuffer(data, dtype="<f4")
+        if not np.isfinite(numbers).all() or (space.metric == "cosine" and not numbers.any()):
+            raise InvalidDataError(f"vector {vector['id'][:16]} is not one that can be searched")
 
     def _compare(self, time: int, root: bytes) -> None:
         """Whether the commit is the one this log has in its place."""
@@ -176,6 +233,7 @@ class _Import:
                 space = self._writer.space(record["namespace"], model) or self._writer.add_space(
                     record["namespace"], model, vector["dimensions"], vector["metric"]
                 )
+                self._check_vector(space, vector)
                 vectors.append(
                     (space.space_id, bytes.fromhex(vector["id"]), self._objects.get(vector["id"]))
                 )

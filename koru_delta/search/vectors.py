@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from koru_delta.causal import Cut
+from koru_delta.causal import FOREVER, Cut
 from koru_delta.errors import DimensionMismatchError, InvalidDataError, ModelMismatchError
 from koru_delta.log import CausalLog
 from koru_delta.search.columns import Columns
@@ -277,10 +277,11 @@ class Vectors:
         """Start with nothing read, and no other thread reading, as a forked child does."""
         self._lock = threading.Lock()
         self._spaces: dict[int, VectorSpace] = {}
+        self._first: dict[int, int] = {}
 
-    def known(self, namespace: str) -> list[Space]:
-        """The spaces of a namespace, oldest first."""
-        return self._log.engine.spaces(namespace)
+    def known(self, namespace: str, cut: Cut) -> list[Space]:
+        """The spaces of a namespace that had begun by a cut, oldest first."""
+        return [s for s in self._log.engine.spaces(namespace) if self._began(s) <= cut.seq]
 
     def space(
         self, namespace: str, model: str | None, cut: Cut, valid_at: int
@@ -291,7 +292,7 @@ class Vectors:
             ModelMismatchError: no such model there, or several that are visible and
                 none named.
         """
-        known = self.known(namespace)
+        known = self.known(namespace, cut)
         if not known:
             return None
         names = tuple(space.model for space in known)
@@ -315,6 +316,15 @@ class Vectors:
             "vectors_in_memory": sum(space.slots for space in held),
             "vector_bytes_in_memory": sum(space.bytes_held() for space in held),
         }
+
+    def _began(self, space: Space) -> int:
+        """The position of the first vector of a space, which never changes."""
+        first = self._first.get(space.space_id)
+        if first is None:
+            first = self._log.engine.space_used(space)
+            if first != FOREVER:
+                self._first[space.space_id] = first
+        return first
 
     def _opened(self, space: Space) -> VectorSpace:
         found = self._spaces.get(space.space_id)

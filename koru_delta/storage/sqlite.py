@@ -186,6 +186,7 @@ class SqliteEngine:
             self._open_lock()
             if not file.exists() or self._unfinished():
                 with self._locked():
+                    self._check_never_written()
                     self._initialise()
         elif not file.exists():
             raise NotADatabaseError(
@@ -198,6 +199,18 @@ class SqliteEngine:
         self._check_format()
         self._generation = self._map_generation()
         self._check_acknowledged()
+
+    def _check_never_written(self) -> None:
+        """Refuse to make a new log where the old one was acknowledged and is gone."""
+        try:
+            noted = Generation(self.directory / "generation", writable=False).acknowledged()
+        except (FileNotFoundError, ValueError):
+            return
+        if noted is not None:
+            raise CorruptionError(
+                f"{self.directory}: log.db is gone or empty, {noted[0]} entries were "
+                "acknowledged; restore a backup, or delete the file 'generation' to begin anew"
+            )
 
     def _open_lock(self) -> None:
         try:

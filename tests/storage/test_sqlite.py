@@ -41,6 +41,23 @@ def test_an_older_format_is_brought_up_to_date_in_one_transaction(
     con.close()
 
 
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_log_that_was_acknowledged_and_is_gone_is_not_begun_anew(
+    tmp_path: Path, emptied: bool
+) -> None:
+    with koru_delta.open(tmp_path) as db:
+        db.put("n", "k", 1)
+    (tmp_path / "log.db").unlink()
+    if emptied:
+        (tmp_path / "log.db").touch()
+    for _ in range(2):
+        with pytest.raises(errors.CorruptionError, match="acknowledged"):
+            koru_delta.open(tmp_path)
+    (tmp_path / "generation").unlink()
+    with koru_delta.open(tmp_path) as db:
+        assert db.list_namespaces() == []
+
+
 def test_the_durability_a_log_was_last_written_with_is_noted(tmp_path: Path) -> None:
     def noted() -> str:
         con = apsw.Connection(str(tmp_path / "log.db"))
