@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 
 from koru_delta import embedders
 from koru_delta_langchain import KoruDeltaVectorStore
@@ -21,25 +20,12 @@ HANDBOOK = {
 REVISED = {"leave": "Every employee has 30 days of paid leave a year, five of them in winter."}
 
 
-class LocalEmbeddings(Embeddings):
-    """The offline model of the `local` extra, as LangChain expects one."""
-
-    def __init__(self) -> None:
-        self._model = embedders.local()
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._model.embed_documents(texts).tolist()  # type: ignore[no-any-return]
-
-    def embed_query(self, text: str) -> list[float]:
-        return self._model.embed_query(text).tolist()  # type: ignore[no-any-return]
-
-
 def documents(pages: dict[str, str]) -> Sequence[Document]:
     return [Document(text, id=name, metadata={"page": name}) for name, text in pages.items()]
 
 
 def main() -> None:
-    store = KoruDeltaVectorStore(LocalEmbeddings())
+    store = KoruDeltaVectorStore(embedders.local())
     store.add_documents(list(documents(HANDBOOK)))
     last_week = store.database.commits()[-1]
     store.add_documents(list(documents(REVISED)))

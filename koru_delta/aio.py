@@ -25,7 +25,6 @@ from koru_delta.embedders import Embedder
 from koru_delta.errors import DatabaseClosedError
 from koru_delta.log import Pending, VerifyReport
 from koru_delta.log.log import AsOf
-from koru_delta.log.transfer import Progress
 from koru_delta.search.filters import Filter
 from koru_delta.search.query import Row
 from koru_delta.transaction import KEEP, CauseLike, Transaction
@@ -45,6 +44,12 @@ class AsyncDatabase:
 
     def __init__(self, database: Database) -> None:
         """Serve an open database; closing this closes it."""
+        given: object = database
+        if not isinstance(given, Database):
+            raise TypeError(
+                f"AsyncDatabase() takes an open Database, not {type(given).__name__}; "
+                "to open one: await AsyncDatabase.open(path)"
+            )
         self._database = database
         # One thread for writes keeps their order.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="koru-delta-write")
@@ -551,7 +556,10 @@ class AsyncDatabase:
         return await self._read(self._database.export_log, target, as_of=as_of)
 
     async def import_log(
-        self, source: str | os.PathLike[str] | IO[bytes], *, progress: Progress | None = None
+        self,
+        source: str | os.PathLike[str] | IO[bytes],
+        *,
+        progress: Callable[[int], None] | None = None,
     ) -> int:
         return await self._write(self._database.import_log, source, progress=progress)
 

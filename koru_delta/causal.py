@@ -35,6 +35,8 @@ PUT, DELETE = 0, 1  # operations that move a key; larger numbers annotate
 OPERATIONS: Final = ("put", "delete")
 FOREVER: Final = 2**63 - 1  # a seq or time after all others
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_TIME: Final = -62_135_596_800_000_000  # the year 1
+LAST_TIME: Final = 253_402_300_799_999_999  # the end of the year 9999
 GENESIS: Final = distinction_id("genesis", b"")
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -73,7 +75,26 @@ def microseconds(when: When) -> int:
         raise InvalidTimestampError(
             repr(when), "has no time zone; add one, such as tzinfo=datetime.UTC or a final Z"
         )
-    return (parsed - EPOCH) // _MICROSECOND
+    return _in_range(repr(when), (parsed - EPOCH) // _MICROSECOND)
+
+
+def checked_clock(now: object) -> int:
+    """What a clock returned, if it is a time.
+
+    Raises:
+        InvalidTimestampError: not whole microseconds since 1970, or beyond the year 9999.
+    """
+    if type(now) is not int or now <= 0:
+        raise InvalidTimestampError(
+            f"clock() returned {now!r}", "a clock returns whole microseconds since 1970, an int"
+        )
+    return _in_range(f"clock() returned {now}", now)
+
+
+def _in_range(given: str, time: int) -> int:
+    if not FIRST_TIME <= time <= LAST_TIME:
+        raise InvalidTimestampError(given, "lies outside the years 1 to 9999, in UTC")
+    return time
 
 
 class Cut(NamedTuple):

@@ -6,9 +6,10 @@ No rule lives here; `log`, `search` and `transaction` have them.
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,15 +35,16 @@ from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
 from koru_delta.errors import (
     InvalidDataError,
     KeyNotFoundError,
+    KoruDeltaError,
     NotPicklableError,
     QueryError,
     StorageError,
     TransactionError,
+    UnknownVersionError,
 )
 from koru_delta.log import CausalLog, VerifyReport
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.log import TAGS, AsOf
-from koru_delta.log.transfer import Progress, export_lines, import_lines
 from koru_delta.search.filters import Filter, compile_filter
 from koru_delta.search.query import Row, check_page, matching, select_rows
 from koru_delta.search.vectors import Vectors
@@ -124,7 +126,8 @@ class Database:
         self._log = CausalLog(engine, clock or system_clock, node=node)
         self._intents = Intents(self._log, text, author=author, run=run)
         self._vectors = Vectors(self._log)
-        self._in_transaction: ContextVar[bool] = ContextVar("koru_delta_transaction")
+        # The last transaction begun in this thread or task, which may have ended since.
+        self._transaction: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
         self._closing = threading.Lock()
 
     @property
@@ -255,7 +258,7 @@ class Database:
         """Delete those of the keys that are present, in one commit; absent ones are no error."""
         options = _options(_ANY, causes, None, None, None, author, message, run)
         writes = []
-        for key in dict.fromkeys(keys):
+        for key in dict.fromkeys(_keys(keys)):
             write = self._intents.delete(namespace, key, options)
             write.missing_ok = True
             writes.append(write)
@@ -338,7 +341,7 @@ class Database:
             TransactionError: one is already open here; they do not nest.
         """
         options = _options(_ANY, (), None, None, None, author, message, run)
-        return Transaction(self._intents, options, self._begin_transaction, self._end_transaction)
+        return Transaction(self._intents, options, self._begin_transaction)
 
     def revert(
         self,
@@ -495,7 +498,7 @@ class Database:
         cut = self._log.cut(as_of)
         at = _valid(valid_at, cut)
         found: dict[str, Value] = {}
-        for key in keys:
+        for key in _keys(keys):
             check_key(namespace, key)
             try:
                 found[key] = decode(self._log.get(namespace, key, cut, at))
@@ -761,14 +764,16 @@ class Database:
         _check_namespace(namespace)
         if not isinstance(k, int) or isinstance(k, bool) or k < 0:
             raise QueryError(f"k is a whole number from 0 on, not {k!r}")
-        if threshold is not None and not isinstance(threshold, (int, float)):
+        if threshold is not None and (
+            not isinstance(threshold, (int, float)) or threshold != threshold  # noqa: PLR0124 - NaN
+        ):
             raise QueryError(f"threshold is a number, not {threshold!r}")
         where = None if filter is None else compile_filter(filter)
         cut = self._log.cut(as_of)
         at = _valid(valid_at, cut)
         target = self._query_vector(query)
         if isinstance(query, str) and model is None and self._intents.embedder is not None:
-            known = [space.model for space in self._vectors.known(namespace)]
+            known = [space.model for space in self._vectors.known(namespace, cut)]
             model = self._intents.embedder.name if self._intents.embedder.name in known else None
         space = self._vectors.space(namespace, model, cut, at)
         if space is None or k == 0:
@@ -790,8 +795,13 @@ class Database:
         """The vectors a version carries, per model: float32, as they were stored."""
         import numpy as np
 
-        found = self._log.version(version)
-        rows = self._log.engine.vectors_at(found.seq)
+        if isinstance(version, Version):  # it was checked when it was read; is it of this log?
+            seq = self._log.engine.seq_of(bytes.fromhex(version.id))
+            if seq is None:
+                raise UnknownVersionError(f"version {version.id}")
+        else:
+            seq = self._log.version(version).seq
+        rows = self._log.engine.vectors_at(seq)
         return {model: np.frombuffer(data, dtype="<f4").copy() for model, _, _, _, data in rows}
 
     # Care
@@ -833,20 +843,27 @@ class Database:
 
     def export_log(self, target: str | os.PathLike[str] | IO[bytes], *, as_of: AsOf = None) -> int:
         """Write the log as JSON lines to a file; returns the number of lines."""
+        from koru_delta.log.transfer import export_lines
+
         lines = export_lines(self._log, self._log.cut(as_of))
         if not isinstance(target, (str, os.PathLike)):
             return _write_lines(target, lines)
+        file = Path(target).absolute()
+        own = self._log.engine.directory.resolve()
+        if own in (file.resolve(), *file.resolve().parents):
+            raise InvalidDataError(f"{file} lies inside the database; export to another place")
         try:
-            with Path(target).open("wb") as file:
-                return _write_lines(file, lines)
+            return _write_whole(file, lines)
+        except KoruDeltaError:
+            raise
         except OSError as error:
-            raise StorageError(f"cannot write {os.fspath(target)}: {error}") from error
+            raise StorageError(f"cannot write {file}: {error}") from error
 
     def import_log(
         self,
         source: str | os.PathLike[str] | IO[bytes],
         *,
-        progress: Progress | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> int:
         """Take up an exported log that begins as this one does; returns the new commits.
 
@@ -856,23 +873,25 @@ class Database:
             ConflictError: this database has entries the other does not begin with.
             InvalidDataError, CorruptionError: the file is not as it was written.
         """
+        from koru_delta.log.transfer import import_lines  # loads pydantic
+
         if not isinstance(source, (str, os.PathLike)):
             return import_lines(self._log, source, progress)
         try:
             with Path(source).open("rb") as file:
                 return import_lines(self._log, file, progress)
-        except FileNotFoundError as error:
+        except KoruDeltaError:
+            raise
+        except OSError as error:
             raise StorageError(f"cannot read {os.fspath(source)}: {error}") from error
 
     # Parts of the above
 
-    def _begin_transaction(self) -> None:
-        if self._in_transaction.get(False):
+    def _begin_transaction(self, transaction: Transaction) -> None:
+        last = self._transaction.get()
+        if last is not None and last.is_open:
             raise TransactionError("a transaction is already open here; they do not nest")
-        self._in_transaction.set(True)
-
-    def _end_transaction(self) -> None:
-        self._in_transaction.set(False)
+        self._transaction.set(transaction)
 
     def _query_vector(self, query: VectorLike | str) -> Vector:
         if not isinstance(query, str):
@@ -1125,6 +1144,31 @@ def _kinds(kinds: Sequence[str] | None) -> frozenset[str]:
             f"the kinds are {', '.join(CAUSE_KINDS)}"
         )
     return named
+
+
+def _keys(keys: Iterable[str]) -> Iterable[str]:
+    """Refuse one string where a list of them belongs: it would be taken letter by letter."""
+    if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+        raise InvalidDataError(f"keys is a list of keys, not {type(keys).__name__}")
+    return keys
+
+
+def _write_whole(path: Path, lines: Iterable[bytes]) -> int:
+    """Write a file beside `path` and put it in its place: the old one or the whole new one."""
+    if not path.parent.is_dir() or path.is_dir() or (path.exists() and not path.is_file()):
+        with path.open("wb") as file:  # a device or pipe is written as it is; others raise
+            return _write_lines(file, lines)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            written = _write_lines(file, lines)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return written
 
 
 def _write_lines(file: IO[bytes], lines: Iterable[bytes]) -> int:

@@ -73,6 +73,10 @@ class TextEmbedder:
     wraps is. Whatever goes wrong inside the wrapped embedder is raised as an
     `EmbedderError` with the original as its cause.
 
+    Itself a function from texts to vectors, and it has the four methods of a LangChain
+    `Embeddings`; they return arrays. Those that start with `a` run in a worker thread, so
+    neither the event loop nor an async embedder on its own loop is held up.
+
     Attributes:
         name: What the model is called; the default `model=` of the vectors it makes.
     """
@@ -91,6 +95,10 @@ class TextEmbedder:
 
     def __repr__(self) -> str:
         return f"TextEmbedder({self.name!r})"
+
+    def __call__(self, texts: Sequence[str]) -> Float32s:
+        """As `embed_documents`."""
+        return self.embed_documents(texts)
 
     def embed_documents(self, texts: Sequence[str]) -> Float32s:
         """Return one row per text, in order: an array of shape (texts, dimensions).
@@ -130,6 +138,14 @@ class TextEmbedder:
                 "it must return one vector"
             )
         return self._checked(vector)
+
+    async def aembed_documents(self, texts: Sequence[str]) -> Float32s:
+        """As `embed_documents`."""
+        return await asyncio.to_thread(self.embed_documents, texts)
+
+    async def aembed_query(self, text: str) -> Float32s:
+        """As `embed_query`."""
+        return await asyncio.to_thread(self.embed_query, text)
 
     def _vectors(self, call: Callable[[], object]) -> npt.NDArray[Any]:
         try:
@@ -197,6 +213,9 @@ def as_embedder(embedder: Embedder, *, name: str | None = None) -> TextEmbedder:
         if name is None or name == embedder.name:
             return embedder
         return TextEmbedder(name, embedder.embed_documents, embedder.embed_query)
+    given: object = embedder
+    if given is local:
+        raise EmbedderError("local is the function that makes an embedder; call it: local()")
     if isinstance(embedder, type):
         raise EmbedderError(f"{embedder.__name__} is a class; pass an instance of it")
     called = name or _name_of(embedder)
@@ -324,7 +343,9 @@ class _PrivateLoop:
         if threading.current_thread() is self._thread:
             if isinstance(awaitable, Coroutine):
                 awaitable.close()
-            raise EmbedderError("an async embedder waits for another; await that one instead")
+            raise EmbedderError(
+                "an async embedder waits for another; await its aembed_documents or aembed_query"
+            )
         future = asyncio.run_coroutine_threadsafe(_await(awaitable), self._loop)
         try:
             return future.result()

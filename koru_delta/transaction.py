@@ -226,12 +226,11 @@ class Transaction:
         self,
         intents: Intents,
         options: WriteOptions,
-        began: Callable[[], None],
-        ended: Callable[[], None],
+        began: Callable[[Transaction], None],
     ) -> None:
         self._intents = intents
         self._options = options
-        self._began, self._ended = began, ended
+        self._began = began
         self._writes: list[Write] = []
         self._own: dict[tuple[str, str], list[Write]] = {}  # those that hold at the beginning
         self._state = "new"
@@ -251,6 +250,11 @@ class Transaction:
         if kind is None:
             self.commit()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its block has begun and not ended."""
+        return self._state == "open"
+
     def now(self) -> Cut:
         """The moment it would begin at."""
         return self._intents.log.now()
@@ -259,14 +263,13 @@ class Transaction:
         """Take writes from here on; the `with` block does it."""
         if self._state != "new":
             raise TransactionError("a transaction runs once; begin another")
-        self._began()
+        self._began(self)
         self._state = "open"
         self._cut = cut
 
     def end(self) -> None:
         """Take no more writes."""
         self._state = "ended"
-        self._ended()
 
     def commit(self) -> None:
         """Write what was gathered, in one commit; the `with` block does it at its end.

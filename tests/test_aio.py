@@ -245,6 +245,11 @@ async def test_a_closed_database_says_so(adb: AsyncDatabase) -> None:
             await verb()
 
 
+def test_a_path_in_place_of_a_database_is_told_how_to_open_it() -> None:
+    with pytest.raises(TypeError, match=r"not str; to open one: await AsyncDatabase\.open\(path\)"):
+        AsyncDatabase("path")  # type: ignore[arg-type]
+
+
 def test_one_handle_serves_loop_after_loop(tmp_path: Path) -> None:
     adb = AsyncDatabase(koru_delta.open(tmp_path / "db"))
     for number in range(3):

@@ -654,6 +654,17 @@ def test_models_stand_side_by_side(db: Database) -> None:
     assert db.vectors(small_only)["small"].tolist() == [0.0, 1.0]
 
 
+def test_vectors_are_those_of_a_version_of_this_database(db: Database) -> None:
+    first = db.embed("n", "k", [1.0, 0.0])
+    second = db.embed("n", "k", [0.0, 1.0])
+    for version in (second, second.id, second.id[:12]):
+        assert db.vectors(version)["default"].tolist() == [0.0, 1.0]
+    with koru_delta.open() as other:
+        other.embed("n", "x", [3.0, 4.0])
+        with pytest.raises(errors.UnknownVersionError):
+            other.vectors(first)
+
+
 def test_a_model_that_comes_later_is_unknown_before(db: Database) -> None:
     before = db.put("n", "k", 1)
     one = db.embed("n", "k", [1.0, 0.0], model="small")
@@ -935,3 +946,74 @@ def test_versions_read_well(db: Database) -> None:
     assert len({version, db.get_version(version)}) == 1
     assert isinstance(version, Version)
     assert version.record()["key"] == "alice"
+
+
+def test_a_write_that_cannot_be_does_not_fail_those_it_shares_a_commit_with(
+    tmp_path: Path,
+) -> None:
+    failed: list[BaseException] = []
+    with koru_delta.open(tmp_path, durability="relaxed") as db:
+
+        def good(thread: int) -> None:
+            try:
+                for number in range(100):
+                    db.put("a", f"{thread}-{number}", number)
+            except BaseException as error:  # noqa: BLE001 - told below
+                failed.append(error)
+
+        threads = [threading.Thread(target=good, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            with pytest.raises(errors.InvalidTimestampError):
+                db.put("a", "b", 1, valid_to="2000-01-01T00:00:00Z")
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert db.count("a") == 300
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_outside_the_calendar_is_refused(db: Database, when: str) -> None:
+    with pytest.raises(errors.InvalidTimestampError):
+        db.put("a", "k", 1, valid_from=when)
+    with pytest.raises(errors.InvalidTimestampError):
+        db.get("a", "k", valid_at=when)
+
+
+@pytest.mark.parametrize("now", [1.5, True, 0, -5, 2**62, None, "now"])
+def test_a_clock_that_tells_no_time_is_named(now: Any) -> None:
+    with (
+        koru_delta.open(None, clock=lambda: now) as db,
+        pytest.raises(errors.InvalidTimestampError, match="clock"),
+    ):
+        db.put("a", "k", 1)
+
+
+def test_one_string_is_no_list_of_keys(db: Database) -> None:
+    db.put_many([("n", key, 1) for key in "abc"])
+    for call in (db.delete_many, db.get_many):
+        with pytest.raises(errors.InvalidDataError, match="list of keys"):
+            call("n", "abc")
+    assert db.count("n") == 3
+    with pytest.raises(errors.QueryError):
+        db.similar("n", [1.0], threshold=float("nan"))
+
+
+async def test_a_task_begun_inside_a_transaction_may_begin_its_own_after_it() -> None:
+    import asyncio
+
+    async with await koru_delta.AsyncDatabase.open(None) as db:
+        over = asyncio.Event()
+
+        async def later() -> None:
+            await over.wait()
+            async with db.transaction() as tx:
+                await tx.put("a", "later", 1)
+
+        async with db.transaction() as tx:
+            task = asyncio.create_task(later())
+            await tx.put("a", "first", 1)
+        over.set()
+        await task
+        assert await db.list_keys("a") == ["first", "later"]

@@ -128,6 +128,31 @@ def test_vectors_do_not_change_when_the_embedder_uses_its_array_again() -> None:
     assert vectors.tolist() == [[1.0, 1.0]]
 
 
+async def test_an_embedder_is_a_function_and_can_be_awaited() -> None:
+    for embedder in (
+        as_embedder(lengths), as_embedder(lengths_later), as_embedder(LlamaIndexLengths()),
+    ):  # fmt: skip
+        documents = embedder.embed_documents(TEXTS).tolist()
+        assert embedder(TEXTS).tolist() == documents
+        assert (await embedder.aembed_documents(TEXTS)).tolist() == documents
+        query = await embedder.aembed_query("snow")
+        assert query.tolist() == embedder.embed_query("snow").tolist()
+        assert query.dtype == np.float32
+
+
+async def test_an_awaited_embedder_runs_off_the_loops_thread() -> None:
+    threads: list[int] = []
+
+    def noting(texts: list[str]) -> list[list[float]]:
+        threads.append(threading.get_ident())
+        return lengths(texts)
+
+    await as_embedder(noting).aembed_documents(TEXTS)
+    await as_embedder(noting).aembed_query("snow")
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+
+
 # --- names --------------------------------------------------------------------------------------
 
 
@@ -221,6 +246,11 @@ def test_what_cannot_embed_is_refused_at_once(embedder: object) -> None:
         as_embedder(embedder)  # type: ignore[arg-type]
 
 
+def test_the_maker_of_the_local_model_is_told_from_the_model() -> None:
+    with pytest.raises(EmbedderError, match=r"call it: local\(\)"):
+        as_embedder(embedders.local)  # type: ignore[arg-type]
+
+
 async def _fails_later(texts: list[str]) -> list[list[float]]:
     raise ConnectionError("no route")
 
@@ -304,6 +334,15 @@ def test_an_async_embedder_that_waits_for_another_is_refused_and_does_not_hang()
     with pytest.raises(EmbedderError, match="waits for another"):
         as_embedder(outer).embed_query("snow")
     gc.collect()  # a coroutine nobody awaited would be warned of here, and fail the test
+
+
+def test_an_async_embedder_may_await_another() -> None:
+    inner = as_embedder(lengths_later)
+
+    async def outer(texts: list[str]) -> npt.NDArray[np.float32]:
+        return await inner.aembed_documents(texts)
+
+    assert as_embedder(outer).embed_query("snow").tolist() == [4.0, 1.0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

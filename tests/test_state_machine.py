@@ -493,15 +493,16 @@ class Histories(RuleBasedStateMachine):
             assert fresh.stats()["root"] == db.commits(as_of=cut.seq)[-1].root
             for (namespace, model), (dimensions, _) in SPACES.items():
                 query = _fit([1, -2, 2], dimensions)
-                found = []
+                found: list[Any] = []
                 for each in (db, fresh):
                     try:
                         hits = each.similar(
                             namespace, query, model=model, as_of=cut.seq, k=10, exact=True
                         )
                     except ModelMismatchError:
-                        hits = []  # not begun at that cut, in the fresh one
-                    found.append([(hit.key, hit.score, hit.version) for hit in hits])
+                        found.append("not begun at that cut")
+                    else:
+                        found.append([(hit.key, hit.score, hit.version) for hit in hits])
                 assert found[0] == found[1]
             self.check(fresh, cut.seq, cut, None)
 
@@ -563,12 +564,19 @@ class Histories(RuleBasedStateMachine):
                 namespace, model, tuple(query), cut, true_at, SCORES[metric], passes
             )
             asked = {**at, "filter": filter, "model": model}
-            if not any(
-                model in e.vectors
-                for e in self.model.entries[: db.stats()["seq"]]
-                if e.namespace == namespace
-            ):
-                continue  # this database has never heard of the model
+            begun = {
+                name
+                for entry in self.model.entries
+                if entry.namespace == namespace and entry.seq <= cut.seq
+                for name in entry.vectors
+            }
+            if model not in begun:
+                if begun:
+                    with pytest.raises(ModelMismatchError):
+                        db.similar(namespace, query, **asked)
+                else:
+                    assert db.similar(namespace, query, **asked) == []
+                continue
             hits = db.similar(namespace, query, k=10, **asked)
             assert {hit.key for hit in hits} == set(expected)
             for hit in hits:

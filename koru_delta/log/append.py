@@ -12,6 +12,7 @@ from koru_delta.causal import (
     CAUSE_KINDS,
     DELETE,
     FOREVER,
+    LAST_TIME,
     OPERATIONS,
     PUT,
     Version,
@@ -191,7 +192,7 @@ class Appender:
                 record[name] = value
         _check_interval(write, tx_time)
         if write.ttl is not None:
-            record["expires_at"] = tx_time + write.ttl
+            record["expires_at"] = min(tx_time + write.ttl, LAST_TIME)
         vectors: list[tuple[int, bytes, bytes | None]] = []
         if write.vectors or write.carried:
             record["vectors"] = self._vectors(write, held, vectors)

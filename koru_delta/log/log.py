@@ -25,22 +25,21 @@ from koru_delta.causal import (
     Cut,
     Version,
     When,
+    checked_clock,
     microseconds,
     moment,
     version_id,
 )
 from koru_delta.errors import (
     CorruptionError,
-    DatabaseClosedError,
     InvalidDataError,
     InvalidTimestampError,
     KeyNotFoundError,
-    KoruDeltaError,
     StorageError,
     UnknownVersionError,
 )
 from koru_delta.log.append import ANY, Appender, Pending, Write
-from koru_delta.storage import Head, SqliteEngine, Stored, StoredCommit
+from koru_delta.storage import ENGINE_FAILURES, Head, SqliteEngine, Stored, StoredCommit
 from koru_delta.values import Value, canonical_bytes, decode, distinction_id
 
 __all__ = ["ANY", "AsOf", "CausalLog", "Pending", "Write"]
@@ -49,6 +48,7 @@ AsOf = int | datetime | str | Version | Commit | Cut | None
 TAGS: Final = "$tags"
 _HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 _HOT_BYTES = 64 * 1024 * 1024
+_HOT_LARGEST = _HOT_BYTES // 64
 _CUTS_KEPT = 4096
 _TOGETHER = 256  # most batches in one group commit
 
@@ -176,13 +176,13 @@ class CausalLog:
 
         try:
             with self.engine.writing(keep) as writer:
-                appender = Appender(writer, self.node, self.clock())
+                appender = Appender(writer, self.node, self._now())
                 for ticket in tickets:
                     try:
                         ticket.versions = appender.append(ticket.writes)
-                    except KoruDeltaError as error:
-                        if isinstance(error, (CorruptionError, DatabaseClosedError)):
-                            raise
+                    except ENGINE_FAILURES:
+                        raise  # nothing of this write can be trusted
+                    except Exception as error:  # noqa: BLE001 - whoever asked for it raises it
                         ticket.error = error
         except Exception as error:  # noqa: BLE001 - each who waits raises it
             for ticket in tickets:
@@ -211,10 +211,13 @@ class CausalLog:
 
     # Moments
 
+    def _now(self) -> int:
+        return checked_clock(self.clock())
+
     def now(self) -> Cut:
         """The present: everything written, by a clock that never runs backwards."""
         head = self.engine.head()
-        return Cut(head.seq, max(self.clock(), head.tx_time))
+        return Cut(head.seq, max(self._now(), head.tx_time))
 
     def cut(self, as_of: AsOf = None) -> Cut:
         """Turn any way of naming a moment into a `Cut`.
@@ -314,7 +317,7 @@ class CausalLog:
     def _cut_at_time(self, when: When) -> Cut:
         time = microseconds(when)
         head = self.engine.head()
-        latest = max(self.clock(), head.tx_time)
+        latest = max(self._now(), head.tx_time)
         if time > latest:
             raise InvalidTimestampError(
                 repr(when) if isinstance(when, str) else when.isoformat(),
@@ -343,7 +346,7 @@ class CausalLog:
         """The canonical bytes a key holds now, kept for the next reader when they may be."""
         engine = self.engine
         generation = engine.generation()
-        clock = max(self.clock(), engine.last_time())
+        clock = max(self._now(), engine.last_time())
         found = engine.visible(namespace, key, FOREVER, clock)
         body = self._body(namespace, key, found, clock)
         assert found is not None
@@ -358,6 +361,8 @@ class CausalLog:
         return body
 
     def _keep(self, namespace: str, key: str, body: bytes, generation: int) -> None:
+        if len(body) > _HOT_LARGEST:
+            return
         with self._hot_lock:
             cells = self.engine.cells()
             if cells is None or cells[0] != generation:

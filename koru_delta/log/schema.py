@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from koru_delta.causal import CauseKind, Metric
+from koru_delta.causal import FIRST_TIME, LAST_TIME, CauseKind, Metric
 from koru_delta.values import MAX_DIMENSIONS
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Moment = Annotated[int, Field(ge=-(2**62), le=2**62)]  # microseconds since 1970
+Moment = Annotated[int, Field(ge=FIRST_TIME, le=LAST_TIME)]  # microseconds since 1970
 Model = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -35,7 +35,7 @@ class VersionRecord(BaseModel):
     op: Literal["put", "delete"]
     namespace: str
     key: str
-    time: Moment
+    time: Annotated[int, Field(ge=1, le=LAST_TIME)]
     clock: dict[str, Annotated[int, Field(ge=1)]]
     distinction: Id | None = None
     previous: Id | None = None

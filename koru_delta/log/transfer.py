@@ -2,7 +2,8 @@
 
 The first line names the format. Then, for each commit, a line for each vector not yet
 written (`object`), a line for each version (its record, and its value if it has one),
-and a line that closes the commit with its chained root.
+and a line that closes the commit with its chained root. The last line counts the commits,
+so that a file that breaks off is not taken for a whole one.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def export_lines(log: CausalLog, until: Cut) -> Iterator[bytes]:
     """The log up to a cut, a line at a time, without line ends."""
     yield canonical_bytes(FORMAT_LINE)
     written: set[bytes] = set()
-    position = 0
+    position = commits = 0
     for commit in _commits(log, until):
         while position < commit.seq:
             rows = log.engine.scan(position, commit.seq, 1000)
@@ -67,6 +68,8 @@ def export_lines(log: CausalLog, until: Cut) -> Iterator[bytes]:
                 yield canonical_bytes(line)
             position = rows[-1][2].seq
         yield canonical_bytes({"commit": commit.number, "root": commit.root})
+        commits += 1
+    yield canonical_bytes({"end": commits})
 
 
 def _commits(log: CausalLog, until: Cut) -> Iterator[Commit]:
@@ -109,7 +112,7 @@ class _Import:
         self._seq = 0
         self.commits = 0
         self.new_commits = 0
-        self._started = False
+        self._started = self._ended = False
         self._versions: list[tuple[bytes, bytes, dict[str, Any], bytes | None]] = []
         self._objects: dict[str, bytes] = {}
         self._ids: set[str] = set()
@@ -129,12 +132,15 @@ class _Import:
     def end(self) -> None:
         if not self._started:
             raise InvalidDataError("an empty file is no export")
-        if self._versions:
+        if not self._ended:
             raise InvalidDataError(
-                f"the file ends inside commit {self.commits}; nothing of it was taken: export again"
+                f"the file breaks off after commit {self.commits}; nothing of it was taken: "
+                "export again"
             )
 
     def _take(self, number: int, fact: dict[str, Any]) -> None:
+        if self._ended:
+            raise InvalidDataError(f"line {number} comes after the end")
         if not self._started:
             if fact != FORMAT_LINE:
                 raise InvalidDataError("the first line does not say it is a koru-delta-log")
@@ -148,6 +154,10 @@ class _Import:
             self._version(number, fact)
         elif "commit" in fact:
             self._commit(number, fact)
+        elif "end" in fact:
+            if fact != {"end": self.commits} or self._versions:
+                raise InvalidDataError(f"line {number} ends a log of {fact['end']} commits")
+            self._ended = True
         else:
             raise KeyError(number)
 

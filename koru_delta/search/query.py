@@ -74,8 +74,8 @@ def check_page(limit: int | None, offset: int = 0) -> None:
     for name, number in (("limit", limit), ("offset", offset)):
         if number is None and name == "limit":
             continue
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise QueryError(f"{name} is a whole number from 0 on, not {number!r}")
+        if type(number) is not int or not 0 <= number < 2**63:
+            raise QueryError(f"{name} is a whole number from 0 to 2**63 - 1, not {number!r}")
 
 
 def _order(sort: str | Sequence[str] | None) -> list[tuple[Path, bool]]:

@@ -25,7 +25,11 @@ from koru_delta.storage import Entry, Space
 from koru_delta.values import Value, Vector, decode
 
 Scores = npt.NDArray[np.float64]
-_FLOAT32_STEP = 2.0**-24
+_FLOAT32_STEP = 2.0**-24  # relative error of one float32 operation
+_FLOAT32_SMALL = 2.0**-126  # below it, float32 loses digits or becomes zero
+_FLOAT64_STEP = 2.0**-52
+_TINY = 1e-25
+_ROWS_AT_ONCE = 8192
 
 
 class Scored(NamedTuple):
@@ -50,12 +54,13 @@ class VectorSpace:
         self._wanted: list[int] = []  # objects whose slots are not loaded yet
         self._room = np.empty((0, self.space.dimensions), dtype=np.float32)  # grown by half
         self._vectors = self._room
-        self._squares = np.empty(0, dtype=np.float32)
+        self._lengths = np.empty(0, dtype=np.float64)  # of each vector
+        self._scales = np.empty(0, dtype=np.float32)  # their inverse, for cosine
+        self._tiny = False  # whether a length is too small for float32 products
         self._aligned = True  # row i has slot i, as long as no vector was written twice
         self._rows = Rows(self._slot_of, self._timeline)
         self._columns = Columns(self._values)
         self._seq = 0
-        self._longest = 1.0
 
     @property
     def slots(self) -> int:
@@ -80,7 +85,8 @@ class VectorSpace:
         """
         if len(query) != self.space.dimensions:
             raise DimensionMismatchError(self.space.namespace, self.space.dimensions, len(query))
-        prepared = self._prepared(query)
+        if self.space.metric == "cosine" and not query.any():
+            raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
         with self._lock:
             self._catch_up(cut.seq)
             rows = self._rows
@@ -90,8 +96,8 @@ class VectorSpace:
             if where is not None:
                 mask = self._filtered(mask, where)
             slots, keys, seqs = rows["slot"], rows["key"], rows["seq"]
-            chosen = self._candidates(prepared, slots, mask, k)
-            exact = self._exact(prepared, self._vectors[slots[chosen]])
+            chosen = self._candidates(query, slots, mask, k)
+            exact = self._exact(query, slots[chosen])
             key_ids, found = keys[chosen], seqs[chosen]
         if threshold is not None:
             kept = exact >= threshold
@@ -141,13 +147,12 @@ class VectorSpace:
             return
         data = b"".join(self._log.engine.vectors(self._wanted))
         fresh = np.frombuffer(data, dtype="<f4").reshape(-1, self.space.dimensions)
+        lengths = np.sqrt((fresh.astype(np.float64) ** 2).sum(axis=1))
+        self._lengths = np.concatenate([self._lengths, lengths])
         if self.space.metric == "cosine":
-            lengths = np.sqrt((fresh.astype(np.float64) ** 2).sum(axis=1))
-            fresh = (fresh / lengths[:, None]).astype(np.float32)
-        else:
-            squares = (fresh.astype(np.float64) ** 2).sum(axis=1)
-            self._longest = max(self._longest, float(np.sqrt(squares.max())))
-            self._squares = np.concatenate([self._squares, squares.astype(np.float32)])
+            self._tiny |= bool(lengths.min() < _TINY)
+            with np.errstate(over="ignore"):  # an infinite scale sends the search to all rows
+                self._scales = np.concatenate([self._scales, (1 / lengths).astype(np.float32)])
         held, count = len(self._vectors), len(self._vectors) + len(fresh)
         if count > len(self._room):
             wider = max(count, 0 if not held else held + held // 2)
@@ -170,14 +175,6 @@ class VectorSpace:
 
     # Scoring
 
-    def _prepared(self, query: Vector) -> Vector:
-        if self.space.metric != "cosine":
-            return query
-        length = float(np.sqrt((query.astype(np.float64) ** 2).sum()))
-        if length == 0.0:
-            raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
-        return (query / length).astype(np.float32)
-
     def _filtered(self, mask: Mask | None, where: CompiledFilter) -> Mask:
         matching = where.mask(self._columns, self._rows.count)
         return matching if mask is None else mask & matching
@@ -185,15 +182,54 @@ class VectorSpace:
     def _candidates(
         self, query: Vector, slots: npt.NDArray[np.int64], mask: Mask | None, k: int
     ) -> npt.NDArray[np.int64]:
-        """Visible rows that may be among the best `k`, by float32 and its error bound."""
+        """Visible rows that may be among the best `k`, by float32 and its error bound.
+
+        Where float32 overflows there is no bound, and all visible rows are candidates.
+        """
         visible = None if mask is None or mask.all() else np.flatnonzero(mask)
-        near = self._scanned(query, slots, visible)
-        if len(near) > k:
-            kth = np.partition(near, len(near) - k)[len(near) - k]
-            best = np.flatnonzero(near >= kth - 2 * self._error(query))
-        else:
-            best = np.arange(len(near))
+        count = len(slots) if visible is None else len(visible)
+        best: npt.NDArray[np.int64] | None = None
+        if count > k and not self._tiny:
+            with np.errstate(over="ignore", invalid="ignore"):
+                near = self._scanned(self._scanner(query), slots, visible)
+                if self.space.metric == "cosine":
+                    best = _within(near, k, (self.space.dimensions + 8) * _FLOAT32_STEP)
+                else:
+                    lengths = self._lengths[slots if visible is None else slots[visible]]
+                    best = self._possible(near, lengths, query, k)
+        if best is None:
+            best = np.arange(count)
         return best if visible is None else visible[best]
+
+    def _scanner(self, query: Vector) -> Vector:
+        """The query as the scan uses it: of length 1 under cosine."""
+        if self.space.metric != "cosine":
+            return query
+        wide = query.astype(np.float64)
+        unit: Vector = (wide / np.sqrt((wide**2).sum())).astype(np.float32)
+        return unit
+
+    def _possible(
+        self,
+        near: npt.NDArray[np.float32],
+        lengths: npt.NDArray[np.float64],
+        query: Vector,
+        k: int,
+    ) -> npt.NDArray[np.int64] | None:
+        """Rows whose score may be among the best, each by its own bound (dot and l2)."""
+        size, target = self.space.dimensions, query.astype(np.float64)
+        length = float(np.sqrt((target**2).sum()))
+        scores = near.astype(np.float64)
+        errors = size * _FLOAT32_STEP * length * lengths + size * _FLOAT32_SMALL
+        if self.space.metric == "l2":
+            # -|x - q|^2 without its constant |q|^2: the same order as minus the distance.
+            scores = 2 * scores - lengths**2
+            errors = 2 * errors + size * _FLOAT64_STEP * (length + lengths) ** 2
+        if not np.isfinite(scores).all():
+            return None
+        surely = scores - errors
+        kth = np.partition(surely, len(surely) - k)[len(surely) - k]
+        return np.flatnonzero(scores + errors >= kth)
 
     def _scanned(
         self, query: Vector, slots: npt.NDArray[np.int64], visible: npt.NDArray[np.int64] | None
@@ -215,34 +251,26 @@ class VectorSpace:
 
     def _near(self, query: Vector, which: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         products: npt.NDArray[np.float32] = self._vectors[which] @ query
-        if self.space.metric != "l2":
-            return products
-        # -|x - q|^2 without its constant |q|^2: the same order as minus the distance.
-        return 2 * products - self._squares[which]
-
-    def _error(self, query: Vector) -> float:
-        """How far a float32 score may lie from the exact one: n * u * |x| * |q|."""
         if self.space.metric == "cosine":
-            return self.space.dimensions * _FLOAT32_STEP
-        length = float(np.sqrt((query.astype(np.float64) ** 2).sum()))
-        if self.space.metric == "dot":
-            return self.space.dimensions * _FLOAT32_STEP * self._longest * length
-        return (
-            (self.space.dimensions + 2)
-            * _FLOAT32_STEP
-            * (2 * self._longest * length + self._longest**2)
-        )
-
-    def _exact(self, query: Vector, vectors: npt.NDArray[np.float32]) -> Scores:
-        """Scores in float64, each from its own row alone, whatever stands beside it."""
-        wide, target = vectors.astype(np.float64), query.astype(np.float64)
-        if self.space.metric == "l2":
-            distances: Scores = np.sqrt(((wide - target) ** 2).sum(axis=1))
-            return -distances
-        products: Scores = (wide * target).sum(axis=1)
-        if self.space.metric == "cosine":
-            np.clip(products, -1.0, 1.0, out=products)
+            products *= self._scales[which]
         return products
+
+    def _exact(self, query: Vector, slots: npt.NDArray[np.int64]) -> Scores:
+        """Scores in float64, each from its own row alone, whatever stands beside it."""
+        target = query.astype(np.float64)
+        square = (target * target).sum()
+        scores = np.empty(len(slots), dtype=np.float64)
+        for start in range(0, len(slots), _ROWS_AT_ONCE):
+            wide = self._vectors[slots[start : start + _ROWS_AT_ONCE]].astype(np.float64)
+            part = scores[start : start + _ROWS_AT_ONCE]
+            if self.space.metric == "l2":
+                np.negative(np.sqrt(((wide - target) ** 2).sum(axis=1)), out=part)
+                continue
+            part[:] = (wide * target).sum(axis=1)
+            if self.space.metric == "cosine":  # a vector finds itself with exactly 1
+                part /= np.sqrt((wide * wide).sum(axis=1) * square)
+                np.clip(part, -1.0, 1.0, out=part)
+        return scores
 
     def _ordered(
         self,
@@ -263,6 +291,15 @@ class VectorSpace:
         keys = self._log.engine.keys_of(key_ids.tolist())
         keyed = sorted(zip(hits, keys, strict=True), key=lambda hit: (-hit[0].score, hit[1]))
         return [hit for hit, _ in keyed[:k]]
+
+
+def _within(near: npt.NDArray[np.float32], k: int, error: float) -> npt.NDArray[np.int64] | None:
+    """Rows at most two errors below the `k`-th best; None if a score is no number."""
+    if not np.isfinite(near).all():
+        return None
+    kth = float(np.partition(near, len(near) - k)[len(near) - k])
+    floor = np.nextafter(np.float32(kth - 2 * error), np.float32(-np.inf))
+    return np.flatnonzero(near >= floor)
 
 
 class Vectors:

@@ -11,9 +11,10 @@ from koru_delta.storage.engine import (
     StoredCommit,
     Writer,
 )
-from koru_delta.storage.sqlite import SqliteEngine
+from koru_delta.storage.sqlite import ENGINE_FAILURES, SqliteEngine
 
 __all__ = [
+    "ENGINE_FAILURES",
     "Engine",
     "Entry",
     "Head",

@@ -53,6 +53,9 @@ from koru_delta.values import MAX_KEY_BYTES, MAX_VALUE_BYTES, distinction_id
 
 Durability = Literal["full", "relaxed"]
 
+# What ends a whole write, whichever part of it met it.
+ENGINE_FAILURES = (apsw.Error, CorruptionError, DatabaseClosedError)
+
 FORMAT = 1
 APPLICATION_ID = 0x4B6F7275  # "Koru"
 INLINE_BYTES = 4096  # larger bodies are objects, shared by all versions that hold them

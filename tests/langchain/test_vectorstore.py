@@ -24,6 +24,7 @@ from langchain_core.indexing import InMemoryRecordManager, aindex, index
 
 import koru_delta
 from koru_delta.causal import moment
+from koru_delta.embedders import as_embedder, local
 from koru_delta.errors import (
     DatabaseClosedError,
     DimensionMismatchError,
@@ -523,6 +524,176 @@ def test_a_store_of_another_metric_is_refused(db: koru_delta.Database, words: Wo
             call(["rain"] if call == store.add_texts else "rain")
     with pytest.raises(QueryError, match="unknown metric"):
         KoruDeltaVectorStore(words, database=db, metric="manhattan")
+
+
+# What embeds, and under which name
+
+
+async def laters(texts: list[str]) -> list[list[float]]:
+    await asyncio.sleep(0)
+    return HashEmbedder()(texts).tolist()
+
+
+@pytest.mark.parametrize(
+    "embedder", [as_embedder(HashEmbedder()), as_embedder(laters), HashEmbedder(), laters, local()]
+)
+async def test_any_embedder_serves_a_store(embedder: Any) -> None:
+    store = KoruDeltaVectorStore(embedder)
+    texts = ["rain on the roof", "sun in the garden"]
+    assert store.add_texts(texts[:1], ids=["a"]) == ["a"]
+    assert await store.aadd_texts(texts[1:], ids=["b"]) == ["b"]
+    assert ids_of(store.similarity_search("rain roof", k=1)) == ["a"]
+    assert ids_of(await store.asimilarity_search("sun garden", k=1)) == ["b"]
+    assert ids_of(store.max_marginal_relevance_search("rain roof", k=1)) == ["a"]
+    assert ids_of(await store.amax_marginal_relevance_search("rain roof", k=1)) == ["a"]
+    assert ids_of(await store.as_retriever(search_kwargs={"k": 1}).ainvoke("sun garden")) == ["b"]
+    assert ids_of((await KoruDeltaVectorStore.afrom_texts(texts, embedder)).get_by_ids([])) == []
+    store.close()
+
+
+async def test_embeddings_are_langchains_whatever_was_given() -> None:
+    plain = local()
+    shown = KoruDeltaVectorStore(plain).embeddings
+    assert isinstance(shown, Embeddings)
+    documents, query = shown.embed_documents(["rain"]), shown.embed_query("rain")
+    assert [type(row) for row in documents] == [list]
+    assert documents == [query] == plain.embed_documents(["rain"]).tolist()
+    assert await shown.aembed_documents(["rain"]) == documents
+    assert await shown.aembed_query("rain") == query
+
+    again = KoruDeltaVectorStore(shown)  # it is the same embedder, by the same name
+    again.add_texts(["rain"], ids=["a"])
+    assert list(again.database.version(NS, "a").vectors) == [plain.name]
+    words = Words()
+    assert KoruDeltaVectorStore(words).embeddings is words
+
+
+def test_embeddings_that_return_arrays_are_taken(db: koru_delta.Database) -> None:
+    class Arrays(Embeddings):
+        embed = HashEmbedder()
+
+        def embed_documents(self, texts: list[str]) -> Any:
+            return self.embed(texts)
+
+        def embed_query(self, text: str) -> Any:
+            return self.embed([text])[0]
+
+    store = KoruDeltaVectorStore(Arrays(), database=db)
+    store.add_texts(["rain", "sun"], ids=["a", "b"])
+    assert ids_of(store.similarity_search("sun", k=1)) == ["b"]
+    assert ids_of(store.max_marginal_relevance_search("sun", k=2)) == ["b", "a"]
+
+
+def test_a_database_with_an_embedder_needs_no_other(db: koru_delta.Database) -> None:
+    store = KoruDeltaVectorStore(database=db)
+    store.add_texts(["rain", "sun"], ids=["a", "b"])
+    assert ids_of(store.similarity_search("sun", k=1)) == ["b"]
+    documents = [Document(page_content="snow", id="c")]
+    KoruDeltaVectorStore.from_texts(["hail"], database=db, namespace="2", ids=["d"])
+    KoruDeltaVectorStore.from_documents(documents, database=db, namespace="2")
+    assert [match.key for match in db.similar("2", "snow", k=1)] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("embedding", "complaint"),
+    [
+        (None, "a store needs an embedding"),
+        ("text-embedding-3", "str cannot embed text"),
+        (local, "call it"),
+        (Words, "Words is a class"),
+    ],
+)
+def test_what_cannot_embed_is_refused_before_anything_is_opened(
+    tmp_path: Path, embedding: Any, complaint: str
+) -> None:
+    with pytest.raises(EmbedderError, match=complaint):
+        KoruDeltaVectorStore(embedding, path=tmp_path / "db")
+    assert not (tmp_path / "db").exists()
+    with koru_delta.open() as bare, pytest.raises(EmbedderError, match=complaint):
+        KoruDeltaVectorStore(embedding, database=bare)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("similarity_search", ("rain",)),
+        ("similarity_search_with_score", ("rain",)),
+        ("similarity_search_by_vector", ([1.0] * 64,)),
+        ("similarity_search_with_score_by_vector", ([1.0] * 64,)),
+        ("max_marginal_relevance_search", ("rain",)),
+        ("max_marginal_relevance_search_by_vector", ([1.0] * 64,)),
+        ("add_texts", (["rain"],)),
+        ("add_documents", ([],)),
+        ("delete", (["a"],)),
+        ("from_texts", (["rain"], Words())),
+        ("from_documents", ([], Words())),
+    ],
+)
+async def test_a_keyword_nobody_takes_is_told_by_the_method_called(
+    store: KoruDeltaVectorStore, method: str, arguments: tuple[Any, ...]
+) -> None:
+    with pytest.raises(TypeError, match=rf"^{method}\(\) got an unexpected .* 'fliter'"):
+        getattr(store, method)(*arguments, fliter={})
+    with pytest.raises(TypeError, match=rf"^a{method}\(\) got an unexpected .* 'fliter'"):
+        await getattr(store, f"a{method}")(*arguments, fliter={})
+    assert store.database.commits() == []
+
+
+def test_a_store_is_shown_in_a_line(store: KoruDeltaVectorStore) -> None:
+    assert repr(store) == "<KoruDeltaVectorStore 'langchain' of <Database 'in memory'>>"
+    store.add_texts(["rain"])
+    then = store.as_of(None)
+    assert repr(then) == "<KoruDeltaVectorStore 'langchain' at 1 of <Database 'in memory'>>"
+
+
+def test_a_named_embedder_files_where_the_database_looks_for_text() -> None:
+    embedder = as_embedder(HashEmbedder())
+    with koru_delta.open(embedder=embedder) as db:
+        store = KoruDeltaVectorStore(embedder, database=db)
+        assert store.similarity_search("rain") == []
+        store.add_texts(["rain on the roof"], ids=["a"])
+        db.embed(NS, "b", "sun in the garden")
+        assert [list(db.version(NS, key).vectors) for key in "ab"] == [[embedder.name]] * 2
+        assert sorted(match.key for match in db.similar(NS, "rain")) == ["a", "b"]
+        assert sorted(ids_of(store.similarity_search("rain"))) == ["a", "b"]
+        assert ids_of(store.max_marginal_relevance_search("rain", k=1)) == ["a"]
+
+
+def test_langchains_own_embeddings_keep_the_model_default(store: KoruDeltaVectorStore) -> None:
+    store.add_texts(["rain"], ids=["a"])
+    assert list(store.database.version(NS, "a").vectors) == ["default"]
+
+
+def test_the_one_model_of_a_namespace_is_kept_to(db: koru_delta.Database) -> None:
+    embedder = as_embedder(HashEmbedder(), name="mine")
+    db.embed(NS, "old", embedder.embed_query("rain"), {"text": "rain"}, model="theirs")
+    store = KoruDeltaVectorStore(embedder, database=db)
+    assert ids_of(store.similarity_search("rain")) == ["old"]
+    store.add_texts(["rain again"], ids=["new"])
+    assert list(db.version(NS, "new").vectors) == ["theirs"]
+
+    db.embed(NS, "other", embedder.embed_query("rain"), {"text": "other"}, model="mine")
+    assert sorted(ids_of(store.similarity_search("rain"))) == ["new", "old"]  # it goes on so
+    opened_now = KoruDeltaVectorStore(embedder, database=db)
+    assert ids_of(opened_now.similarity_search("rain")) == ["other"]
+    assert ids_of(opened_now.max_marginal_relevance_search("rain")) == ["other"]
+    named = KoruDeltaVectorStore(embedder, database=db, model="theirs")
+    assert sorted(ids_of(named.similarity_search("rain"))) == ["new", "old"]
+
+
+def test_a_stranger_among_several_models_finds_none_and_files_under_its_name(
+    db: koru_delta.Database,
+) -> None:
+    vector = HashEmbedder()(["rain"])[0]
+    for model in ("one", "two"):
+        db.embed(NS, model, vector, {"text": model}, model=model)
+    store = KoruDeltaVectorStore(as_embedder(HashEmbedder(), name="three"), database=db)
+    with pytest.raises(ModelMismatchError, match="model 'three' was asked"):
+        store.similarity_search("rain")
+    store.add_texts(["rain"], ids=["new"])
+    assert ids_of(store.similarity_search("rain")) == ["new"]
+    with pytest.raises(ModelMismatchError):  # and not what another model filed by then
+        store.as_of(1).similarity_search("rain")
 
 
 def test_two_models_may_share_a_namespace(db: koru_delta.Database) -> None:

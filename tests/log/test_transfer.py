@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ def forged(
         time = record["time"] if isinstance(record.get("time"), int) else 0
         root = chained_root(root, commit_header(number + 1, number + 1, time, tree))
         lines.append(canonical_bytes({"commit": number, "root": root.hex()}))
+    lines.append(canonical_bytes({"end": len(records)}))
     return io.BytesIO(b"\n".join(lines))
 
 
@@ -125,3 +127,31 @@ def test_what_no_write_could_have_made_is_refused_whole(make: Callable[[], io.By
         assert db.stats()["seq"] == 0
         db.embed("n", "k", [1.0, 0.0], {"v": 1}, model="m", metric="dot")
         assert db.verify().ok
+
+
+def test_an_export_that_breaks_off_anywhere_is_refused(tmp_path: Path) -> None:
+    with koru_delta.open(None, clock=FixedClock()) as db:
+        db.embed("n", "k", [1.0, 2.0], {"v": 1})
+        db.put_many([("n", "l", 1), ("n", "m", 2)])
+        db.export_log(tmp_path / "log")
+    lines = (tmp_path / "log").read_bytes().splitlines(keepends=True)
+    for count in range(len(lines)):
+        with koru_delta.open(None) as copy:
+            with pytest.raises(errors.InvalidDataError):
+                copy.import_log(io.BytesIO(b"".join(lines[:count])))
+            assert copy.stats()["seq"] == 0
+
+
+def test_an_export_never_writes_over_the_database_or_half_a_file(tmp_path: Path) -> None:
+    with koru_delta.open(tmp_path / "db") as db:
+        db.put("n", "k", 1)
+        for inside in ("log.db", "generation", "new", "index/deep"):
+            with pytest.raises((errors.InvalidDataError, errors.StorageError)):
+                db.export_log(tmp_path / "db" / inside)
+        for odd in (tmp_path, tmp_path / "none" / "log"):
+            with pytest.raises(errors.StorageError):
+                db.export_log(odd)
+        with pytest.raises(errors.StorageError):
+            db.import_log(tmp_path)
+        assert db.verify().ok
+        assert {item.name for item in tmp_path.iterdir()} == {"db"}

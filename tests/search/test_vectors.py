@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,3 +53,45 @@ def test_a_search_of_any_moment_is_that_of_scoring_what_was_there(metric, repeat
             assert [match.score for match in found] == pytest.approx(
                 [scores[key] for key in best], abs=1e-6
             )
+
+
+def _first(db: koru_delta.Database, query: list[float], k: int = 1) -> list[str]:
+    return [match.key for match in db.similar("v", query, k=k)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "vectors", "query", "best"),
+    [
+        ("dot", [[3e38, 3e38, -3e38, -3e38], [1, 2, 3, 4]], [1e38] * 4, "k1"),
+        ("l2", [[1e20, 1], [2e20, 1], [1, 1]], [1e19, 1e19], "k2"),
+        ("dot", [[0.4, 0.4], [0.6, 0], [0.1, 0.1], [0.49, 0.49]], [1e-45, 1e-45], "k3"),
+        ("cosine", [[1e-40, 0], [0, 1e-40], [1e38, 1e38]], [0, 3e-39], "k1"),
+        ("cosine", [[3e38, 3e38], [3e38, 0]], [3e38, 3e38], "k0"),
+    ],
+)
+def test_numbers_at_the_ends_of_float32_are_ranked_as_they_are(
+    metric: Any, vectors: list[list[float]], query: list[float], best: str
+) -> None:
+    with koru_delta.open(None) as db:
+        db.embed_many("v", [(f"k{i}", v) for i, v in enumerate(vectors)], metric=metric)
+        assert _first(db, query) == [best]
+        assert len(_first(db, query, k=10)) == len(vectors)
+
+
+def test_an_answer_does_not_depend_on_what_was_deleted() -> None:
+    with koru_delta.open(None) as db:
+        items = [(f"{i:03}", [float(i + 1)]) for i in range(6)]
+        db.embed_many("v", items, metric="l2")
+        before = _first(db, [1e17], k=3)
+        db.embed("v", "long", [1e18])
+        db.delete("v", "long")
+        assert _first(db, [1e17], k=3) == before == ["000", "001", "002"]
+
+
+def test_a_vector_finds_itself_with_exactly_one() -> None:
+    points = np.random.default_rng(3).normal(size=(200, 37)).astype(np.float32)
+    with koru_delta.open(None) as db:
+        db.embed_many("v", [(f"k{i:03}", point) for i, point in enumerate(points)])
+        for i, point in enumerate(points):
+            assert [m.key for m in db.similar("v", point, threshold=1.0)] == [f"k{i:03}"]
+            assert db.similar("v", point * 2, k=1)[0].score == 1.0
