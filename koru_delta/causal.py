@@ -214,8 +214,7 @@ class Version:
     @property
     def vectors(self) -> Mapping[str, Mapping[str, Any]]:
         """Per model: `{"id": hex, "dimensions": int, "metric": str}`."""
-        found: Mapping[str, Mapping[str, Any]] = self._record.get("vectors", {})
-        return found
+        return {name: dict(vector) for name, vector in self._record.get("vectors", {}).items()}
 
     @property
     def author(self) -> str | None:
@@ -235,8 +234,7 @@ class Version:
     @property
     def clock(self) -> Mapping[str, int]:
         """The vector clock: how many entries of this key each node had written."""
-        counts: Mapping[str, int] = self._record["clock"]
-        return counts
+        return dict(self._record["clock"])
 
     def record(self) -> dict[str, Any]:
         """The record the id is the hash of, as a fresh dict."""

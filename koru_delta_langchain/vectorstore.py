@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 from uuid import uuid4
 
 import numpy as np
@@ -33,11 +33,42 @@ try:
 except ModuleNotFoundError as error:
     raise koru_delta.errors.MissingExtraError("koru_delta_langchain", "langchain") from error
 
+Embedder = koru_delta.embedders.Embedder
+VectorLike = koru_delta.embedders.VectorLike
 Metric = Literal["cosine", "dot", "l2"]
 
 _MAX_KEY_BYTES: Final = 1024
 _HASHED: Final = "id-sha256:"  # starts the keys of ids that cannot be keys themselves
 _OPENING: Final = ("database", "path", "namespace", "model", "metric")
+_DELETING: Final = ("author", "message", "run", "causes")
+_WRITING: Final = (*_DELETING, "ttl", "valid_from", "valid_to", "batch_size")
+_SEARCHING: Final = ("filter", "as_of", "valid_at", "score_threshold")
+
+
+class TextEmbeddings(Embeddings):
+    """A `TextEmbedder` as LangChain expects its embeddings: vectors are lists."""
+
+    def __init__(self, embedder: koru_delta.embedders.TextEmbedder) -> None:
+        self.embedder = embedder
+
+    def __repr__(self) -> str:
+        return f"TextEmbeddings({self.embedder!r})"
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """As `TextEmbedder.embed_documents`."""
+        return cast("list[list[float]]", self.embedder.embed_documents(texts).tolist())
+
+    def embed_query(self, text: str) -> list[float]:
+        """As `TextEmbedder.embed_query`."""
+        return cast("list[float]", self.embedder.embed_query(text).tolist())
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """As `embed_documents`, in a worker thread."""
+        return await asyncio.to_thread(self.embed_documents, texts)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """As `embed_query`, in a worker thread."""
+        return await asyncio.to_thread(self.embed_query, text)
 
 
 class KoruDeltaVectorStore(VectorStore):
@@ -80,7 +111,7 @@ class KoruDeltaVectorStore(VectorStore):
 
     def __init__(
         self,
-        embedding: Embeddings,
+        embedding: Embeddings | Embedder | None = None,
         *,
         database: Database | None = None,
         path: str | os.PathLike[str] | None = None,
@@ -91,13 +122,20 @@ class KoruDeltaVectorStore(VectorStore):
         """Keep documents in `database`, or in one opened at `path`; in memory by default.
 
         Args:
+            embedding: LangChain's `Embeddings`, or whatever `koru_delta.embedders.as_embedder`
+                takes, as `koru_delta.embedders.local()`. May be left out where the
+                database has an embedder: then it is that one.
             database: An open database; closing the store leaves it open.
-            model: Files the vectors; by default the one model the namespace has. Name it
-                where several embeddings share a namespace.
+            model: Files the vectors; by default the one model the namespace has. Where it
+                has none, or several, it is the name of the embedder, so that
+                `database.similar(namespace, "text")` finds the same; LangChain's
+                `Embeddings` have no name, are filed under "default", and need one here
+                where several share a namespace.
             metric: What the namespace measures by, fixed by its first vector; a search of
                 one that measures otherwise raises `MetricMismatchError`.
 
         Raises:
+            EmbedderError: `embedding` cannot embed, or there is none.
             InvalidDataError: both `database` and `path` are given.
             QueryError: no such metric; and the errors of `koru_delta.open`.
         """
@@ -109,7 +147,7 @@ class KoruDeltaVectorStore(VectorStore):
             raise koru_delta.errors.QueryError(
                 f"unknown metric {metric!r}; the metrics are {', '.join(_RELEVANCE)}"
             )
-        self._embedding = embedding
+        self._embedding = _embedding_of(embedding, database)
         self._database = koru_delta.open(path) if database is None else database
         self._owned = database is None
         self._namespace = namespace
@@ -117,10 +155,16 @@ class KoruDeltaVectorStore(VectorStore):
         self._metric: Metric = metric
         self._view: View | None = None
 
+    def __repr__(self) -> str:
+        at = "" if self._view is None else f" at {self._view.seq}"
+        return f"<KoruDeltaVectorStore {self._namespace!r}{at} of {self._database!r}>"
+
     @property
     def embeddings(self) -> Embeddings:
-        """What turns texts into vectors."""
-        return self._embedding
+        """What turns texts into vectors, as LangChain expects it."""
+        if isinstance(self._embedding, Embeddings):
+            return self._embedding
+        return TextEmbeddings(self._embedding)
 
     @property
     def database(self) -> Database:
@@ -183,7 +227,7 @@ class KoruDeltaVectorStore(VectorStore):
     def from_texts(
         cls,
         texts: Iterable[str],
-        embedding: Embeddings,
+        embedding: Embeddings | Embedder | None = None,
         metadatas: Iterable[dict[str, Any]] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
@@ -194,7 +238,7 @@ class KoruDeltaVectorStore(VectorStore):
         Args:
             **kwargs: Those of the constructor, and those of `add_texts`.
         """
-        opened, options = _split(kwargs)
+        opened, options = _split("from_texts", kwargs)
         rows = partial(_texts, texts, metadatas, ids)
         return cls(embedding, **opened)._filled(rows, options)
 
@@ -202,36 +246,42 @@ class KoruDeltaVectorStore(VectorStore):
     async def afrom_texts(
         cls,
         texts: Iterable[str],
-        embedding: Embeddings,
+        embedding: Embeddings | Embedder | None = None,
         metadatas: Iterable[dict[str, Any]] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
         **kwargs: Any,
     ) -> Self:
         """As `from_texts`."""
-        opened, options = _split(kwargs)
+        opened, options = _split("afrom_texts", kwargs)
         store = await asyncio.to_thread(cls, embedding, **opened)
         return await store._afilled(partial(_texts, texts, metadatas, ids), options)
 
     @classmethod
     def from_documents(
-        cls, documents: Iterable[Document], embedding: Embeddings, **kwargs: Any
+        cls,
+        documents: Iterable[Document],
+        embedding: Embeddings | Embedder | None = None,
+        **kwargs: Any,
     ) -> Self:
         """Make a store and add documents to it; by default in memory.
 
         Args:
             **kwargs: Those of the constructor, and those of `add_documents`.
         """
-        opened, options = _split(kwargs)
+        opened, options = _split("from_documents", kwargs)
         rows = partial(_documents, documents, options.pop("ids", None))
         return cls(embedding, **opened)._filled(rows, options)
 
     @classmethod
     async def afrom_documents(
-        cls, documents: Iterable[Document], embedding: Embeddings, **kwargs: Any
+        cls,
+        documents: Iterable[Document],
+        embedding: Embeddings | Embedder | None = None,
+        **kwargs: Any,
     ) -> Self:
         """As `from_documents`."""
-        opened, options = _split(kwargs)
+        opened, options = _split("afrom_documents", kwargs)
         rows = partial(_documents, documents, options.pop("ids", None))
         store = await asyncio.to_thread(cls, embedding, **opened)
         return await store._afilled(rows, options)
@@ -265,6 +315,7 @@ class KoruDeltaVectorStore(VectorStore):
             EmbedderError: the embedding did not return one vector for each text.
             ReadOnlyError: the store shows a past moment, or the database is read-only.
         """
+        _check_options("add_texts", kwargs, _WRITING)
         return self._add(partial(_texts, texts, metadatas, ids), kwargs)
 
     async def aadd_texts(
@@ -276,14 +327,17 @@ class KoruDeltaVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """As `add_texts`."""
+        _check_options("aadd_texts", kwargs, _WRITING)
         return await self._aadd(partial(_texts, texts, metadatas, ids), kwargs)
 
     def add_documents(self, documents: Iterable[Document], **kwargs: Any) -> list[str]:
         """As `add_texts`, of documents; `ids=`, where given, goes before their own."""
+        _check_options("add_documents", kwargs, ("ids", *_WRITING))
         return self._add(partial(_documents, documents, kwargs.pop("ids", None)), kwargs)
 
     async def aadd_documents(self, documents: Iterable[Document], **kwargs: Any) -> list[str]:
         """As `add_documents`."""
+        _check_options("aadd_documents", kwargs, ("ids", *_WRITING))
         return await self._aadd(partial(_documents, documents, kwargs.pop("ids", None)), kwargs)
 
     def delete(
@@ -300,6 +354,7 @@ class KoruDeltaVectorStore(VectorStore):
         Returns:
             True: what was asked to be gone is gone.
         """
+        _check_options("delete", kwargs, _DELETING)
         self._check_writable()
         if filter is not None:
             where = prefixed(filter, "metadata")
@@ -318,6 +373,7 @@ class KoruDeltaVectorStore(VectorStore):
         self, ids: Sequence[str] | None = None, *, filter: Filter | None = None, **kwargs: Any
     ) -> bool:
         """As `delete`."""
+        _check_options("adelete", kwargs, _DELETING)
         return await asyncio.to_thread(self.delete, ids, filter=filter, **kwargs)
 
     # Reading
@@ -339,22 +395,26 @@ class KoruDeltaVectorStore(VectorStore):
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The `k` documents most like the query, best first; fewer where fewer match."""
+        _check_options("similarity_search", kwargs, _SEARCHING)
         return _bare(self.similarity_search_with_score(query, k, **kwargs))
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """As `similarity_search`."""
+        _check_options("asimilarity_search", kwargs, _SEARCHING)
         return _bare(await self.asimilarity_search_with_score(query, k, **kwargs))
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search`, each document with its score: higher is better."""
+        _check_options("similarity_search_with_score", kwargs, _SEARCHING)
         return self._search(self._embedding.embed_query(query), k, **kwargs)
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search_with_score`."""
+        _check_options("asimilarity_search_with_score", kwargs, _SEARCHING)
         vector = await self._embedding.aembed_query(query)
         return await asyncio.to_thread(self._search, vector, k, **kwargs)
 
@@ -362,24 +422,28 @@ class KoruDeltaVectorStore(VectorStore):
         self, embedding: Sequence[float], k: int = 4, **kwargs: Any
     ) -> list[Document]:
         """As `similarity_search`, by a vector of the embedding's length."""
+        _check_options("similarity_search_by_vector", kwargs, _SEARCHING)
         return _bare(self._search(embedding, k, **kwargs))
 
     async def asimilarity_search_by_vector(
         self, embedding: Sequence[float], k: int = 4, **kwargs: Any
     ) -> list[Document]:
         """As `similarity_search_by_vector`."""
+        _check_options("asimilarity_search_by_vector", kwargs, _SEARCHING)
         return _bare(await asyncio.to_thread(self._search, embedding, k, **kwargs))
 
     def similarity_search_with_score_by_vector(
         self, embedding: Sequence[float], k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search_with_score`, by a vector of the embedding's length."""
+        _check_options("similarity_search_with_score_by_vector", kwargs, _SEARCHING)
         return self._search(embedding, k, **kwargs)
 
     async def asimilarity_search_with_score_by_vector(
         self, embedding: Sequence[float], k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search_with_score_by_vector`."""
+        _check_options("asimilarity_search_with_score_by_vector", kwargs, _SEARCHING)
         return await asyncio.to_thread(self._search, embedding, k, **kwargs)
 
     def max_marginal_relevance_search(
@@ -402,6 +466,7 @@ class KoruDeltaVectorStore(VectorStore):
         Raises:
             InvalidDataError: the vectors have no direction, being zero.
         """
+        _check_options("max_marginal_relevance_search", kwargs, _SEARCHING)
         vector = self._embedding.embed_query(query)
         return self._diverse(vector, k, fetch_k, lambda_mult, **kwargs)
 
@@ -414,6 +479,7 @@ class KoruDeltaVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """As `max_marginal_relevance_search`."""
+        _check_options("amax_marginal_relevance_search", kwargs, _SEARCHING)
         vector = await self._embedding.aembed_query(query)
         return await asyncio.to_thread(self._diverse, vector, k, fetch_k, lambda_mult, **kwargs)
 
@@ -426,6 +492,7 @@ class KoruDeltaVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """As `max_marginal_relevance_search`, by a vector of the embedding's length."""
+        _check_options("max_marginal_relevance_search_by_vector", kwargs, _SEARCHING)
         return self._diverse(embedding, k, fetch_k, lambda_mult, **kwargs)
 
     async def amax_marginal_relevance_search_by_vector(
@@ -437,6 +504,7 @@ class KoruDeltaVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """As `max_marginal_relevance_search_by_vector`."""
+        _check_options("amax_marginal_relevance_search_by_vector", kwargs, _SEARCHING)
         return await asyncio.to_thread(self._diverse, embedding, k, fetch_k, lambda_mult, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
@@ -462,6 +530,17 @@ class KoruDeltaVectorStore(VectorStore):
         if self._database.read_only:  # before a batch is embedded in vain
             raise koru_delta.errors.ReadOnlyError("the database was opened read-only")
 
+    def _filed_under(self) -> str | None:
+        """The model to search and to write; None leaves it to the database."""
+        if self._model is None and isinstance(self._embedding, koru_delta.embedders.TextEmbedder):
+            try:  # no model is called "", so the error lists those there are
+                self._database.similar(self._namespace, [1.0], k=0, model="")
+            except koru_delta.errors.ModelMismatchError as error:
+                if len(error.known) == 1:  # kept to, even if others join it
+                    (self._model,) = error.known
+            return self._model or self._embedding.name
+        return self._model
+
     def _add(self, rows: _Rows, options: dict[str, Any]) -> list[str]:
         self._check_writable()
         batch = _batch(rows)
@@ -475,8 +554,9 @@ class KoruDeltaVectorStore(VectorStore):
         return await asyncio.to_thread(self._store, batch, vectors, **options)
 
     def _store(
-        self, batch: _Batch, vectors: Sequence[Sequence[float]], *, batch_size: int = 0, **more: Any
+        self, batch: _Batch, given: Iterable[VectorLike], *, batch_size: int = 0, **more: Any
     ) -> list[str]:
+        vectors = list(given)
         if len(vectors) != len(batch.texts):
             raise koru_delta.errors.EmbedderError(
                 f"the embedding was given {len(batch.texts):,} texts and returned "
@@ -485,7 +565,7 @@ class KoruDeltaVectorStore(VectorStore):
         pairs = zip(batch.values.items(), vectors, strict=True)
         items = [(key, vector, value) for (key, value), vector in pairs]
         self._database.embed_many(
-            self._namespace, items, model=self._model, metric=self._metric, **more
+            self._namespace, items, model=self._filed_under(), metric=self._metric, **more
         )
         return batch.ids
 
@@ -507,43 +587,38 @@ class KoruDeltaVectorStore(VectorStore):
 
     def _matches(
         self,
-        vector: Sequence[float],
+        vector: VectorLike,
         k: int,
         *,
         filter: Filter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         score_threshold: float | None = None,
-    ) -> list[Match]:
+    ) -> tuple[list[Match], str]:
+        """What is found, and the model it was found by."""
+        model = self._filed_under()
         where = None if filter is None else prefixed(filter, "metadata")
         found = self._moment(as_of).similar(
-            self._namespace, vector, k=k, filter=where, valid_at=valid_at, model=self._model,
+            self._namespace, vector, k=k, filter=where, valid_at=valid_at, model=model,
             threshold=score_threshold,
         )  # fmt: skip
         if found:
-            model = self._model_of(found[0])
+            # Where none is named, the search has made sure that there is but one.
+            model = model or next(iter(found[0].version.vectors))
             metric = found[0].version.vectors[model]["metric"]
             if metric != self._metric:  # its scores would be turned into relevance wrongly
                 raise koru_delta.errors.MetricMismatchError(
                     self._namespace, model, metric, self._metric
                 )
-        return found
+        return found, model or ""
 
-    def _model_of(self, match: Match) -> str:
-        # Where none is named, the search has made sure that there is but one.
-        return self._model or next(iter(match.version.vectors))
-
-    def _search(
-        self, vector: Sequence[float], k: int, **options: Any
-    ) -> list[tuple[Document, float]]:
-        return [
-            (self._document(match.key, match.value), match.score)
-            for match in self._matches(vector, k, **options)
-        ]
+    def _search(self, vector: VectorLike, k: int, **options: Any) -> list[tuple[Document, float]]:
+        found, _ = self._matches(vector, k, **options)
+        return [(self._document(match.key, match.value), match.score) for match in found]
 
     def _diverse(
         self,
-        vector: Sequence[float],
+        vector: VectorLike,
         k: int,
         fetch_k: int,
         lambda_mult: float,
@@ -553,10 +628,10 @@ class KoruDeltaVectorStore(VectorStore):
             raise koru_delta.errors.QueryError(
                 f"lambda_mult is a number from 0 to 1, not {lambda_mult!r}"
             )
-        found = self._matches(vector, max(k, fetch_k) if k > 0 else k, **options)
+        found, model = self._matches(vector, max(k, fetch_k) if k > 0 else k, **options)
         if not found:
             return []
-        stored = [self._database.vectors(match.version)[self._model_of(match)] for match in found]
+        stored = [self._database.vectors(match.version)[model] for match in found]
         candidates: Any = np.stack(stored).astype(np.float64)
         target = np.asarray(vector, dtype=np.float64)
         try:
@@ -576,6 +651,24 @@ class KoruDeltaVectorStore(VectorStore):
             f'{key!r} in namespace {self._namespace!r} is no document, which is {{"text": ..., '
             '"metadata": {...}}; keep other values in another namespace'
         )
+
+
+def _embedding_of(
+    given: Embeddings | Embedder | None, database: Database | None
+) -> Embeddings | koru_delta.embedders.TextEmbedder:
+    """Refuse what cannot embed; what is no `Embeddings` becomes a `TextEmbedder`."""
+    if isinstance(given, TextEmbeddings):
+        return given.embedder
+    if isinstance(given, Embeddings):
+        return given
+    if given is not None:
+        return koru_delta.embedders.as_embedder(given)
+    if database is None or database.embedder is None:
+        raise koru_delta.errors.EmbedderError(
+            "a store needs an embedding: pass one, as koru_delta.embedders.local(), which needs "
+            "no network, or a database opened with embedder="
+        )
+    return database.embedder
 
 
 _Row = tuple[Any, Any, Any]  # text, metadata and id as they were given
@@ -670,8 +763,24 @@ def _key(name: object) -> str:
     return _HASHED + hashlib.sha256(data).hexdigest()
 
 
-def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _check_options(method: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse what the method does not take, by the name it was called by.
+
+    Raises:
+        TypeError: as Python raises it.
+    """
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"{method}() got an unexpected keyword argument {name!r}; it also takes "
+                f"{', '.join(known)}"
+            )
+
+
+def _split(method: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What opens a store, and what writes to it."""
+    ids = ("ids",) if method.endswith("documents") else ()
+    _check_options(method, options, (*_OPENING, *ids, *_WRITING))
     opened = {name: value for name, value in options.items() if name in _OPENING}
     return opened, {name: value for name, value in options.items() if name not in _OPENING}
 

@@ -156,20 +156,23 @@ class History:
     iterating, which can be done again. A loop left early ends its git process.
 
     `root` is the repository's top directory, `head` the commit it was asked for,
-    `refs` what iterating will yield, `is_shallow` whether older commits are missing
-    (the oldest one then seems to add every file).
+    `chain` the hashes of the whole chain, oldest first, `refs` what iterating will
+    yield, `is_shallow` whether older commits are missing (the oldest one then seems
+    to add every file).
     """
 
     def __init__(
         self,
         root: Path,
         head: str,
+        chain: Sequence[str],
         refs: Sequence[CommitRef],
         wanted: PathFilter,
         *,
         is_shallow: bool,
     ) -> None:
-        self.root, self.head, self.refs, self.is_shallow = root, head, tuple(refs), is_shallow
+        self.root, self.head, self.chain, self.refs = root, head, tuple(chain), tuple(refs)
+        self.is_shallow = is_shallow
         self._wanted = wanted
 
     def __len__(self) -> int:
@@ -201,9 +204,10 @@ def read_history(
     wanted = PathFilter(include)
     root = _require_root(repo)
     head = _resolve(root, rev)
-    refs = [ref for ref in _first_parents(root, head) if ref.sha not in skip]
+    chain = _first_parents(root, head)
+    refs = ordered(ref for ref in chain if ref.sha not in skip)
     shallow = _output(root, "rev-parse", "--is-shallow-repository").strip() == b"true"
-    return History(root, head, ordered(refs), wanted, is_shallow=shallow)
+    return History(root, head, [ref.sha for ref in chain], refs, wanted, is_shallow=shallow)
 
 
 def count_commits(repo: Path, *, rev: str = "HEAD") -> int:

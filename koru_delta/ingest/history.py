@@ -17,7 +17,7 @@ from typing import Final, cast
 from koru_delta.causal import FOREVER, microseconds, moment
 from koru_delta.errors import IngestError
 from koru_delta.ingest.files import DEFAULT_MAX_BYTES, SkipReason
-from koru_delta.ingest.git import BlobReader, Commit, CommitRef, count_commits, read_history
+from koru_delta.ingest.git import BlobReader, Commit, CommitRef, History, read_history
 from koru_delta.ingest.layout import commits_of
 from koru_delta.ingest.writer import (
     EmbedderChoice,
@@ -55,6 +55,10 @@ def ingest_git(
     and a search in `f"{namespace}.chunks"` with `valid_at=t` finds what stood there then
     (see `koru_delta.ingest.layout` for all that is kept).
 
+    What was ingested stays: after other revs, or when history was rewritten, the namespace
+    tells the union of them, the newest change to a path having the last word;
+    `Report.elsewhere` counts what is not in the history of `rev`.
+
     Args:
         include: Glob patterns, see `koru_delta.ingest.files.PathFilter`.
         embedder: Makes the chunks' vectors, in batches: by default the store's own; None
@@ -80,11 +84,12 @@ def ingest_git(
         "repository": history.root.name, "rev": rev, "head": history.head,
     }  # fmt: skip
     writer = Writer(db, namespace, settings, text_embedder, report, run=run, facts=facts)
-    if known and len(history) == count_commits(history.root, rev=history.head):
+    if known and known.isdisjoint(history.chain):
         raise IngestError(
-            f"namespace {namespace!r} holds the history of another repository; "
-            "ingest this one into a namespace of its own"
+            f"namespace {namespace!r} holds the history of another repository (or this one was "
+            "rewritten from its first commit on); ingest it into a namespace of its own"
         )
+    report.elsewhere = _elsewhere(db, namespace, known, history)
     after = _Later(db, namespace, known, history.refs)
     total = len(history)
     if progress is not None:
@@ -101,6 +106,21 @@ def ingest_git(
     if progress is not None:
         progress(total, total)
     return report
+
+
+def _elsewhere(db: Store, namespace: str, known: set[str], history: History) -> int:
+    """How many known commits are neither before nor after `head`."""
+    beside = known.difference(history.chain)
+    if not beside:
+        return 0
+    records = db.get_many(commits_of(namespace), sorted(known), valid_at=_END_OF_TIME)
+    parents: dict[str, str | None] = {sha: record["parent"] for sha, record in records.items()}
+    older = parents.get(history.chain[0])
+    while older in beside:  # a shallow clone lacks them, no more than that
+        beside.remove(older)
+        older = parents[older]
+    left_at = {parents[sha] for sha in beside} - beside
+    return 0 if left_at <= {history.head} else len(beside)
 
 
 class _Later:

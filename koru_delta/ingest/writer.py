@@ -123,7 +123,9 @@ class Report:
     documents that were there already, `embedded` the texts given to the embedder.
     `skipped` tells why a path (its newest state) was left out; `gone` are files of an
     ingested directory that are no longer in it. `is_shallow`: the clone lacks older
-    commits.
+    commits. `elsewhere` counts commits ingested earlier that are not in the history asked
+    for now (nor follow it): it was rewritten, or they are on another branch. What they
+    said still stands.
     """
 
     namespace: str
@@ -138,6 +140,7 @@ class Report:
     unchanged_chunks: int = 0
     embedded: int = 0
     is_shallow: bool = False
+    elsewhere: int = 0
     skipped: dict[str, SkipReason] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
 

@@ -46,6 +46,7 @@ Filter: TypeAlias = "Mapping[Any, object] | CompiledFilter"
 """Keys are dotted paths, tuples of keys, or `$and`, `$or`, `$not`; values are JSON."""
 
 MAX_FILTER_DEPTH = 64
+MAX_FILTER_PARTS = 10_000  # objects and lists; the scalars in a list do not count
 MAX_VALUE_DEPTH = 200  # as deep as a stored value may be
 MAX_PATTERN_CHARACTERS = 1000
 _REGEX_MEMORY_BYTES = 1 << 20  # bounds the size of the compiled program, and of its cache
@@ -87,6 +88,7 @@ def compile_filter(filter: Filter | None, *, under: Path = ()) -> CompiledFilter
     >>> ripe.matches({"fruit": {"kind": "pear"}, "grams": 180.5})
     True
     """
+    _check_size(filter)
     root = _Every(()) if filter is None else _filter(filter, under, depth=1)
     return CompiledFilter(root, frozenset(root.paths()))
 
@@ -462,6 +464,26 @@ def _literal(name: str, path: Path, operand: object) -> Hashable:
 
 def _is_operator(name: object) -> bool:
     return isinstance(name, str) and name.startswith("$")
+
+
+def _check_size(filter: object) -> None:
+    """Refuse a filter of very many parts, each counted as often as it is reached."""
+    count, waiting = 0, [filter]
+    while waiting:
+        part = waiting.pop()
+        inner: Iterable[object] = ()
+        if isinstance(part, Mapping):
+            inner = part.values()
+        elif isinstance(part, list | tuple):
+            inner = part
+        else:
+            continue
+        count += 1
+        if count > MAX_FILTER_PARTS:
+            raise QueryError(
+                f"a filter has at most {MAX_FILTER_PARTS:,} parts; ask for less at once"
+            )
+        waiting += [item for item in inner if isinstance(item, Mapping | list | tuple)]
 
 
 def _check_depth(depth: int) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import threading
@@ -141,6 +142,8 @@ class SqliteEngine:
             raise StorageError(
                 f"SQLite {apsw.sqlitelibversion()} can corrupt a shared log; pip install -U apsw"
             )
+        if path is not None and not os.fspath(path):
+            raise NotADatabaseError("an empty path names no directory; None is in memory")
         self.temporary = path is None
         self.path = None if path is None else Path(os.path.abspath(os.fspath(path)))
         self.durability: Durability = durability
@@ -222,6 +225,13 @@ class SqliteEngine:
             )
         except OSError as error:
             raise StorageError(f"cannot open the lock of {self.directory}: {error}") from error
+        # A handle that is dropped without `close` keeps nothing open.
+        self._lock_closer = weakref.finalize(self, os.close, self._lock_fd)
+
+    def _close_lock(self) -> None:
+        if self._lock_fd is not None:
+            self._lock_fd = None
+            self._lock_closer()
 
     def _unfinished(self) -> bool:
         """Whether a maker was killed before its first transaction."""
@@ -325,9 +335,7 @@ class SqliteEngine:
             _open_engines.discard(self)
             self.after_fork.clear()
             self._drop_connections()
-            if self._lock_fd is not None:
-                os.close(self._lock_fd)
-                self._lock_fd = None
+            self._close_lock()
             if getattr(self, "_generation", None) is not None:
                 self._generation.close()  # type: ignore[union-attr]
         if self.temporary:
@@ -987,9 +995,7 @@ class SqliteEngine:
             self._writer.close()
             self._writer = None
         self._known = None
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        self._close_lock()
         self._fork_lock.release()
         self._write_lock.release()
         if self.temporary:
@@ -1284,9 +1290,15 @@ def _note_end(con: apsw.Connection, generation: Generation) -> None:
 
 
 def _check_directory(path: Path, *, read_only: bool) -> None:
-    if path.exists() and not path.is_dir():
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        facts = None
+    except (OSError, ValueError) as error:  # too long, a NUL in it, no right to look
+        raise StorageError(f"cannot open {str(path)[:80]!r}: {error}") from error
+    if facts is not None and not stat.S_ISDIR(facts.st_mode):
         raise NotADatabaseError(f"{path} is a file; a KoruDelta database is a directory")
-    if not path.exists():
+    if facts is None:
         if read_only:
             raise NotADatabaseError(f"{path} does not exist; nothing to open read-only")
         try:

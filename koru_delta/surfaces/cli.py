@@ -7,9 +7,12 @@ Answers go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import getpass
+import io
 import json
 import os
 import sys
+import tempfile
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -37,8 +40,10 @@ from koru_delta.errors import (
     InvalidTimestampError,
     KeyNotFoundError,
     MissingExtraError,
+    ModelMismatchError,
     NotADatabaseError,
     QueryError,
+    StorageError,
     UnknownVersionError,
 )
 from koru_delta.ingest import (
@@ -50,9 +55,12 @@ from koru_delta.ingest import (
     origin,
     runs_of,
 )
-from koru_delta.surfaces import moments, show
+from koru_delta.ingest.files import read_files
+from koru_delta.ingest.git import read_history
+from koru_delta.surfaces import complaints, moments, show
 
 _DEFAULT: Final = Path(".kdelta")
+_MOMENT_ASKED: Final = "koru_delta.moment_asked"
 _OK, _ERROR, _USAGE, _NOT_FOUND, _CONFLICT, _INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
@@ -71,7 +79,8 @@ class _Commands(TyperGroup):
             _complain("interrupted; what was written stays, the same command goes on from there")
             raise typer.Exit(_INTERRUPTED) from None
         except KoruDeltaError as error:
-            _complain(show.clean(error))
+            asked = bool(ctx.meta.get(_MOMENT_ASKED))
+            _complain(show.clean(complaints.told(error, moment_asked=asked)))
             raise typer.Exit(_exit_code(error)) from None
         return result
 
@@ -127,8 +136,25 @@ ValidTo = Annotated[str | None, typer.Option(metavar="TIME", help="True until th
 
 
 def main() -> None:
-    """Run `kdelta`."""
-    app(prog_name="kdelta")
+    """Run `kdelta`; exit code 1 when what it says cannot be written."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us: what is said goes nowhere
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
+    try:
+        app(prog_name="kdelta")
+    except OSError as error:
+        sys.stderr.write(f"error: cannot write the answer: {error}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor when Python flushes at its end
+        sys.exit(_ERROR)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"kdelta {koru_delta.__version__}\n")
+        raise typer.Exit(_OK)
 
 
 @app.callback()
@@ -141,6 +167,9 @@ def _root(
             help="The database.",
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
 ) -> None:  # fmt: skip
     ctx.obj = db
 
@@ -166,14 +195,19 @@ def put(
 ) -> None:
     """Store a value under a key, as a new version.
 
-    VALUE is taken as JSON if it parses ('{"a": 1}', 42, true, '"quoted"'), else as text.
+    VALUE is taken as JSON if it parses ('{"a": 1}', 42, true, '"quoted"'), else as text; what
+    begins with { or [ and does not parse is refused.
     """
     given = sys.stdin.read() if value == "-" else value
     options = _write_options(if_match, valid_from, valid_to, author, message)
     if ttl is not None:
         options["ttl"] = ttl
+    decoded = given if text else _value(given)
+    if not _path(ctx, db).exists():
+        with koru_delta.open() as trial:  # what is refused makes no database
+            trial.put(namespace, key, decoded, **options)
     with _open(ctx, db, write=True) as database:
-        version = database.put(namespace, key, given if text else _value(given), **options)
+        version = database.put(namespace, key, decoded, **options)
     _wrote(version, as_json=as_json)
 
 
@@ -192,7 +226,7 @@ def delete(
 ) -> None:
     """Mark a key as deleted; its past stays readable."""
     options = _write_options(if_match, valid_from, valid_to, author, message)
-    with _open(ctx, db, write=True) as database:
+    with _open(ctx, db, write=True, create=False) as database:
         version = database.delete(namespace, key, **options)
     _wrote(version, as_json=as_json)
 
@@ -213,7 +247,11 @@ def get(
     """Print the value of a key; --json tells its version, too."""
     with _open(ctx, db) as database:
         known, true = moments.as_of(as_of), moments.valid_at(database, namespace, valid_at)
-        value = database.get(namespace, key, as_of=known, valid_at=true)
+        try:
+            value = database.get(namespace, key, as_of=known, valid_at=true)
+        except KeyNotFoundError:
+            _hint(database, namespace, known, true, key=key)
+            raise
         if as_json:
             version = moments.version_at(database, namespace, key, known_at=known, true_at=true)
             show.print_json(show.version_facts(version) | {"value": value})
@@ -249,8 +287,7 @@ def at(
         try:
             version = moments.version_at(database, namespace, key, known_at=known, true_at=true)
         except KeyNotFoundError:
-            if known is not None and database.list_keys(runs_of(namespace), limit=1):
-                _note("for what was true then, not what this database knew then, add --valid")
+            _hint(database, namespace, known, true, key=key, option="--valid")
             raise
     if as_json:
         show.print_json(show.version_facts(version, value=True))
@@ -341,6 +378,43 @@ def log(
 
 
 @app.command()
+def tag(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name; --as-of tag:NAME means this moment then.")],
+    moment: Annotated[
+        str | None, typer.Argument(help="A time, version or position; else now.")
+    ] = None,
+    move: Annotated[bool, typer.Option("--move", help="Point a taken name elsewhere.")] = False,
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Give a moment a name."""
+    with _open(ctx, db, write=True, create=False) as database:
+        database.tag(
+            name, moments.as_of(moment), move=move, author=author or _author(), message=message
+        )
+        place = database.tags()[name]
+    if as_json:
+        show.print_json({name: place})
+    else:
+        _note(show.clean(f"tag:{name} is position {place}"))
+
+
+@app.command()
+def tags(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
+    """List the names of moments."""
+    with _open(ctx, db) as database:
+        named = database.tags()
+    if as_json:
+        show.print_json(named)
+    else:
+        rows = [(name, f"{place:,}") for name, place in named.items()]
+        show.console().print(show.table(("tag", "position"), rows, right=("position",)))
+
+
+@app.command()
 def diff(
     ctx: typer.Context,
     namespace: Namespace,
@@ -359,7 +433,8 @@ def diff(
         if not history:
             raise KeyNotFoundError(namespace, key)
         if old is None and len(history) < 2:
-            raise UnknownVersionError(f"an earlier version of {key!r}")
+            _complain(f"{show.clean(repr(key))} has one version, and no earlier version to compare")
+            raise typer.Exit(_NOT_FOUND)
         before = (
             history[-2] if old is None else moments.version_named(database, namespace, key, old)
         )
@@ -371,6 +446,10 @@ def diff(
     out = show.console()
     names = [f"{key}  {show.when(v.valid_from)}  {v.id[:12]}" for v in (before, after)]
     texts = [show.text_of(before.value), show.text_of(after.value)]
+    for place, version in enumerate((before, after)):
+        if version.is_tombstone and texts[1 - place] is not None:
+            texts[place] = ""  # what is deleted says nothing
+            names[place] += "  (deleted)"
     if texts[0] is not None and texts[1] is not None:
         lines = show.unified(texts[0], texts[1], names[0], names[1])
         if lines:
@@ -394,6 +473,12 @@ def search(
         typer.Option(metavar="JSON", help="""Such as '{"path": {"$prefix": "docs/"}}'."""),
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Only hits that score so much.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The vectors to search; else the local model's, or the only ones."
+        ),
+    ] = None,
     as_of: AsOf = None,
     valid_at: ValidAt = None,
     db: Db = None,
@@ -411,16 +496,28 @@ def search(
         ingested = bool(database.list_keys(runs_of(base), limit=1))
         if ingested and where is not None:
             where = prefixed(where, "metadata")
-        found = database.similar(
-            chunks_of(base) if ingested else namespace, text, k=k, filter=where, as_of=known,
-            valid_at=true, model=embedder.name, threshold=threshold,
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "k": k, "filter": where, "as_of": known, "valid_at": true, "threshold": threshold,
+        }  # fmt: skip
+        place = chunks_of(base) if ingested else namespace
+        try:
+            found = database.similar(place, text, model=model or embedder.name, **options)
+        except ModelMismatchError as error:
+            if model is not None or len(error.known) != 1:
+                raise
+            found = database.similar(place, text, model=error.known[0], **options)
+            _note(
+                f"these are vectors of {show.clean(error.known[0])}, and the question became one "
+                "by the local model; they only agree if that is the same model"
+            )
         hits = [_hit(database, base if ingested else None, match, known, true) for match in found]
         if ingested and not hits and _without_vectors(database, base):
             _note(
                 f"{show.clean(base)} was ingested without vectors; to search it, ingest into "
                 "another namespace (-n) without --no-embed"
             )
+        elif not hits:
+            _hint(database, namespace, known, true)
     if as_json:
         show.print_json(
             {
@@ -461,6 +558,7 @@ def ingest_files_command(
 ) -> None:
     """Take in text files as they are now; again, only what has changed."""
     embedder = None if no_embed else _local("pass --no-embed to ingest text alone")
+    read_files(paths, include=include or ())  # what is refused makes no database
     with _open(ctx, db, write=True) as database, _Bar("files", quiet=as_json) as bar:
         report = ingest_files(
             database, paths, namespace=namespace, include=include or (), embedder=embedder,
@@ -484,9 +582,12 @@ def ingest_git_command(
 ) -> None:
     """Take in every revision of every text file; again, only new commits.
 
-    What a file held is valid from its commit's time: ask with --valid-at.
+    What a file held is valid from its commit's time: ask with --valid-at. Merged side
+    branches are not followed: their changes arrive with the merge.
     """
     embedder = None if no_embed else _local("pass --no-embed to ingest text alone")
+    if not _path(ctx, db).exists():
+        read_history(repo, rev=rev, include=include or ())  # what is refused makes no database
     with _open(ctx, db, write=True) as database, _Bar("commits", quiet=as_json) as bar:
         report = ingest_git(
             database, repo, rev=rev, namespace=namespace, include=include or (),
@@ -583,9 +684,14 @@ def import_command(
     as_json: Json = False,
 ) -> None:
     """Take up an exported log, checking every hash; all of it or nothing."""
-    with _open(ctx, db, write=True) as database:
-        commits = database.import_log(sys.stdin.buffer if source == "-" else source)
-        root = database.stats()["root"]
+    path = _path(ctx, db)
+    given = sys.stdin.buffer if source == "-" else source
+    if path.exists():
+        with _open(ctx, db, write=True) as database:
+            commits = database.import_log(given)
+            root = database.stats()["root"]
+    else:
+        commits, root = _import_anew(path, given)
     if as_json:
         show.print_json({"commits": commits, "root": root})
     else:
@@ -612,11 +718,17 @@ def demo(
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a repository the same questions now and then, and see where the answers are from."""
+    """Ask a repository the same questions now and then, and see where the answers are from.
+
+    Its database is made anew and goes away, unless --db names one.
+    """
     from koru_delta.surfaces import demo as demonstration
 
     embedder = _local("the demo asks its questions with it")
-    chosen = db or ctx.obj
+    root = ctx.find_root()
+    source = root.get_parameter_source("db")
+    named = source is not None and source.name == "COMMANDLINE"
+    chosen = db or (root.obj if named else None)  # not the one KORU_DELTA_DB names
     with _Bar("commits", quiet=as_json) as bar:
         facts = demonstration.run(
             embedder, repo=repo, questions=ask or (), then=then, include=include or (),
@@ -642,15 +754,46 @@ def _open(
     db: Path | None,
     *,
     write: bool = False,
+    create: bool = True,
     embedder: TextEmbedder | None = None,
 ) -> Database:
     path = _path(ctx, db)
-    if not write and not path.exists():
+    moment = (ctx.params.get(name) for name in ("as_of", "valid_at", "moment", "old", "new"))
+    ctx.meta[_MOMENT_ASKED] = any(moment)
+    if not (write and create) and not path.exists():
         raise NotADatabaseError(
             f"there is no database at {path}; name one with --db or KORU_DELTA_DB, "
             "or make one with kdelta put or kdelta ingest"
         )
     return koru_delta.open(path, read_only=not write, embedder=embedder)
+
+
+def _import_anew(path: Path, source: Any) -> tuple[int, str]:
+    """Make a database of an exported log, or nothing if it is refused."""
+    with ExitStack() as stack:
+        file = source
+        if isinstance(source, str):
+            try:
+                file = stack.enter_context(Path(source).open("rb"))
+            except OSError as error:
+                raise StorageError(f"cannot read {source}: {error}") from error
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
+        except OSError as error:
+            raise StorageError(f"cannot make {path}: {error}") from error
+        made = Path(stack.enter_context(folder)) / "database"
+        with koru_delta.open(made) as database:
+            commits = database.import_log(file)
+            root = str(database.stats()["root"])
+        try:
+            made.rename(path)
+        except OSError as error:
+            raise StorageError(f"cannot make {path}: {error}") from error
+        parent = os.open(path.parent, os.O_RDONLY)
+        stack.callback(os.close, parent)
+        os.fsync(parent)
+    return commits, root
 
 
 def _complain(message: str) -> None:
@@ -695,7 +838,12 @@ def _value(text: str) -> object:
 
     try:
         return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if text.lstrip()[:1] in ("{", "["):
+            raise typer.BadParameter(
+                f"VALUE begins like JSON and is not ({error}); mend it, or store it as text with "
+                "--text"
+            ) from error
         return text
 
 
@@ -753,6 +901,31 @@ def _moment(
         except UnknownVersionError:
             pass  # then it is a version
     return moments.as_of(text), None
+
+
+def _hint(
+    database: Database,
+    namespace: str,
+    known: int | str | datetime | None,
+    true: datetime | None,
+    *,
+    key: str | None = None,
+    option: str = "--valid-at",
+) -> None:
+    """Say why an ingested history has no answer at a moment, if that may be a mix-up."""
+    base = moments.base_of(namespace)
+    if not database.list_keys(runs_of(base), limit=1):
+        return
+    there = (
+        bool(database.list_keys(base, limit=1))
+        if key is None
+        else database.contains(namespace, key)
+    )
+    if known is not None and true is None and there:
+        _note(f"this was stored later; for what was true then, did you mean {option}?")
+    first = moments.beginning(database, base)
+    if true is not None and first is not None and true < first:
+        _note(f"the history in {show.clean(base)} begins at {show.when(first)}")
 
 
 def _without_vectors(database: Database, namespace: str) -> bool:
@@ -820,6 +993,22 @@ def _print_report(report: Report, *, as_json: bool, where: Path) -> None:
         )
     if report.is_shallow:
         out.print("the clone is shallow: its oldest commit seems to add every file")
+    if report.elsewhere:
+        told = (
+            "1 commit that was"
+            if report.elsewhere == 1
+            else f"{report.elsewhere:,} commits that were"
+        )
+        out.print(
+            Text.assemble(
+                ("note: ", "bold yellow"),
+                f"{told} ingested earlier cannot be reached from here: history was rewritten, or "
+                "that was another branch. What was ingested still stands, also of files that only "
+                "stood there; to tell this history alone, ingest it into another namespace "
+                "(-n NAME)",
+            ),
+            soft_wrap=True,
+        )
     reasons: dict[str, list[str]] = {}
     for path, reason in report.skipped.items():
         reasons.setdefault(reason.value, []).append(path)
@@ -844,7 +1033,8 @@ def report_facts(report: Report) -> dict[str, Any]:
         "head": report.head, "commits": report.commits, "documents": report.documents,
         "deleted_documents": report.deleted_documents, "chunks": report.chunks,
         "deleted_chunks": report.deleted_chunks, "unchanged_chunks": report.unchanged_chunks,
-        "embedded": report.embedded, "is_shallow": report.is_shallow, "gone": report.gone,
+        "embedded": report.embedded, "is_shallow": report.is_shallow,
+        "elsewhere": report.elsewhere, "gone": report.gone,
         "skipped": {path: reason.value for path, reason in report.skipped.items()},
     }  # fmt: skip
 
@@ -878,4 +1068,5 @@ class _Bar:
 
     def update(self, done: int, total: int | None) -> None:
         """Show how far it is."""
-        self._progress.update(self._task, completed=done, total=total)
+        # What comes after the last step has no bar to show.
+        self._progress.update(self._task, completed=done, total=total, visible=done != total)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from koru_delta import Database, Version
 from koru_delta.errors import InvalidTimestampError, KeyNotFoundError
-from koru_delta.ingest import commit_time
+from koru_delta.ingest import commit_time, commits_of
 
 _POSITION: Final = re.compile(r"\d{1,7}")
 _SHA: Final = re.compile(r"[0-9a-f]{4,64}")
+_END_OF_TIME: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+_MOMENT: Final = re.compile(r"tag:.+|[0-9a-f]+|\d.*")
 _DATE: Final = re.compile(r"\d{4}-\d")
 
 
@@ -36,9 +38,19 @@ def is_sha(text: str) -> bool:
 
 
 def as_of(text: str | None) -> int | str | datetime | None:
-    """What was typed as `--as-of`; a time without a zone is local time."""
+    """What was typed as `--as-of`; a time without a zone is local time.
+
+    Raises:
+        InvalidTimestampError: no kind of moment.
+    """
     if text is None:
         return None
+    if _MOMENT.fullmatch(text) is None:
+        raise InvalidTimestampError(
+            repr(text),
+            "not a moment; write a time as in 2026-02-01T12:00:00Z, a version, a position or "
+            "tag:NAME",
+        )
     if _POSITION.fullmatch(text):
         return int(text)
     return time(text) if _DATE.match(text) else text
@@ -60,6 +72,15 @@ def valid_at(db: Database, namespace: str, text: str | None) -> datetime | None:
     raise InvalidTimestampError(
         repr(text), "neither a time, as in 2026-02-01T12:00:00Z, nor an ingested git commit"
     )
+
+
+def beginning(db: Database, namespace: str) -> datetime | None:
+    """When the history that was ingested into a namespace begins; None if there is none."""
+    first = db.query(
+        commits_of(namespace), sort=["committed_at"], limit=1, select=["committed_at"],
+        valid_at=_END_OF_TIME,
+    )  # fmt: skip
+    return datetime.fromisoformat(first[0].value["committed_at"]) if first else None
 
 
 def base_of(namespace: str) -> str:

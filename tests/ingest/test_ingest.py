@@ -577,3 +577,47 @@ def random_history(maker: HistoryMaker, chance: random.Random) -> None:
             else:
                 changes.setdefault(path, page(*names) + ("" if kind < 0.8 else f"\n{number}\n"))
         maker.commit(chance.randint(1, 30), changes)
+
+
+# Histories that part
+
+
+def test_commits_that_left_the_history_are_counted_and_still_stand(db, maker):
+    maker.commit(100, {"a.md": "one\n"})
+    maker.commit(200, {"secret.md": "hush\n"})
+    maker.commit(300, {"a.md": "two\n"}, onto=0)
+    repo = maker.write()
+    ingest_git(db, repo, rev="c1", embedder=None)
+
+    rewritten = ingest_git(db, repo, rev="c2", embedder=None)
+    again = ingest_git(db, repo, rev="c2", embedder=None)
+
+    assert (rewritten.elsewhere, rewritten.commits) == (1, 1)
+    assert (again.elsewhere, again.run) == (1, None)
+    assert db.get("docs", "secret.md")["text"] == "hush\n"
+
+
+def test_an_earlier_part_of_the_history_leaves_nothing_elsewhere(db, maker):
+    for number in range(4):
+        maker.commit(100 * number, {"a.md": f"{number}\n"})
+    repo = maker.write()
+    ingest_git(db, repo, embedder=None)
+
+    assert ingest_git(db, repo, rev="c1", embedder=None).elsewhere == 0
+    assert ingest_git(db, repo, embedder=None).elsewhere == 0
+
+
+def test_what_a_shallow_clone_lacks_is_not_elsewhere(db, maker, tmp_path):
+    for number in range(4):
+        maker.commit(100 * number, {"a.md": f"{number}\n"})
+    repo = maker.write()
+    shallow = tmp_path / "shallow"
+    ingest_git(db, repo, embedder=None)
+    subprocess.run(
+        ["git", "clone", "-q", "--depth=2", repo.as_uri(), str(shallow)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+    report = ingest_git(db, shallow, embedder=None)
+
+    assert (report.is_shallow, report.elsewhere) == (True, 0)

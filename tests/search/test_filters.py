@@ -529,3 +529,15 @@ def test_matches_and_mask_agree_with_a_second_opinion(
     assert compiled.mask(columns, earlier).tolist() == expected[:earlier]
     assert compiled.mask(columns, len(rows)).tolist() == expected
     assert compiled.mask(columns, earlier).tolist() == expected[:earlier]
+
+
+def test_a_filter_that_multiplies_itself_is_refused() -> None:
+    part: dict[str, Any] = {"a": 1}
+    for _ in range(40):
+        part = {"$and": [part, part]}
+    ring: list[Any] = []
+    ring.append(ring)
+    for filter in (part, {"$or": ring}, {"$or": [{"a": n} for n in range(10_000)]}):
+        with pytest.raises(QueryError):
+            compile_filter(filter)
+    assert compile_filter({"a": {"$in": list(range(100_000))}}).matches({"a": 99_999})

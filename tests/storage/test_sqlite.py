@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import apsw
@@ -118,3 +119,27 @@ def _root_of(db: koru_delta.Database, size: int) -> str:
     from koru_delta.merkle import tree_hash
 
     return tree_hash([bytes.fromhex(c.root) for c in db.commits(limit=size)]).hex()
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "x" * 300])
+def test_a_path_that_cannot_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((errors.NotADatabaseError, errors.StorageError)):
+        koru_delta.open(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_handle_that_is_dropped_keeps_no_file_open(tmp_path: Path) -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not list open files")
+    before = count()
+    for number in range(20):
+        koru_delta.open(tmp_path / str(number % 3)).list_keys("n")
+        koru_delta.open(None).list_keys("n")
+    gc.collect()
+    assert count() <= before + 2

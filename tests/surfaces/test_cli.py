@@ -14,8 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import koru_delta
+from koru_delta import embedders
 from koru_delta.surfaces import sample, show
 from koru_delta.surfaces.cli import app
+from tests.ingest.history_maker import HistoryMaker
 
 PROJECT = Path(__file__).parents[2]
 Run = Callable[..., Result]
@@ -33,9 +35,9 @@ def plain_environment(monkeypatch, tmp_path: Path) -> None:
 def run() -> Run:
     runner = CliRunner()
 
-    def call(*arguments: object, code: int = 0, input: str | None = None) -> Result:
+    def call(*arguments: object, code: int | None = 0, input: str | None = None) -> Result:
         result = runner.invoke(app, [str(each) for each in arguments], input=input)
-        assert result.exit_code == code, result.output
+        assert code is None or result.exit_code == code, result.output
         return result
 
     return call
@@ -133,7 +135,12 @@ def test_a_diff_is_for_people_or_a_patch(run):
         (("get", "a", "nothing"), 3, "no key 'nothing'"),
         (("get", "a", "k", "--as-of", "deadbeef00"), 3, "deadbeef00"),
         (("log", "a", "nothing"), 3, "nothing"),
-        (("diff", "a", "k"), 3, "earlier version"),
+        (("diff", "a", "k"), 3, "'k' has one version"),
+        (("get", "a", "k", "--as-of", "2999-01-01"), 2, "use --valid-at"),
+        (("get", "a", "k", "--as-of", "now-ish"), 2, "tag:NAME"),
+        (("get", "a", "k", "--valid-at", "abcd"), 3, "commit abcd was not ingested into 'a'"),
+        (("put", "a", "j", "{'a': 1}"), 2, "--text"),
+        (("put", "a", "j", "[1, 2"), 2, "--text"),
         (("put", "a", "k", "2", "--if-match", "none"), 4, "read it again"),
         (("get", "a", "k", "--as-of", "yesterday"), 2, "2026-02-01T12:00:00Z"),
         (("get", "a", "k", "--valid-at", "2026-99-01"), 2, "not a time"),
@@ -156,6 +163,52 @@ def test_a_mistake_has_its_exit_code_and_says_what_to_do(run, arguments, code, t
     assert told in result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
+
+
+def test_text_that_begins_like_json_is_refused_unless_it_is_said_to_be_text(run):
+    assert "--text" in run("put", "a", "k", "-", input='{"a": 1,}\n', code=2).stderr
+    assert not Path(".kdelta").exists()
+    run("put", "a", "k", "-", "--text", input="[draft] of a letter")
+
+    assert run("get", "a", "k").stdout == "[draft] of a letter\n"
+
+
+def test_what_was_not_asked_is_not_answered(run):
+    run("put", "users", "alice", "1")
+
+    assert "moment" not in run("get", "users", "bob", code=3).stderr
+    assert "at that moment" in run("get", "users", "bob", "--as-of", 1, code=3).stderr
+    run("delete", "users", "alice")
+    deleted = run("get", "users", "alice", code=3).stderr
+    assert "--as-of" in deleted
+    for complaint in (deleted, run("get", "users", "bob", "--as-of", "feedface00", code=3).stderr):
+        assert "()" not in complaint
+        assert "=" not in complaint
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("delete", "a", "k"), ("get", "a", "k"), ("keys",), ("tag", "t"), ("stats",),
+        ("put", "a", "", "1"), ("put", "a", "k", "{"),
+        ("put", "a", "k", "1", "--if-match", "f" * 64),
+        ("import", "nowhere"), ("import", "bad"), ("import", "-"),
+        ("ingest", "git", "."), ("ingest", "git", "nowhere"), ("ingest", "files", "nowhere"),
+    ],
+)  # fmt: skip
+def test_a_mistake_makes_no_database(run, arguments):
+    Path("bad").write_text("no log\n")
+
+    result = run(*arguments, code=None, input="no log\n")
+
+    assert result.exit_code in (1, 2, 3, 4)
+    assert [path.name for path in Path().iterdir()] == ["bad"]
+
+
+def test_an_unknown_revision_makes_no_database(run, repo):
+    run("ingest", "git", repo, "--rev", "nothing", code=1)
+
+    assert not Path(".kdelta").exists()
 
 
 def test_a_directory_of_something_else_is_left_alone(run, tmp_path):
@@ -271,6 +324,89 @@ def test_text_alone_needs_no_model(run, repo):
     assert "without vectors" in run("search", "docs", "backups").stderr
 
 
+def test_commits_that_left_the_history_are_told_aloud(run, tmp_path):
+    maker = HistoryMaker(tmp_path / "made")
+    maker.commit(100, {"a.md": "one\n"})
+    maker.commit(200, {"secret.md": "hush\n"})
+    maker.commit(300, {"a.md": "two\n"}, onto=0)
+    repo = maker.write()
+
+    assert "note:" not in run("ingest", "git", repo, "--rev", "c1", "--no-embed").stderr
+    note = " ".join(run("ingest", "git", repo, "--no-embed").stderr.split())
+    assert "1 commit that was ingested earlier" in note
+    assert "history was rewritten" in note
+    assert "-n NAME" in note
+    assert said(run("ingest", "git", repo, "--no-embed", "--json"))["elsewhere"] == 1
+
+
+def test_a_mix_up_of_the_two_times_is_hinted_at(run, repo):
+    run("ingest", "git", repo)
+    path = "docs/operations.md"
+
+    for command in (
+        ("get", "docs", path, "--as-of", "2023-01-01"),
+        ("search", "docs", "backups", "--as-of", "2023-01-01"),
+    ):
+        assert "did you mean --valid-at?" in run(*command, code=None).stderr
+    assert "did you mean --valid?" in run("at", "2023-01-01", "docs", path, code=3).stderr
+    for command in (
+        ("get", "docs", path, "--valid-at", "2020-01-01"),
+        ("search", "docs", "backups", "--valid-at", "2020-01-01"),
+        ("at", "2020-01-01", "docs", path, "--valid"),
+    ):
+        assert "begins at 2022-03-07" in run(*command, code=None).stderr
+    unknown = run("search", "docs", "backups", "--valid-at", "feedface", code=3).stderr
+    assert "was not ingested into 'docs'" in unknown
+    assert "time" not in unknown
+
+
+def test_vectors_of_another_name_are_searched_where_they_may_be(run):
+    local = embedders.local()
+    with koru_delta.open(".kdelta") as db:
+        vector = local.embed_query("a red gate")
+        db.embed("mine", "k", vector, "a red gate", model="renamed")
+        db.embed("both", "k", vector, "a red gate", model="one")
+        db.embed("both", "k", vector, "a red gate", model="two")
+        db.embed("short", "k", [1.0, 0.0], "a red gate", model="tiny")
+
+    found = run("search", "mine", "gate", "--json")
+    assert said(found)["hits"][0]["key"] == "k"
+    assert "renamed" in found.stderr
+    assert "--model" in run("search", "both", "gate", code=1).stderr
+    assert said(run("search", "both", "gate", "--model", "two", "--json"))["hits"]
+    assert "vectors of 2 numbers" in run("search", "short", "gate", code=1).stderr
+    assert "--model" in run("search", "mine", "gate", "--model", "other", code=1).stderr
+
+
+def test_a_deleted_text_is_shown_as_a_diff(run):
+    run("put", "a", "k", json.dumps({"text": "one\ntwo\n"}))
+    run("delete", "a", "k")
+    gone = run("diff", "a", "k").stdout
+    run("put", "a", "k", json.dumps({"text": "three\n"}))
+    back = run("diff", "a", "k").stdout
+
+    assert "-one\n-two" in gone
+    assert "(deleted)" in gone
+    assert "+three" in back
+
+
+def test_a_moment_can_be_named(run):
+    run("put", "a", "k", "1")
+    assert said(run("tag", "first", "--json")) == {"first": 1}
+    run("put", "a", "k", "2")
+
+    assert run("get", "a", "k", "--as-of", "tag:first").stdout == "1\n"
+    assert said(run("tags", "--json")) == {"first": 1}
+    assert "first" in run("tags").stdout
+    assert "--move" in run("tag", "first", code=4).stderr
+    run("tag", "first", "--move")
+    assert run("get", "a", "k", "--as-of", "tag:first").stdout == "2\n"
+
+
+def test_the_version_is_told(run):
+    assert run("--version").stdout == f"kdelta {koru_delta.__version__}\n"
+
+
 # The process
 
 
@@ -317,3 +453,21 @@ def test_an_interrupt_ends_it_in_one_line(tmp_path):
     assert waiting.returncode == 130
     assert complaint.startswith("error: interrupted")
     assert len(complaint.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["keys n", "keys n --json", "stats"])
+@pytest.mark.parametrize("way", ["LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0", "", "full"])
+def test_an_output_that_cannot_take_the_answer_gives_no_traceback(
+    tmp_path: Path, command: str, way: str
+) -> None:
+    with koru_delta.open(tmp_path / "db") as db:
+        db.put("n", "ключ 🔑", 1)
+    redirect = {"": ">&-", "full": ">/dev/full"}.get(way, "")
+    line = (
+        f"{way if '=' in way else ''} {sys.executable} -m koru_delta {command} --db db {redirect}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if way == "full" else 0), done.stderr

@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import koru_delta
+from koru_delta.surfaces import demo as demonstration
 from koru_delta.surfaces import sample
 from koru_delta.surfaces.cli import app
 from tests.ingest.history_maker import HistoryMaker
+
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +67,8 @@ def test_an_answer_is_the_very_lines_it_names(tmp_path):
 def test_it_is_told_as_tables_no_wider_than_a_hundred_columns():
     shown = demo("--sample")
 
-    assert max(map(len, shown.splitlines())) <= 100
+    told = [line for line in shown.splitlines() if not line.startswith("  kdelta ")]
+    assert max(map(len, told)) <= 100
     for words in (
         "docs/operations.md:1-7", "2b7bc8514e", "Dora", "+A copy of the database is taken every",
         "kdelta ingest git PATH", "--valid-at",
@@ -115,7 +122,10 @@ def test_the_repository_around_here_is_taken_when_it_has_a_history(tmp_path, mon
 
     assert not facts["is_sample"]
     assert facts["ingested"]["commits"] == 2
-    assert "make check" in facts["questions"][2]["now"]["text"]
+    assert [each["question"] for each in facts["questions"]] == [
+        "Which command runs the test suite?"
+    ]
+    assert "make check" in facts["questions"][0]["now"]["text"]
 
 
 def test_the_database_is_kept_where_asked(tmp_path):
@@ -133,3 +143,89 @@ def test_what_cannot_be_shown_is_told(tmp_path, monkeypatch):
     assert "feedface" in demo("--sample", "--then", "feedface", code=3)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "install git" in demo("--sample", code=1)
+
+
+# What it ends with
+
+
+def commands(shown: str) -> list[list[str]]:
+    """The commands it tells to go on with."""
+    after = shown.partition("Now you")[2]
+    return [shlex.split(line) for line in after.splitlines() if line.startswith("  kdelta ")]
+
+
+def test_the_commands_it_ends_with_can_be_copied(tmp_path, monkeypatch):
+    repo = sample.make_sample(tmp_path)
+    monkeypatch.setenv("COLUMNS", "60")
+
+    ingest, search, earlier, another = commands(demo("--repo", repo, "--ask", "Are backups kept?"))
+
+    assert ingest == ["kdelta", "ingest", "git", "harbour", "--db", "history.koru"]
+    assert search == ["kdelta", "search", "docs", "Are backups kept?", "--db", "history.koru"]
+    for command in (ingest, search, earlier):
+        result = CliRunner().invoke(app, command[1:])
+        assert result.exit_code == 0, result.output
+    assert "harbour" in ingest
+    assert another[1:] == ["demo", "--repo", "PATH"]
+
+
+def test_the_sample_can_be_kept_and_asked():
+    keep, search, earlier, *_ = commands(demo("--sample"))
+
+    for command in (keep, search, earlier):
+        assert CliRunner().invoke(app, command[1:]).exit_code == 0
+
+
+def test_the_command_is_told_as_it_was_typed(tmp_path, monkeypatch):
+    program = tmp_path / ".venv" / "bin" / "kdelta"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(program), "demo"])
+    assert demonstration.invocation() == [".venv/bin/kdelta"]
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert demonstration.invocation() == ["kdelta"]
+    monkeypatch.setattr("sys.argv", ["/somewhere/koru_delta/__main__.py"])
+    assert demonstration.invocation() == [sys.executable, "-m", "koru_delta"]
+
+
+def test_the_database_of_everything_else_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("KORU_DELTA_DB", str(tmp_path / "mine"))
+
+    assert json.loads(demo("--sample", "--json"))["database"] is None
+    assert not (tmp_path / "mine").exists()
+    result = CliRunner().invoke(app, ["--db", "kept", "demo", "--sample", "--json"])
+    assert json.loads(result.stdout)["database"] == "kept"
+
+
+# What it chooses
+
+
+def test_the_earlier_moment_is_one_with_answers(tmp_path):
+    maker = HistoryMaker(tmp_path / "made")
+    bread = "Bread is baked in an oven of stone, and the baking of bread takes one hour.\n"
+    maker.commit(1_600_000_000, {"a.md": "Nothing to be seen in this place.\n"})
+    maker.commit(1_610_000_000, {"a.md": bread})
+    maker.commit(1_620_000_000, {"a.md": bread.replace("stone", "steel")})
+    maker.commit(1_630_000_000, {"b.md": "Milk comes from cows, which stand in the meadow.\n"})
+
+    facts = json.loads(demo("--repo", maker.write(), "--ask", "how is bread baked", "--json"))
+
+    assert facts["then"]["commit"] == maker.commits[1].sha
+
+
+def test_no_progress_bar_stays_on_the_screen():
+    ours, theirs = pty.openpty()
+    env = os.environ | {"PYTHONPATH": str(PROJECT), "TERM": "xterm", "COLUMNS": "80"}
+    command = [sys.executable, "-m", "koru_delta", "demo", "--sample"]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, env=env
+    ) as process:
+        os.close(theirs)
+        shown = process.communicate(timeout=60)[0].decode()
+        progress = os.read(ours, 1 << 20).decode()
+    os.close(ours)
+
+    assert process.returncode == 0
+    assert "backups" in shown
+    assert progress.rpartition("\x1b[2K")[2].strip("\r\n") in ("", "\x1b[?25h")
