@@ -84,7 +84,7 @@ def checked_clock(now: object) -> int:
     Raises:
         InvalidTimestampError: not whole microseconds since 1970, or beyond the year 9999.
     """
-    if type(now) is not int or now <= 0:
+    if type(now) is not int or now < 0:
         raise InvalidTimestampError(
             f"clock() returned {now!r}", "a clock returns whole microseconds since 1970, an int"
         )

@@ -981,7 +981,7 @@ def test_a_time_outside_the_calendar_is_refused(db: Database, when: str) -> None
         db.get("a", "k", valid_at=when)
 
 
-@pytest.mark.parametrize("now", [1.5, True, 0, -5, 2**62, None, "now"])
+@pytest.mark.parametrize("now", [1.5, True, -5, 2**62, None, "now"])
 def test_a_clock_that_tells_no_time_is_named(now: Any) -> None:
     with (
         koru_delta.open(None, clock=lambda: now) as db,
