@@ -95,3 +95,18 @@ def test_a_vector_finds_itself_with_exactly_one() -> None:
         for i, point in enumerate(points):
             assert [m.key for m in db.similar("v", point, threshold=1.0)] == [f"k{i:03}"]
             assert db.similar("v", point * 2, k=1)[0].score == 1.0
+
+
+@pytest.mark.parametrize("size", [10, 159, 5_119, 5_120, 5_121, 20_003])
+@pytest.mark.parametrize("k", [1, 2, 10])
+def test_the_kth_best_is_that_of_a_sort(size: int, k: int) -> None:
+    from koru_delta.search.vectors import _kth_best
+
+    rng = np.random.default_rng(size + k)
+    for scores in (
+        rng.normal(size=size).astype(np.float32),
+        rng.integers(0, 3, size=size).astype(np.float64),
+        np.sort(rng.normal(size=size)),
+        np.zeros(size, dtype=np.float32),
+    ):
+        assert _kth_best(scores, k) == np.sort(scores)[-k]
