@@ -32,7 +32,7 @@ from koru_delta.errors import (
     UnknownCauseError,
 )
 from koru_delta.storage import Head, KeyHead, NewVersion, Space, Stored
-from koru_delta.storage.sqlite import SqliteWriter
+from koru_delta.storage.writer import SqliteWriter
 from koru_delta.values import Vector, decode, distinction_id, known_bytes, vector_bytes
 
 ANY: Final = "any"  # `if_match` left out: write whatever stands there

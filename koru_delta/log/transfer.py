@@ -32,7 +32,7 @@ from koru_delta.errors import CorruptionError, DivergedLogError, InvalidDataErro
 from koru_delta.log.log import TAGS, CausalLog
 from koru_delta.log.schema import VersionRecord
 from koru_delta.storage import Head, NewVersion, Space
-from koru_delta.storage.sqlite import SqliteWriter
+from koru_delta.storage.writer import SqliteWriter
 from koru_delta.values import (
     MAX_KEY_BYTES,
     MAX_NAMESPACE_BYTES,

@@ -10,9 +10,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
-import stat
-import sys
 import tempfile
 import threading
 import time
@@ -24,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import apsw
-import zstandard
 
 from koru_delta.causal import DELETE, FOREVER, GENESIS, PUT
 from koru_delta.errors import (
@@ -42,15 +38,28 @@ from koru_delta.errors import (
 from koru_delta.storage.engine import (
     Entry,
     Head,
-    KeyHead,
-    NewVersion,
     Space,
     Stored,
     StoredCommit,
     chunks,
 )
 from koru_delta.storage.generation import Generation
-from koru_delta.values import MAX_KEY_BYTES, MAX_VALUE_BYTES, distinction_id
+from koru_delta.storage.place import check_directory, remove_directory, sync_directory
+from koru_delta.storage.schema import (
+    APPLICATION_ID,
+    BLOCK,
+    COMMITS,
+    SCHEMA,
+    SEQ_OF,
+    STORED,
+    VISIBLE,
+    WINNER,
+    first8,
+    read_stored,
+    unpack,
+)
+from koru_delta.storage.writer import SqliteWriter
+from koru_delta.values import MAX_KEY_BYTES, distinction_id
 
 Durability = Literal["full", "relaxed"]
 
@@ -58,73 +67,12 @@ Durability = Literal["full", "relaxed"]
 ENGINE_FAILURES = (apsw.Error, CorruptionError, DatabaseClosedError)
 
 FORMAT = 1
-APPLICATION_ID = 0x4B6F7275  # "Koru"
-INLINE_BYTES = 4096  # larger bodies are objects, shared by all versions that hold them
-BLOCK = 1024  # commits under one stored node of the Merkle log
 _OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processes write
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "afs", "ceph", "glusterfs"}
-_OURS = {"log.db", "log.db-wal", "log.db-shm", "lock", "generation", "index", "tiers"}
-_RAW, _ZSTD, _DELTA = 0, 1, 2
-_UNKNOWN = -1
 _LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
 _log = logging.getLogger("koru_delta")
 
 # From one format to the next; run in one transaction, under the write lock.
 MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {}
-
-_SCHEMA = """
-CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE namespaces(ns INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-CREATE TABLE keys(
-    key_id INTEGER PRIMARY KEY, ns INTEGER NOT NULL, key TEXT NOT NULL, UNIQUE(ns, key)
-) STRICT;
-CREATE TABLE versions(
-    seq INTEGER PRIMARY KEY, id8 INTEGER NOT NULL, key_id INTEGER NOT NULL,
-    op INTEGER NOT NULL, tx_time INTEGER NOT NULL, valid_from INTEGER, valid_to INTEGER,
-    expires_at INTEGER, object INTEGER, version_id BLOB NOT NULL, record BLOB NOT NULL,
-    body BLOB
-) STRICT;
-CREATE INDEX versions_by_key ON versions(key_id, seq);
-CREATE INDEX versions_by_id ON versions(id8);
-CREATE TABLE commits(
-    tx_time INTEGER PRIMARY KEY, number INTEGER NOT NULL, first_seq INTEGER NOT NULL,
-    last_seq INTEGER NOT NULL, root BLOB NOT NULL
-) STRICT;
-CREATE TABLE blocks(block INTEGER PRIMARY KEY, tx_time INTEGER NOT NULL) STRICT;
-CREATE TABLE objects(
-    object INTEGER PRIMARY KEY, id8 INTEGER NOT NULL, object_id BLOB NOT NULL,
-    codec INTEGER NOT NULL, base INTEGER, data BLOB NOT NULL
-) STRICT;
-CREATE INDEX objects_by_id ON objects(id8);
-CREATE TABLE spaces(
-    space INTEGER PRIMARY KEY, ns INTEGER NOT NULL, model TEXT NOT NULL,
-    dimensions INTEGER NOT NULL, metric TEXT NOT NULL, UNIQUE(ns, model)
-) STRICT;
-CREATE TABLE vectors(
-    space INTEGER NOT NULL, seq INTEGER NOT NULL, object INTEGER NOT NULL,
-    PRIMARY KEY(space, seq)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE edges(
-    cause8 INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(cause8, seq)
-) STRICT, WITHOUT ROWID;
-"""
-
-_STORED = f"""
-    v.seq, v.version_id, v.op, v.tx_time, coalesce(v.valid_from, v.tx_time),
-    coalesce(v.valid_to, {FOREVER}), coalesce(v.expires_at, {FOREVER}), v.record"""
-_LATEST = f"""NOT EXISTS (SELECT 1 FROM versions n
-    WHERE n.key_id = v.key_id AND n.seq > v.seq AND n.op <= {DELETE})"""
-# The definition of "visible" (DESIGN, "Two clocks"), in SQL.
-_COVERS = f"""{{0}}.op <= {DELETE} AND {{0}}.seq <= :seq
-    AND coalesce({{0}}.valid_from, {{0}}.tx_time) <= :at
-    AND ({{0}}.valid_to IS NULL OR {{0}}.valid_to > :at)"""
-_VISIBLE = f"""SELECT {_STORED}, v.body, v.object, {_LATEST} FROM versions v
-    WHERE v.key_id = (SELECT key_id FROM keys WHERE ns = :ns AND key = :key)
-    AND {_COVERS.format("v")} ORDER BY v.seq DESC LIMIT 1"""
-_WINNER = f"""(SELECT w.seq FROM versions w WHERE w.key_id = k.key_id
-    AND {_COVERS.format("w")} ORDER BY w.seq DESC LIMIT 1)"""
-_COMMITS = """SELECT c.number, c.first_seq, c.last_seq, c.tx_time, c.root, v.record
-    FROM commits c JOIN versions v ON v.seq = c.first_seq"""
 
 
 class SqliteEngine:
@@ -167,10 +115,10 @@ class SqliteEngine:
         self.after_fork: list[Callable[[], None]] = []  # called in the child
         if self.path is None:
             self.directory = Path(tempfile.mkdtemp(prefix="koru-delta-"))
-            self._cleanup = weakref.finalize(self, _remove, self.directory, os.getpid())
+            self._cleanup = weakref.finalize(self, remove_directory, self.directory, os.getpid())
         else:
             self.directory = self.path
-            _check_directory(self.path, read_only=read_only)
+            check_directory(self.path, read_only=read_only)
         try:
             self._open()
         except BaseException:
@@ -243,7 +191,7 @@ class SqliteEngine:
         con.execute("BEGIN IMMEDIATE")
         with con:  # nested: a savepoint, rolled back if anything below raises
             if not con.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
-                for statement in _SCHEMA.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     if statement.strip():
                         con.execute(statement)
                 con.execute(f"PRAGMA application_id = {APPLICATION_ID}").fetchall()
@@ -251,7 +199,7 @@ class SqliteEngine:
                 con.execute("INSERT INTO meta VALUES('durability', ?)", (self.durability,))
         con.execute("COMMIT")
         for folder in (self.directory, self.directory.parent):
-            _sync_directory(folder)
+            sync_directory(folder)
 
     def _check_format(self) -> None:
         with self._reading() as con:
@@ -625,7 +573,7 @@ class SqliteEngine:
         return found
 
     def _stored(self, row: tuple[Any, ...]) -> Stored:
-        return _stored(row, self._object)
+        return read_stored(row, self._object)
 
     def _object(self, item: int) -> bytes:
         rows = self._rows("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
@@ -640,7 +588,7 @@ class SqliteEngine:
         if ns is None:
             self._check_open()
             return None
-        rows = self._rows(_VISIBLE, {"ns": ns, "key": key, "seq": seq, "at": valid_at})
+        rows = self._rows(VISIBLE, {"ns": ns, "key": key, "seq": seq, "at": valid_at})
         return self._stored(rows[0]) if rows else None
 
     def visible_keys(
@@ -662,8 +610,8 @@ class SqliteEngine:
             return []
         body = "v.body, v.object" if bodies else "NULL, NULL"
         rows = self._rows(
-            f"""SELECT k.key, {_STORED}, {body}, 0 FROM keys k
-            CROSS JOIN versions v ON v.seq = {_WINNER}
+            f"""SELECT k.key, {STORED}, {body}, 0 FROM keys k
+            CROSS JOIN versions v ON v.seq = {WINNER}
             WHERE k.ns = :ns AND k.key >= :prefix AND k.key < :end AND k.key > :after
             AND v.op = {PUT} AND (v.expires_at IS NULL OR v.expires_at > :clock)
             ORDER BY k.key LIMIT :limit""",
@@ -682,7 +630,7 @@ class SqliteEngine:
             self._check_open()
             return 0
         count: int = self._rows(
-            f"""SELECT count(*) FROM keys k CROSS JOIN versions v ON v.seq = {_WINNER}
+            f"""SELECT count(*) FROM keys k CROSS JOIN versions v ON v.seq = {WINNER}
             WHERE k.ns = :ns AND v.op = {PUT}
             AND (v.expires_at IS NULL OR v.expires_at > :clock)""",
             {"ns": ns, "seq": seq, "at": valid_at, "clock": clock},
@@ -693,7 +641,7 @@ class SqliteEngine:
         """Namespaces with a key present at the cut, in order."""
         rows = self._rows(
             f"""SELECT name FROM namespaces s WHERE EXISTS (
-                SELECT 1 FROM keys k CROSS JOIN versions v ON v.seq = {_WINNER}
+                SELECT 1 FROM keys k CROSS JOIN versions v ON v.seq = {WINNER}
                 WHERE k.ns = s.ns AND v.op = {PUT}
                 AND (v.expires_at IS NULL OR v.expires_at > :clock))
             ORDER BY name""",
@@ -710,7 +658,7 @@ class SqliteEngine:
             self._check_open()
             return []
         rows = self._rows(
-            f"""SELECT {_STORED}, v.body, v.object, 0 FROM versions v
+            f"""SELECT {STORED}, v.body, v.object, 0 FROM versions v
             WHERE v.key_id = (SELECT key_id FROM keys WHERE ns = ? AND key = ?)
             AND v.seq <= ? AND v.op <= {DELETE}
             ORDER BY v.seq {"DESC" if reverse else "ASC"} LIMIT ?""",
@@ -720,7 +668,7 @@ class SqliteEngine:
 
     def at(self, seq: int) -> Stored | None:
         rows = self._rows(
-            f"SELECT {_STORED}, v.body, v.object, 0 FROM versions v WHERE v.seq = ?", (seq,)
+            f"SELECT {STORED}, v.body, v.object, 0 FROM versions v WHERE v.seq = ?", (seq,)
         )
         return self._stored(rows[0]) if rows else None
 
@@ -730,7 +678,7 @@ class SqliteEngine:
         for some in chunks(seqs):
             marks = ",".join("?" * len(some))
             for row in self._rows(
-                f"SELECT {_STORED}, v.body, v.object, 0 FROM versions v WHERE v.seq IN ({marks})",
+                f"SELECT {STORED}, v.body, v.object, 0 FROM versions v WHERE v.seq IN ({marks})",
                 tuple(some),
             ):
                 found[row[0]] = self._stored(row)
@@ -739,7 +687,7 @@ class SqliteEngine:
     def scan(self, after: int, until: int, limit: int) -> list[tuple[str, str, Stored]]:
         """Entries in log order, `after` exclusive, `until` inclusive, with their key's name."""
         rows = self._rows(
-            f"""SELECT s.name, k.key, {_STORED}, v.body, v.object, 0 FROM versions v
+            f"""SELECT s.name, k.key, {STORED}, v.body, v.object, 0 FROM versions v
             LEFT JOIN keys k ON k.key_id = v.key_id LEFT JOIN namespaces s ON s.ns = k.ns
             WHERE v.seq > ? AND v.seq <= ? ORDER BY v.seq LIMIT ?""",
             (after, until, limit),
@@ -758,21 +706,21 @@ class SqliteEngine:
         return [(seq, found) for seq, found in rows if found.hex().startswith(prefix)][:2]
 
     def seq_of(self, version_id: bytes) -> int | None:
-        rows = self._rows(_SEQ_OF, (_id8(version_id), version_id))
+        rows = self._rows(SEQ_OF, (first8(version_id), version_id))
         return rows[0][0] if rows else None
 
     def effects(self, version_id: bytes, seq: int) -> list[int]:
         """Places up to `seq` of the entries that may name this one as a cause, in order."""
         rows = self._rows(
             "SELECT seq FROM edges WHERE cause8 = ? AND seq <= ? ORDER BY seq",
-            (_id8(version_id), seq),
+            (first8(version_id), seq),
         )
         return [row[0] for row in rows]
 
     def commit_at(self, tx_time: int) -> StoredCommit | None:
         """The last commit at or before `tx_time`."""
         rows = self._rows(
-            f"{_COMMITS} WHERE c.tx_time <= ? ORDER BY c.tx_time DESC LIMIT 1", (tx_time,)
+            f"{COMMITS} WHERE c.tx_time <= ? ORDER BY c.tx_time DESC LIMIT 1", (tx_time,)
         )
         return StoredCommit(*rows[0]) if rows else None
 
@@ -781,7 +729,7 @@ class SqliteEngine:
     ) -> list[StoredCommit]:
         """Commits by time, `after` exclusive, `until` inclusive."""
         rows = self._rows(
-            f"{_COMMITS} WHERE c.tx_time > ? AND c.tx_time <= ? "
+            f"{COMMITS} WHERE c.tx_time > ? AND c.tx_time <= ? "
             f"ORDER BY c.tx_time {'DESC' if reverse else 'ASC'} LIMIT ?",
             (after, until, -1 if limit is None else limit),
         )
@@ -922,7 +870,7 @@ class SqliteEngine:
                     yield f"object {item}: {error}"
                     continue
                 whole = identity in (distinction_id("vec", data), distinction_id("json", data))
-                if not whole or id8 != _id8(identity):
+                if not whole or id8 != first8(identity):
                     yield f"object {item} does not match its hash {identity.hex()[:16]}"
             last = rows[-1][0]
 
@@ -950,7 +898,7 @@ class SqliteEngine:
         finally:
             os.umask(previous)
         for item in (file, target):
-            _sync_directory(item)
+            sync_directory(item)
         with SqliteEngine(target)._closing() as fresh:
             head = fresh.head()
             generation = fresh._generation
@@ -1009,273 +957,6 @@ class SqliteEngine:
             renew()
 
 
-class SqliteWriter:
-    """The rows of one write, gathered and then inserted together."""
-
-    def __init__(
-        self, engine: SqliteEngine, con: apsw.Connection, head: Head, numbers: dict[str, int]
-    ) -> None:
-        self._engine = engine
-        self._con = con
-        self.head = head
-        self.dirty = False
-        self.new_namespaces: dict[str, int] = {}
-        self._key_ids: dict[tuple[int, str], int | None] = {}  # None: looked for, not there
-        self._new_objects: dict[bytes, int] = {}
-        self._next = numbers
-        self._new_spaces: dict[tuple[str, str], Space] = {}
-        self._rows: dict[str, list[tuple[Any, ...]]] = {}  # by table
-
-    def key_head(self, namespace: str, key: str) -> KeyHead | None:
-        """The last entry of a key, among those flushed."""
-        ns = self._namespace(namespace)
-        if ns is None:
-            return None
-        row = self._con.execute(_KEY_HEAD, (ns, key)).get
-        self._key_ids[ns, key] = None if row is None else row[0]
-        return None if row is None else KeyHead(*row)
-
-    def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None:
-        """As `SqliteEngine.visible`, seeing what this write has flushed."""
-        ns = self._namespace(namespace)
-        if ns is None:
-            return None
-        row = self._con.execute(_VISIBLE, {"ns": ns, "key": key, "seq": seq, "at": valid_at}).get
-        if row is None:
-            return None
-        return _stored(row, self._object)
-
-    def ever_put(self, namespace: str, key: str) -> bool:
-        """Whether the key was ever put, among what was flushed."""
-        ns = self._namespace(namespace)
-        return ns is not None and bool(
-            self._con.execute(
-                f"""SELECT EXISTS (SELECT 1 FROM versions WHERE op = {PUT} AND key_id =
-                (SELECT key_id FROM keys WHERE ns = ? AND key = ?))""",
-                (ns, key),
-            ).get
-        )
-
-    def seq_of(self, version_id: bytes) -> int | None:
-        found: int | None = self._con.execute(_SEQ_OF, (_id8(version_id), version_id)).get
-        return found
-
-    def space(self, namespace: str, model: str) -> Space | None:
-        """The vector space of a model in a namespace, if it has begun."""
-        ns = self._namespace(namespace)
-        if (namespace, model) in self._new_spaces:
-            return self._new_spaces[namespace, model]
-        row = self._con.execute(
-            "SELECT space, dimensions, metric FROM spaces WHERE ns = ? AND model = ?", (ns, model)
-        ).get
-        return None if row is None else Space(row[0], namespace, model, row[1], row[2])
-
-    def add_space(self, namespace: str, model: str, dimensions: int, metric: str) -> Space:
-        """Begin a vector space."""
-        number = self._take("spaces", "space")
-        self._add("spaces", (number, self._namespace_id(namespace), model, dimensions, metric))
-        space = Space(number, namespace, model, dimensions, metric)
-        self._new_spaces[namespace, model] = space
-        return space
-
-    def append(self, version: NewVersion) -> None:
-        """Add one entry, its key, objects, vectors and edges; inserted at `flush`."""
-        ns = self._namespace_id(version.namespace)
-        key_id = self._key_id(ns, version.key)
-        body, item = version.body, None
-        if body is not None and len(body) > INLINE_BYTES:
-            assert version.distinction is not None
-            item = self._put_object(version.distinction, body, key_id)
-            body = None
-        self._add(
-            "versions",
-            (
-                version.seq, _id8(version.version_id), key_id, version.operation,
-                version.tx_time, version.valid_from, version.valid_to, version.expires_at,
-                item, version.version_id, version.record, body,
-            ),
-        )  # fmt: skip
-        for space, identity, data in version.vectors:
-            vector = self._object_row(identity)
-            if vector is None:
-                if data is None:
-                    raise CorruptionError(
-                        f"vector {identity.hex()[:16]} is in the log and not in the store; "
-                        "restore a backup"
-                    )
-                vector = self._new_object(identity, _RAW, None, data)
-            self._add("vectors", (space, version.seq, vector))
-        # A cause named twice, by two kinds, is one edge.
-        if version.causes:
-            for cause in {_id8(cause) for cause in version.causes}:
-                self._add("edges", (cause, version.seq))
-
-    def append_commit(self, commit: Head, first_seq: int) -> None:
-        """Close what was appended since `first_seq` as one commit."""
-        number = commit.commits - 1
-        self._add("commits", (commit.tx_time, number, first_seq, commit.seq, commit.root))
-        if number % BLOCK == 0:
-            self._add("blocks", (number // BLOCK, commit.tx_time))
-        self.head = commit
-
-    def flush(self) -> None:
-        """Insert what was gathered, so that this write's own reads see it."""
-        for table, rows in self._rows.items():
-            self.dirty = True
-            if len(rows) == 1:
-                self._con.execute(_INSERTS[table], rows[0])
-            else:
-                self._con.executemany(_INSERTS[table], rows)
-        self._rows.clear()
-
-    def discard(self) -> None:
-        """Drop what was gathered since the last flush."""
-        for known in (
-            self.new_namespaces, self._key_ids, self._new_objects, self._new_spaces, self._next,
-        ):  # fmt: skip
-            known.clear()  # what was flushed is found again by asking
-        self._rows.clear()
-
-    def _add(self, table: str, row: tuple[Any, ...]) -> None:
-        rows = self._rows.get(table)
-        if rows is None:
-            self._rows[table] = [row]
-        else:
-            rows.append(row)
-
-    def _take(self, table: str, column: str) -> int:
-        number = self._next.get(table)
-        if number is None:
-            number = 1 + (self._con.execute(f"SELECT max({column}) FROM {table}").get or 0)
-        self._next[table] = number + 1
-        return number
-
-    def _namespace(self, name: str) -> int | None:
-        found = self._engine._namespaces.get(name) or self.new_namespaces.get(name)
-        if found is None:
-            found = self._con.execute("SELECT ns FROM namespaces WHERE name = ?", (name,)).get
-            if found is not None:
-                self.new_namespaces[name] = found
-        return found
-
-    def _namespace_id(self, name: str) -> int:
-        found = self._namespace(name)
-        if found is None:
-            found = self._take("namespaces", "ns")
-            self._add("namespaces", (found, name))
-            self.new_namespaces[name] = found
-        return found
-
-    def _key_id(self, ns: int, key: str) -> int:
-        found = self._key_ids.get((ns, key), _UNKNOWN)
-        if found == _UNKNOWN:
-            found = self._con.execute(
-                "SELECT key_id FROM keys WHERE ns = ? AND key = ?", (ns, key)
-            ).get
-        if found is None:
-            found = self._take("keys", "key_id")
-            self._add("keys", (found, ns, key))
-        self._key_ids[ns, key] = found
-        return found
-
-    def _object_row(self, identity: bytes) -> int | None:
-        found = self._new_objects.get(identity)
-        if found is None:
-            found = self._con.execute(
-                "SELECT object FROM objects WHERE id8 = ? AND object_id = ?",
-                (_id8(identity), identity),
-            ).get
-        return found
-
-    def _new_object(self, identity: bytes, codec: int, base: int | None, data: bytes) -> int:
-        item = self._take("objects", "object")
-        self._add("objects", (item, _id8(identity), identity, codec, base, data))
-        self._new_objects[identity] = item
-        return item
-
-    def _put_object(self, identity: bytes, body: bytes, key_id: int) -> int:
-        found = self._object_row(identity)
-        if found is not None:
-            return found
-        codec, base, data = self._pack(body, key_id)
-        return self._new_object(identity, codec, base, data)
-
-    def _pack(self, body: bytes, key_id: int) -> tuple[int, int | None, bytes]:
-        """Compress a body, against the key's last whole one when that is much shorter.
-
-        A delta's base is always stored whole, so reading costs two look-ups at most.
-        """
-        row = self._con.execute(
-            """SELECT coalesce(o.base, o.object) FROM objects o WHERE o.object =
-            (SELECT object FROM versions WHERE key_id = ? AND object IS NOT NULL
-             ORDER BY seq DESC LIMIT 1)""",
-            (key_id,),
-        ).get
-        if row is not None:
-            whole = self._object(row)
-            delta = _compressor(whole).compress(body)
-            if len(delta) * 4 < len(body):
-                return _DELTA, row, delta
-        packed = _compressor(None).compress(body)
-        return (_ZSTD, None, packed) if len(packed) < len(body) else (_RAW, None, body)
-
-    def _object(self, item: int) -> bytes:
-        row = self._con.execute("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
-        codec, base, data = row.get
-        return unpack(codec, data, None if base is None else self._object(base))
-
-
-def _stored(row: Sequence[Any], load: Callable[[int], bytes]) -> Stored:
-    """A row of `_STORED`, body, object and latest, with the object's bytes as the body."""
-    seq, identity, operation, tx_time, starts, ends, expires, record, body, item, latest = row
-    if item is not None:
-        body = load(item)
-    return Stored(
-        seq, identity, operation, tx_time, starts, ends, expires, record, body, bool(latest)
-    )
-
-
-_KEY_HEAD = """SELECT k.key_id, v.version_id, v.record, v.object FROM keys k
-    JOIN versions v ON v.key_id = k.key_id WHERE k.ns = ? AND k.key = ?
-    ORDER BY v.seq DESC LIMIT 1"""
-_INSERTS = {
-    table: f"INSERT INTO {table} VALUES({','.join('?' * columns)})"
-    for table, columns in {
-        "namespaces": 2, "spaces": 5, "keys": 3, "objects": 6, "versions": 12, "vectors": 3,
-        "edges": 2, "commits": 5, "blocks": 2,
-    }.items()
-}  # fmt: skip
-_SEQ_OF = "SELECT seq FROM versions WHERE id8 = ? AND version_id = ? ORDER BY seq LIMIT 1"
-
-
-def unpack(codec: int, data: bytes, base: bytes | None) -> bytes:
-    """Turn an object's stored bytes back into what was stored."""
-    if codec == _RAW:
-        return data
-    try:
-        shared = None if base is None else _shared(base)
-        body: bytes = zstandard.ZstdDecompressor(dict_data=shared).decompress(
-            data, max_output_size=MAX_VALUE_BYTES
-        )
-    except zstandard.ZstdError as error:
-        raise CorruptionError(f"a stored object cannot be decompressed: {error}") from error
-    return body
-
-
-def _compressor(base: bytes | None) -> zstandard.ZstdCompressor:
-    if base is None:
-        return zstandard.ZstdCompressor(level=3)
-    return zstandard.ZstdCompressor(level=3, dict_data=_shared(base))
-
-
-def _shared(base: bytes) -> zstandard.ZstdCompressionDict:
-    return zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-
-
-def _id8(identity: bytes) -> int:
-    return int.from_bytes(identity[:8], "big", signed=True)
-
-
 def _read_head(con: apsw.Connection) -> Head:
     row = con.execute(
         "SELECT last_seq, number + 1, tx_time, root FROM commits ORDER BY tx_time DESC LIMIT 1"
@@ -1287,70 +968,6 @@ def _note_end(con: apsw.Connection, generation: Generation) -> None:
     head = _read_head(con)
     if head.commits:
         generation.acknowledge(head.seq, head.root, head.tx_time)
-
-
-def _check_directory(path: Path, *, read_only: bool) -> None:
-    try:
-        facts = path.stat()
-    except FileNotFoundError:
-        facts = None
-    except (OSError, ValueError) as error:  # too long, a NUL in it, no right to look
-        raise StorageError(f"cannot open {str(path)[:80]!r}: {error}") from error
-    if facts is not None and not stat.S_ISDIR(facts.st_mode):
-        raise NotADatabaseError(f"{path} is a file; a KoruDelta database is a directory")
-    if facts is None:
-        if read_only:
-            raise NotADatabaseError(f"{path} does not exist; nothing to open read-only")
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make {path}: {error}") from error
-    try:
-        found = {item.name for item in path.iterdir() if not item.name.startswith(".generation.")}
-    except PermissionError as error:
-        raise ReadOnlyError(f"cannot look into {path}: {error}") from error
-    if found and "log.db" not in found and not found <= _OURS:
-        strangers = ", ".join(sorted(found - _OURS)[:3])
-        raise NotADatabaseError(
-            f"{path} already holds other files ({strangers}); choose an empty or new directory"
-        )
-    kind = _file_system(path)
-    if kind in _NETWORK:
-        raise StorageError(
-            f"{path} is on a network file system ({kind}), where locks cannot be trusted; "
-            "use a local disk"
-        )
-
-
-def _file_system(path: Path) -> str:
-    """The type of the file system under `path`, where Linux tells; else empty."""
-    mounts = Path("/proc/self/mounts")
-    if sys.platform != "linux" or not mounts.exists():
-        return ""
-    best, kind = "", ""
-    for line in mounts.read_text(errors="replace").splitlines():
-        _device, point, found, *_rest = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = str(path) == point or str(path).startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, found
-    return kind
-
-
-def _sync_directory(path: Path) -> None:
-    try:
-        fd = os.open(path, os.O_RDONLY)
-    except OSError:
-        return  # a parent we may not read; the file system keeps its own entries
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _remove(directory: Path, owner: int) -> None:
-    if os.getpid() == owner:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 _open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()

@@ -10,7 +10,7 @@ import pytest
 
 import koru_delta
 from koru_delta import errors
-from koru_delta.storage import sqlite
+from koru_delta.storage import schema, sqlite
 
 
 def test_an_older_format_is_brought_up_to_date_in_one_transaction(
@@ -107,7 +107,7 @@ def test_a_long_log_of_other_namespaces_does_not_hide_a_vector(tmp_path: Path) -
 
 def test_proofs_hold_across_blocks_of_commits(tmp_path: Path) -> None:
     with koru_delta.open(tmp_path, durability="relaxed") as db:
-        versions = [db.put("n", "k", i) for i in range(sqlite.BLOCK * 2 + 3)]
+        versions = [db.put("n", "k", i) for i in range(schema.BLOCK * 2 + 3)]
         head = db.tree_head()
         for version in (versions[0], versions[1023], versions[1024], versions[-1]):
             assert koru_delta.verify_inclusion(db.prove(version), head)

@@ -1,0 +1,118 @@
+"""The tables of `log.db`, and how their rows are read and packed (see FORMAT.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import zstandard
+
+from koru_delta.causal import DELETE, FOREVER
+from koru_delta.errors import CorruptionError
+from koru_delta.storage.engine import Stored
+from koru_delta.values import MAX_VALUE_BYTES
+
+APPLICATION_ID = 0x4B6F7275  # "Koru"
+INLINE_BYTES = 4096  # larger bodies are objects, shared by all versions that hold them
+BLOCK = 1024  # commits under one stored node of the Merkle log
+RAW, ZSTD, DELTA = 0, 1, 2
+
+SCHEMA = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE namespaces(ns INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE keys(
+    key_id INTEGER PRIMARY KEY, ns INTEGER NOT NULL, key TEXT NOT NULL, UNIQUE(ns, key)
+) STRICT;
+CREATE TABLE versions(
+    seq INTEGER PRIMARY KEY, id8 INTEGER NOT NULL, key_id INTEGER NOT NULL,
+    op INTEGER NOT NULL, tx_time INTEGER NOT NULL, valid_from INTEGER, valid_to INTEGER,
+    expires_at INTEGER, object INTEGER, version_id BLOB NOT NULL, record BLOB NOT NULL,
+    body BLOB
+) STRICT;
+CREATE INDEX versions_by_key ON versions(key_id, seq);
+CREATE INDEX versions_by_id ON versions(id8);
+CREATE TABLE commits(
+    tx_time INTEGER PRIMARY KEY, number INTEGER NOT NULL, first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL, root BLOB NOT NULL
+) STRICT;
+CREATE TABLE blocks(block INTEGER PRIMARY KEY, tx_time INTEGER NOT NULL) STRICT;
+CREATE TABLE objects(
+    object INTEGER PRIMARY KEY, id8 INTEGER NOT NULL, object_id BLOB NOT NULL,
+    codec INTEGER NOT NULL, base INTEGER, data BLOB NOT NULL
+) STRICT;
+CREATE INDEX objects_by_id ON objects(id8);
+CREATE TABLE spaces(
+    space INTEGER PRIMARY KEY, ns INTEGER NOT NULL, model TEXT NOT NULL,
+    dimensions INTEGER NOT NULL, metric TEXT NOT NULL, UNIQUE(ns, model)
+) STRICT;
+CREATE TABLE vectors(
+    space INTEGER NOT NULL, seq INTEGER NOT NULL, object INTEGER NOT NULL,
+    PRIMARY KEY(space, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edges(
+    cause8 INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(cause8, seq)
+) STRICT, WITHOUT ROWID;
+"""
+
+STORED = f"""
+    v.seq, v.version_id, v.op, v.tx_time, coalesce(v.valid_from, v.tx_time),
+    coalesce(v.valid_to, {FOREVER}), coalesce(v.expires_at, {FOREVER}), v.record"""
+LATEST = f"""NOT EXISTS (SELECT 1 FROM versions n
+    WHERE n.key_id = v.key_id AND n.seq > v.seq AND n.op <= {DELETE})"""
+# The definition of "visible" (DESIGN, "Two clocks"), in SQL.
+COVERS = f"""{{0}}.op <= {DELETE} AND {{0}}.seq <= :seq
+    AND coalesce({{0}}.valid_from, {{0}}.tx_time) <= :at
+    AND ({{0}}.valid_to IS NULL OR {{0}}.valid_to > :at)"""
+VISIBLE = f"""SELECT {STORED}, v.body, v.object, {LATEST} FROM versions v
+    WHERE v.key_id = (SELECT key_id FROM keys WHERE ns = :ns AND key = :key)
+    AND {COVERS.format("v")} ORDER BY v.seq DESC LIMIT 1"""
+WINNER = f"""(SELECT w.seq FROM versions w WHERE w.key_id = k.key_id
+    AND {COVERS.format("w")} ORDER BY w.seq DESC LIMIT 1)"""
+COMMITS = """SELECT c.number, c.first_seq, c.last_seq, c.tx_time, c.root, v.record
+    FROM commits c JOIN versions v ON v.seq = c.first_seq"""
+
+
+KEY_HEAD = """SELECT k.key_id, v.version_id, v.record, v.object FROM keys k
+    JOIN versions v ON v.key_id = k.key_id WHERE k.ns = ? AND k.key = ?
+    ORDER BY v.seq DESC LIMIT 1"""
+SEQ_OF = "SELECT seq FROM versions WHERE id8 = ? AND version_id = ? ORDER BY seq LIMIT 1"
+
+
+def read_stored(row: Sequence[Any], load: Callable[[int], bytes]) -> Stored:
+    """A row of `STORED`, body, object and latest, with the object's bytes as the body."""
+    seq, identity, operation, tx_time, starts, ends, expires, record, body, item, latest = row
+    if item is not None:
+        body = load(item)
+    return Stored(
+        seq, identity, operation, tx_time, starts, ends, expires, record, body, bool(latest)
+    )
+
+
+def unpack(codec: int, data: bytes, base: bytes | None) -> bytes:
+    """Turn an object's stored bytes back into what was stored."""
+    if codec == RAW:
+        return data
+    try:
+        shared = None if base is None else _shared(base)
+        body: bytes = zstandard.ZstdDecompressor(dict_data=shared).decompress(
+            data, max_output_size=MAX_VALUE_BYTES
+        )
+    except zstandard.ZstdError as error:
+        raise CorruptionError(f"a stored object cannot be decompressed: {error}") from error
+    return body
+
+
+def compressor(base: bytes | None) -> zstandard.ZstdCompressor:
+    """A compressor, by what differs from `base` if there is one."""
+    if base is None:
+        return zstandard.ZstdCompressor(level=3)
+    return zstandard.ZstdCompressor(level=3, dict_data=_shared(base))
+
+
+def _shared(base: bytes) -> zstandard.ZstdCompressionDict:
+    return zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+
+
+def first8(identity: bytes) -> int:
+    """The beginning of an id as the integer that indexes hold."""
+    return int.from_bytes(identity[:8], "big", signed=True)

@@ -1,0 +1,253 @@
+"""The one open write of a SQLite engine: rows gathered, then inserted together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from koru_delta.causal import PUT
+from koru_delta.errors import CorruptionError
+from koru_delta.storage.engine import Head, KeyHead, NewVersion, Space, Stored
+from koru_delta.storage.schema import (
+    BLOCK,
+    DELTA,
+    INLINE_BYTES,
+    KEY_HEAD,
+    RAW,
+    SEQ_OF,
+    VISIBLE,
+    ZSTD,
+    compressor,
+    first8,
+    read_stored,
+    unpack,
+)
+
+if TYPE_CHECKING:
+    from koru_delta.storage.sqlite import SqliteEngine
+
+_UNKNOWN = -1
+_INSERTS = {
+    table: f"INSERT INTO {table} VALUES({','.join('?' * columns)})"
+    for table, columns in {
+        "namespaces": 2, "spaces": 5, "keys": 3, "objects": 6, "versions": 12, "vectors": 3,
+        "edges": 2, "commits": 5, "blocks": 2,
+    }.items()
+}  # fmt: skip
+
+
+class SqliteWriter:
+    """The rows of one write, gathered and then inserted together."""
+
+    def __init__(
+        self, engine: SqliteEngine, con: apsw.Connection, head: Head, numbers: dict[str, int]
+    ) -> None:
+        self._engine = engine
+        self._con = con
+        self.head = head
+        self.dirty = False
+        self.new_namespaces: dict[str, int] = {}
+        self._key_ids: dict[tuple[int, str], int | None] = {}  # None: looked for, not there
+        self._new_objects: dict[bytes, int] = {}
+        self._next = numbers
+        self._new_spaces: dict[tuple[str, str], Space] = {}
+        self._rows: dict[str, list[tuple[Any, ...]]] = {}  # by table
+
+    def key_head(self, namespace: str, key: str) -> KeyHead | None:
+        """The last entry of a key, among those flushed."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            return None
+        row = self._con.execute(KEY_HEAD, (ns, key)).get
+        self._key_ids[ns, key] = None if row is None else row[0]
+        return None if row is None else KeyHead(*row)
+
+    def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None:
+        """As `SqliteEngine.visible`, seeing what this write has flushed."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            return None
+        row = self._con.execute(VISIBLE, {"ns": ns, "key": key, "seq": seq, "at": valid_at}).get
+        if row is None:
+            return None
+        return read_stored(row, self._object)
+
+    def ever_put(self, namespace: str, key: str) -> bool:
+        """Whether the key was ever put, among what was flushed."""
+        ns = self._namespace(namespace)
+        return ns is not None and bool(
+            self._con.execute(
+                f"""SELECT EXISTS (SELECT 1 FROM versions WHERE op = {PUT} AND key_id =
+                (SELECT key_id FROM keys WHERE ns = ? AND key = ?))""",
+                (ns, key),
+            ).get
+        )
+
+    def seq_of(self, version_id: bytes) -> int | None:
+        found: int | None = self._con.execute(SEQ_OF, (first8(version_id), version_id)).get
+        return found
+
+    def space(self, namespace: str, model: str) -> Space | None:
+        """The vector space of a model in a namespace, if it has begun."""
+        ns = self._namespace(namespace)
+        if (namespace, model) in self._new_spaces:
+            return self._new_spaces[namespace, model]
+        row = self._con.execute(
+            "SELECT space, dimensions, metric FROM spaces WHERE ns = ? AND model = ?", (ns, model)
+        ).get
+        return None if row is None else Space(row[0], namespace, model, row[1], row[2])
+
+    def add_space(self, namespace: str, model: str, dimensions: int, metric: str) -> Space:
+        """Begin a vector space."""
+        number = self._take("spaces", "space")
+        self._add("spaces", (number, self._namespace_id(namespace), model, dimensions, metric))
+        space = Space(number, namespace, model, dimensions, metric)
+        self._new_spaces[namespace, model] = space
+        return space
+
+    def append(self, version: NewVersion) -> None:
+        """Add one entry, its key, objects, vectors and edges; inserted at `flush`."""
+        ns = self._namespace_id(version.namespace)
+        key_id = self._key_id(ns, version.key)
+        body, item = version.body, None
+        if body is not None and len(body) > INLINE_BYTES:
+            assert version.distinction is not None
+            item = self._put_object(version.distinction, body, key_id)
+            body = None
+        self._add(
+            "versions",
+            (
+                version.seq, first8(version.version_id), key_id, version.operation,
+                version.tx_time, version.valid_from, version.valid_to, version.expires_at,
+                item, version.version_id, version.record, body,
+            ),
+        )  # fmt: skip
+        for space, identity, data in version.vectors:
+            vector = self._object_row(identity)
+            if vector is None:
+                if data is None:
+                    raise CorruptionError(
+                        f"vector {identity.hex()[:16]} is in the log and not in the store; "
+                        "restore a backup"
+                    )
+                vector = self._new_object(identity, RAW, None, data)
+            self._add("vectors", (space, version.seq, vector))
+        # A cause named twice, by two kinds, is one edge.
+        if version.causes:
+            for cause in {first8(cause) for cause in version.causes}:
+                self._add("edges", (cause, version.seq))
+
+    def append_commit(self, commit: Head, first_seq: int) -> None:
+        """Close what was appended since `first_seq` as one commit."""
+        number = commit.commits - 1
+        self._add("commits", (commit.tx_time, number, first_seq, commit.seq, commit.root))
+        if number % BLOCK == 0:
+            self._add("blocks", (number // BLOCK, commit.tx_time))
+        self.head = commit
+
+    def flush(self) -> None:
+        """Insert what was gathered, so that this write's own reads see it."""
+        for table, rows in self._rows.items():
+            self.dirty = True
+            if len(rows) == 1:
+                self._con.execute(_INSERTS[table], rows[0])
+            else:
+                self._con.executemany(_INSERTS[table], rows)
+        self._rows.clear()
+
+    def discard(self) -> None:
+        """Drop what was gathered since the last flush."""
+        for known in (
+            self.new_namespaces, self._key_ids, self._new_objects, self._new_spaces, self._next,
+        ):  # fmt: skip
+            known.clear()  # what was flushed is found again by asking
+        self._rows.clear()
+
+    def _add(self, table: str, row: tuple[Any, ...]) -> None:
+        rows = self._rows.get(table)
+        if rows is None:
+            self._rows[table] = [row]
+        else:
+            rows.append(row)
+
+    def _take(self, table: str, column: str) -> int:
+        number = self._next.get(table)
+        if number is None:
+            number = 1 + (self._con.execute(f"SELECT max({column}) FROM {table}").get or 0)
+        self._next[table] = number + 1
+        return number
+
+    def _namespace(self, name: str) -> int | None:
+        found = self._engine._namespaces.get(name) or self.new_namespaces.get(name)
+        if found is None:
+            found = self._con.execute("SELECT ns FROM namespaces WHERE name = ?", (name,)).get
+            if found is not None:
+                self.new_namespaces[name] = found
+        return found
+
+    def _namespace_id(self, name: str) -> int:
+        found = self._namespace(name)
+        if found is None:
+            found = self._take("namespaces", "ns")
+            self._add("namespaces", (found, name))
+            self.new_namespaces[name] = found
+        return found
+
+    def _key_id(self, ns: int, key: str) -> int:
+        found = self._key_ids.get((ns, key), _UNKNOWN)
+        if found == _UNKNOWN:
+            found = self._con.execute(
+                "SELECT key_id FROM keys WHERE ns = ? AND key = ?", (ns, key)
+            ).get
+        if found is None:
+            found = self._take("keys", "key_id")
+            self._add("keys", (found, ns, key))
+        self._key_ids[ns, key] = found
+        return found
+
+    def _object_row(self, identity: bytes) -> int | None:
+        found = self._new_objects.get(identity)
+        if found is None:
+            found = self._con.execute(
+                "SELECT object FROM objects WHERE id8 = ? AND object_id = ?",
+                (first8(identity), identity),
+            ).get
+        return found
+
+    def _new_object(self, identity: bytes, codec: int, base: int | None, data: bytes) -> int:
+        item = self._take("objects", "object")
+        self._add("objects", (item, first8(identity), identity, codec, base, data))
+        self._new_objects[identity] = item
+        return item
+
+    def _put_object(self, identity: bytes, body: bytes, key_id: int) -> int:
+        found = self._object_row(identity)
+        if found is not None:
+            return found
+        codec, base, data = self._pack(body, key_id)
+        return self._new_object(identity, codec, base, data)
+
+    def _pack(self, body: bytes, key_id: int) -> tuple[int, int | None, bytes]:
+        """Compress a body, against the key's last whole one when that is much shorter.
+
+        A delta's base is always stored whole, so reading costs two look-ups at most.
+        """
+        row = self._con.execute(
+            """SELECT coalesce(o.base, o.object) FROM objects o WHERE o.object =
+            (SELECT object FROM versions WHERE key_id = ? AND object IS NOT NULL
+             ORDER BY seq DESC LIMIT 1)""",
+            (key_id,),
+        ).get
+        if row is not None:
+            whole = self._object(row)
+            delta = compressor(whole).compress(body)
+            if len(delta) * 4 < len(body):
+                return DELTA, row, delta
+        packed = compressor(None).compress(body)
+        return (ZSTD, None, packed) if len(packed) < len(body) else (RAW, None, body)
+
+    def _object(self, item: int) -> bytes:
+        row = self._con.execute("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
+        codec, base, data = row.get
+        return unpack(codec, data, None if base is None else self._object(base))
