@@ -51,6 +51,11 @@ class AsyncDatabase:
                 "to open one: await AsyncDatabase.open(path)"
             )
         self._database = database
+        self._begin()
+        database._log.engine.after_fork.append(self._begin)
+
+    def _begin(self) -> None:
+        """Start with threads of one's own, as a forked child does."""
         # One thread for writes keeps their order.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="koru-delta-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="koru-delta-read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import pickle
@@ -204,3 +205,19 @@ def test_a_handle_refuses_to_be_pickled_or_copied(
 ) -> None:
     with koru_delta.open(tmp_path / "db") as db, pytest.raises(NotPicklableError, match="path"):
         cross(db)
+
+
+def test_an_async_handle_goes_on_in_the_child(tmp_path: Path) -> None:
+    db = asyncio.run(koru_delta.AsyncDatabase.open(tmp_path / "db"))
+
+    async def write_and_read(value: str) -> None:
+        await db.put("n", "k", value)
+        assert await db.get("n", "k") == value
+
+    try:
+        asyncio.run(write_and_read("parent"))
+        in_child(lambda: asyncio.run(write_and_read("child")))
+        assert asyncio.run(db.get("n", "k")) == "child"
+        asyncio.run(write_and_read("parent again"))
+    finally:
+        asyncio.run(db.close())
