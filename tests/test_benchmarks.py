@@ -7,12 +7,13 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from benchmarks.measure import Row, at_most, by_turns, ratio_at_least, ratio_at_most
 from benchmarks.peps import data_file
+from tests.real_data import lacking
 
 
 @pytest.mark.parametrize("name", sorted(benchmarks.SUBJECTS))
 def test_every_subject_runs_and_prints_its_figures(name, tmp_path, capsys):
     if name == "storage" and data_file() is None:
-        pytest.skip("KORU_DATA names no folder with the PEP revisions")
+        lacking("the PEP revisions")
     kept = tmp_path / "figures.json"
 
     benchmarks.main([name, "--scale", "0.001", "--versions", "100000", "--json", str(kept)])

@@ -6,7 +6,6 @@ import bisect
 import gzip
 import itertools
 import json
-import os
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import pytest
 import koru_delta
 from benchmarks.peps import FILE, NAMESPACE, Revision, data_file, ingest, read_revisions
 from koru_delta.errors import KeyNotFoundError
+from tests.real_data import lacking
 
 Timeline = dict[str, list[Revision]]
 ABSENT = None
@@ -29,10 +29,7 @@ ABSENT = None
 def revisions() -> list[Revision]:
     file = data_file()
     if file is None:
-        missing = f"KORU_DATA names no folder with {FILE}"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        lacking(str(FILE))
     return read_revisions(file)
 
 

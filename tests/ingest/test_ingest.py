@@ -31,6 +31,7 @@ from koru_delta.ingest import (
 )
 from koru_delta.testing import HashEmbedder
 from tests.ingest.history_maker import HistoryMaker, States, moment
+from tests.real_data import lacking
 
 SECTIONS = {
     "rain": "# Rain\n\n" + "It rains on the plain, and the plain is wet. " * 6 + "\n",
@@ -535,7 +536,7 @@ def test_a_database_never_ingests_itself(tmp_path):
 def test_real_revisions_are_read_back_at_any_time(db, maker):
     folder = os.environ.get("KORU_DATA")
     if folder is None:
-        pytest.skip("KORU_DATA names no folder of real texts")
+        lacking("the PEP revisions")
     with lzma.open(Path(folder, "peps", "full-text-revisions.jsonl.xz"), "rt") as lines:
         revisions = [json.loads(line) for line in lines]
     chance = random.Random(3)
