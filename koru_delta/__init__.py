@@ -13,10 +13,11 @@ from koru_delta.causal import (
     verify_consistency,
     verify_inclusion,
 )
-from koru_delta.database import Database, Match, View, open
+from koru_delta.database import Database, View, open
 from koru_delta.errors import KoruDeltaError
 from koru_delta.log import VerifyReport
 from koru_delta.log.log import AsOf
+from koru_delta.search.answers import Match, Matches
 from koru_delta.search.filters import Filter, prefixed
 from koru_delta.search.query import Row
 from koru_delta.transaction import KEEP, Transaction
@@ -37,6 +38,7 @@ __all__ = [
     "InclusionProof",
     "KoruDeltaError",
     "Match",
+    "Matches",
     "Row",
     "Transaction",
     "TreeHead",

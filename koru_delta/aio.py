@@ -11,6 +11,8 @@ from functools import partial
 from types import TracebackType
 from typing import IO, Any, Literal, ParamSpec, TypeVar
 
+import numpy.typing as npt
+
 from koru_delta.causal import (
     Clock,
     Commit,
@@ -20,11 +22,12 @@ from koru_delta.causal import (
     Version,
     When,
 )
-from koru_delta.database import _ANY, _RAISE, Database, Match, View
+from koru_delta.database import _ANY, _RAISE, Database, View
 from koru_delta.embedders import Embedder
 from koru_delta.errors import DatabaseClosedError
 from koru_delta.log import Pending, VerifyReport
 from koru_delta.log.log import AsOf
+from koru_delta.search.answers import Matches
 from koru_delta.search.filters import Filter
 from koru_delta.search.query import Row
 from koru_delta.transaction import KEEP, CauseLike, Transaction
@@ -303,6 +306,25 @@ class AsyncDatabase:
             message=message,
         )  # fmt: skip
 
+    async def reembed(
+        self,
+        namespace: str,
+        model: str,
+        embed_fn: Embedder,
+        *,
+        text: Callable[[str, Value], str] | None = None,
+        batch: int = 256,
+        progress: Callable[[int, int], None] | bool | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> int:
+        # Beside the writes, which it gives way to: it may take hours.
+        return await self._read(
+            self._database.reembed, namespace, model, embed_fn, text=text, batch=batch,
+            progress=progress, author=author, message=message, run=run,
+        )  # fmt: skip
+
     async def drop_namespace(
         self, namespace: str, *, author: str | None = None, message: str | None = None
     ) -> int:
@@ -513,8 +535,10 @@ class AsyncDatabase:
         model: str | None = None,
         threshold: float | None = None,
         exact: bool = False,
-    ) -> list[Match]:
+        recall: float = 0.95,
+    ) -> Matches:
         return await self._read(
+            _loaded,
             self._database.similar,
             namespace,
             query,
@@ -525,18 +549,61 @@ class AsyncDatabase:
             model=model,
             threshold=threshold,
             exact=exact,
+            recall=recall,
+        )
+
+    async def similar_many(
+        self,
+        namespace: str,
+        queries: Sequence[VectorLike | str] | npt.NDArray[Any],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> list[Matches]:
+        return await self._read(
+            _all_loaded,
+            self._database.similar_many,
+            namespace,
+            queries,
+            k=k,
+            filter=filter,
+            as_of=as_of,
+            valid_at=valid_at,
+            model=model,
+            threshold=threshold,
+            exact=exact,
+            recall=recall,
         )
 
     async def similar_at(
         self, namespace: str, query: VectorLike | str, timestamp: AsOf, top_k: int = 10
-    ) -> list[Match]:
-        return await self._read(self._database.similar_at, namespace, query, timestamp, top_k)
+    ) -> Matches:
+        return await self._read(
+            _loaded, self._database.similar_at, namespace, query, timestamp, top_k
+        )
 
     async def vectors(self, version: Version | str) -> dict[str, Vector]:
         return await self._read(self._database.vectors, version)
 
-    async def stats(self) -> dict[str, Any]:
-        return await self._read(self._database.stats)
+    async def stats(self, *, spaces: bool = False) -> dict[str, Any]:
+        return await self._read(self._database.stats, spaces=spaces)
+
+    async def build_index(self, namespace: str | None = None) -> None:
+        return await self._read(self._database.build_index, namespace)
+
+    async def tune(
+        self,
+        namespace: str | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        return await self._read(self._database.tune, namespace, progress=progress)
 
     async def verify(self) -> VerifyReport:
         return await self._read(self._database.verify)
@@ -708,8 +775,10 @@ class AsyncView:
         model: str | None = None,
         threshold: float | None = None,
         exact: bool = False,
-    ) -> list[Match]:
+        recall: float = 0.95,
+    ) -> Matches:
         return await self._read(
+            _loaded,
             self._view.similar,
             namespace,
             query,
@@ -719,6 +788,34 @@ class AsyncView:
             model=model,
             threshold=threshold,
             exact=exact,
+            recall=recall,
+        )
+
+    async def similar_many(
+        self,
+        namespace: str,
+        queries: Sequence[VectorLike | str] | npt.NDArray[Any],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> list[Matches]:
+        return await self._read(
+            _all_loaded,
+            self._view.similar_many,
+            namespace,
+            queries,
+            k=k,
+            filter=filter,
+            valid_at=valid_at,
+            model=model,
+            threshold=threshold,
+            exact=exact,
+            recall=recall,
         )
 
 
@@ -776,3 +873,14 @@ class AsyncTransaction:
 
     async def contains(self, namespace: str, key: str) -> bool:
         return await self._database._read(self._transaction.contains, namespace, key)
+
+
+def _loaded(search: Callable[P, Matches], *args: P.args, **kwargs: P.kwargs) -> Matches:
+    """Search and read the hits' versions too, so that no storage is touched on the loop."""
+    return search(*args, **kwargs).load()
+
+
+def _all_loaded(
+    search: Callable[P, list[Matches]], *args: P.args, **kwargs: P.kwargs
+) -> list[Matches]:
+    return [found.load() for found in search(*args, **kwargs)]

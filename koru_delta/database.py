@@ -11,11 +11,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from koru_delta.causal import (
     CAUSE_KINDS,
@@ -45,25 +48,17 @@ from koru_delta.errors import (
 from koru_delta.log import CausalLog, VerifyReport
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.log import TAGS, AsOf
-from koru_delta.search.filters import Filter, compile_filter
+from koru_delta.search.answers import Answers, Matches
+from koru_delta.search.filters import Filter, compile_filter, compiled
+from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.query import Row, check_page, matching, select_rows
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
 from koru_delta.transaction import KEEP, CauseLike, Intents, Transaction, WriteOptions
-from koru_delta.values import Value, Vector, VectorLike, as_vector, check_key, decode
+from koru_delta.values import Value, Vector, VectorLike, as_matrix, as_vector, check_key, decode
 
 _RAISE: Final[Any] = object()
 _ANY: Final[Any] = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A hit of a search: the key, how well it matches (higher is better), what it held."""
-
-    key: str
-    score: float
-    version: Version
-    value: Value
 
 
 class Database:
@@ -126,6 +121,7 @@ class Database:
         self._log = CausalLog(engine, clock or system_clock, node=node)
         self._intents = Intents(self._log, text, author=author, run=run)
         self._vectors = Vectors(self._log)
+        self._answers = Answers(self._log)
         # The last transaction begun in this thread or task, which may have ended since.
         self._transaction: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
         self._closing = threading.Lock()
@@ -166,8 +162,13 @@ class Database:
         return f"<Database {'in memory' if self.directory is None else str(self.directory)!r}>"
 
     def close(self) -> None:
-        """Close every file. Closing twice is fine."""
+        """Close every file; indexes made meanwhile are kept for the next opening.
+
+        Matches that are still held keep their values. Closing twice is fine.
+        """
         with self._closing:
+            self._answers.close()
+            self._vectors.close()
             self._log.close()
 
     # Writing
@@ -380,6 +381,53 @@ class Database:
         write = self._intents.put(namespace, key, past.value, options)
         write.carried = dict(past.vectors)
         return self._log.commit([write])[0]
+
+    def reembed(
+        self,
+        namespace: str,
+        model: str,
+        embed_fn: Embedder,
+        *,
+        text: Callable[[str, Value], str] | None = None,
+        batch: int = 256,
+        progress: Callable[[int, int], None] | bool | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> int:
+        """Give every present key that has a vector a vector of another model, and no other.
+
+        Each becomes a new version of the same value, `derived_from` the version before, so
+        what is asked of an earlier moment is answered by the model of that moment. The valid
+        interval and the end of life of the version stay; what only holds at other valid
+        times than now keeps its model. Keys that have a vector of this model alone are
+        passed over, so a call that was interrupted is ended by the same call. A model that
+        is new here measures as the namespace's others do.
+
+        Args:
+            embed_fn: As `embedder=` of `koru_delta.open`; called outside of every lock.
+            text: What is embedded, of a key and its value. By default the value if it is a
+                string, its field "text" if that is one, else its canonical JSON.
+            batch: Keys embedded in one call and written in one commit.
+            progress: Called with `(done, total)`; True shows a bar on standard error, False
+                nothing, None a bar for more than 1,000 keys on a terminal.
+
+        Returns:
+            How many versions were written.
+
+        Raises:
+            IngestError: somebody wrote a key again and again while it was embedded. Here
+                and below, what was embedded before stays.
+            InvalidDataError: a key holds null and there is no `text`; and as `embed`.
+            DimensionMismatchError, EmbedderError; and those of `put`.
+        """
+        from koru_delta.ingest.reembed import reembed
+
+        note = message or f"embed with {model}"
+        return reembed(
+            self._intents, namespace, model, embed_fn, text=text, batch=batch, progress=progress,
+            options=_options(_ANY, (), None, None, None, author, note, run),
+        )  # fmt: skip
 
     def drop_namespace(
         self, namespace: str, *, author: str | None = None, message: str | None = None
@@ -742,8 +790,9 @@ class Database:
         model: str | None = None,
         threshold: float | None = None,
         exact: bool = False,
-    ) -> list[Match]:
-        """Find the keys whose vectors are most like the query; every search is exact so far.
+        recall: float = 0.95,
+    ) -> Matches:
+        """Find the keys whose vectors are most like the query.
 
         Args:
             query: Shape (dimensions,), or text for the database's embedder.
@@ -751,50 +800,82 @@ class Database:
             filter: Applied before the best `k` are chosen.
             model: May be left out where the namespace has one model at that moment.
             threshold: Keep hits with `score >= threshold`.
-            exact: Ask for the exact scan, whatever faster plans there may be.
+            exact: Compare every row: the answer a database built anew would give.
+            recall: In (0, 1]; the share of the true best `k` to find on average. Above
+                .99 every search is exact.
 
         Returns:
             Best first; equal scores in key order, so a search can be repeated exactly.
             `score` is the cosine in [-1, 1], the dot product, or minus the Euclidean
-            distance, as the namespace's metric says.
+            distance, as the namespace's metric says; scores are exact in every plan. There
+            are `min(k, rows that pass)` hits, always. The answer says how it was found:
+            `plan`, `approximate`, `considered`.
 
         Raises:
             DimensionMismatchError, ModelMismatchError, QueryError, EmbedderError.
         """
         _check_namespace(namespace)
-        if not isinstance(k, int) or isinstance(k, bool) or k < 0:
-            raise QueryError(f"k is a whole number from 0 on, not {k!r}")
-        if threshold is not None and (
-            not isinstance(threshold, (int, float)) or threshold != threshold  # noqa: PLR0124 - NaN
-        ):
-            raise QueryError(f"threshold is a number, not {threshold!r}")
-        where = None if filter is None else compile_filter(filter)
+        _check_search(k, threshold, recall)
+        where = None if filter is None else compiled(filter)
+        cut = self._log.cut(as_of)
+        at = cut.clock if valid_at is None else microseconds(valid_at)
+        target = self._query_vector(query)
+        space = self._space(namespace, model, cut, at, text=isinstance(query, str))
+        if space is None or k == 0:
+            return Matches()
+        return self._answers.of(
+            space.search(
+                target, k, cut, at, where=where, threshold=threshold,
+                recall=1.0 if exact else recall,
+            )
+        )  # fmt: skip
+
+    def similar_many(
+        self,
+        namespace: str,
+        queries: Sequence[VectorLike | str] | npt.NDArray[Any],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> list[Matches]:
+        """What `similar` finds for each of several queries, at one moment, on all cores.
+
+        Args:
+            queries: Shape (n, dimensions), or texts for the database's embedder.
+        """
+        _check_namespace(namespace)
+        _check_search(k, threshold, recall)
+        if isinstance(queries, (str, bytes)):
+            raise InvalidDataError("queries is a list of them; for one query there is similar()")
+        where = None if filter is None else compiled(filter)
         cut = self._log.cut(as_of)
         at = _valid(valid_at, cut)
-        target = self._query_vector(query)
-        if isinstance(query, str) and model is None and self._intents.embedder is not None:
-            known = [space.model for space in self._vectors.known(namespace, cut)]
-            model = self._intents.embedder.name if self._intents.embedder.name in known else None
-        space = self._vectors.space(namespace, model, cut, at)
-        if space is None or k == 0:
+        if not len(queries):
             return []
-        hits = space.search(target, k, cut, at, where=where, threshold=threshold)
-        versions = self._log.versions([hit.seq for hit in hits])
-        return [
-            Match(version.key, hit.score, version, version.value)
-            for hit, version in zip(hits, versions, strict=True)
-        ]
+        texts = isinstance(queries[0], str)
+        targets = self._query_matrix(queries)
+        space = self._space(namespace, model, cut, at, text=texts)
+        if space is None or k == 0:
+            return [Matches() for _ in queries]
+        found = space.search_many(
+            targets, k, cut, at, where=where, threshold=threshold, recall=1.0 if exact else recall
+        )
+        return [self._answers.of(one) for one in found]
 
     def similar_at(
         self, namespace: str, query: VectorLike | str, timestamp: AsOf, top_k: int = 10
-    ) -> list[Match]:
+    ) -> Matches:
         """Search as of a moment: `similar(namespace, query, as_of=timestamp, k=top_k)`."""
         return self.similar(namespace, query, as_of=timestamp, k=top_k)
 
     def vectors(self, version: Version | str) -> dict[str, Vector]:
         """The vectors a version carries, per model: float32, as they were stored."""
-        import numpy as np
-
         if isinstance(version, Version):  # it was checked when it was read; is it of this log?
             seq = self._log.engine.seq_of(bytes.fromhex(version.id))
             if seq is None:
@@ -806,9 +887,16 @@ class Database:
 
     # Care
 
-    def stats(self) -> dict[str, Any]:
-        """Counts and sizes (bytes) of the log and of what is held in memory."""
+    def stats(self, *, spaces: bool = False) -> dict[str, Any]:
+        """Counts and sizes (bytes) of the log and of what is held in memory.
+
+        Args:
+            spaces: Read all vectors' rows first; else `vector_spaces` tells only of those
+                that something has searched.
+        """
         head = self._log.head()
+        if spaces:
+            self._read_spaces(None, self._log.now())
         return {
             "path": None if self.directory is None else str(self.directory),
             "durability": self._log.engine.durability,
@@ -820,6 +908,54 @@ class Database:
             **self._log.engine.statistics(),
             **self._vectors.statistics(),
         }
+
+    def build_index(self, namespace: str | None = None) -> None:
+        """Make now, and keep in files, what search otherwise makes in the background.
+
+        Searches are right without it; after it they are as fast as they get, in this
+        process and in the next that opens the database.
+
+        Args:
+            namespace: Only the vectors of this one; None is all.
+        """
+        cut = self._log.now()
+        names = [namespace] if namespace is not None else self.list_namespaces(as_of=cut)
+        for name in names:
+            _check_namespace(name)
+            for known in self._vectors.known(name, cut):
+                space = self._vectors.open(known)
+                space.at(cut.seq)
+                self._vectors.upkeep.work(space, complete=True)
+
+    def tune(
+        self,
+        namespace: str | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Measure what ways of searching cost on this machine, and choose by that from now on.
+
+        It takes a few seconds and is kept with the database (not through a read-only
+        handle). Only what a search costs changes by it, never an answer's promise.
+
+        Args:
+            namespace: Measure on vectors of this one; None is all. Where there are too few,
+                made-up ones take their place.
+            progress: Called with `(done, total)` steps.
+
+        Returns:
+            `costs` and `defaults` (nanoseconds, by name), which of them were `measured`, on
+            whose vectors (`namespace` and `model`, None: made up; `dimensions`, `rows`), in
+            how many `seconds`, and as `plans` what both would do in some situations.
+        """
+        from koru_delta.search.tune import tune
+
+        spaces = self._read_spaces(namespace, self._log.now())
+        tuned = tune(spaces, progress or (lambda _done, _total: None))
+        self._vectors.upkeep.set_costs(tuned.costs)
+        for space in self._vectors.opened():
+            space.reading.ways.clear()  # chosen by the costs before
+        return tuned.to_json()
 
     def verify(self) -> VerifyReport:
         """Check every byte that matters against its hash; the report lists what fails."""
@@ -893,7 +1029,38 @@ class Database:
             raise TransactionError("a transaction is already open here; they do not nest")
         self._transaction.set(transaction)
 
+    def _space(
+        self, namespace: str, model: str | None, cut: Cut, valid_at: int, *, text: bool
+    ) -> VectorSpace | None:
+        """The vectors a search means: those of the embedder's model, for text."""
+        if text and model is None and self._intents.embedder is not None:
+            known = [space.model for space in self._vectors.known(namespace, cut)]
+            model = self._intents.embedder.name if self._intents.embedder.name in known else None
+        return self._vectors.space(namespace, model, cut, valid_at)
+
+    def _read_spaces(self, namespace: str | None, cut: Cut) -> list[VectorSpace]:
+        """The spaces of a namespace, or of all that are there now, read up to a cut."""
+        names = [namespace] if namespace is not None else self.list_namespaces(as_of=cut)
+        found = []
+        for name in names:
+            _check_namespace(name)
+            for known in self._vectors.known(name, cut):
+                found.append(self._vectors.open(known))
+                found[-1].at(cut.seq)
+        return found
+
+    def _query_matrix(self, queries: Any) -> npt.NDArray[np.float32]:
+        texts = [isinstance(query, str) for query in queries]
+        if not any(texts):
+            return as_matrix(queries)
+        if not all(texts):
+            raise InvalidDataError("queries are all texts or all vectors, not some of each")
+        return as_matrix([self._query_vector(query) for query in queries])
+
     def _query_vector(self, query: VectorLike | str) -> Vector:
+        if type(query) is np.ndarray and query.dtype == np.float32 and query.ndim == 1:
+            usable = len(query) and isfinite(np.vecdot(query, query))
+            return query if usable else as_vector(query)  # which says what is wrong
         if not isinstance(query, str):
             return as_vector(query)
         if self._intents.embedder is None:
@@ -1066,11 +1233,31 @@ class View:
         model: str | None = None,
         threshold: float | None = None,
         exact: bool = False,
-    ) -> list[Match]:
+        recall: float = 0.95,
+    ) -> Matches:
         """As `Database.similar`."""
         return self._database.similar(
             namespace, query, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
-            model=model, threshold=threshold, exact=exact,
+            model=model, threshold=threshold, exact=exact, recall=recall,
+        )  # fmt: skip
+
+    def similar_many(
+        self,
+        namespace: str,
+        queries: Sequence[VectorLike | str] | npt.NDArray[Any],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> list[Matches]:
+        """As `Database.similar_many`."""
+        return self._database.similar_many(
+            namespace, queries, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
+            model=model, threshold=threshold, exact=exact, recall=recall,
         )  # fmt: skip
 
 
@@ -1128,6 +1315,17 @@ def _options(
 
 def _valid(valid_at: When | None, cut: Cut) -> int:
     return cut.clock if valid_at is None else microseconds(valid_at)
+
+
+def _check_search(k: int, threshold: float | None, recall: float) -> None:
+    if not isinstance(k, int) or isinstance(k, bool) or k < 0:
+        raise QueryError(f"k is a whole number from 0 on, not {k!r}")
+    if threshold is not None and (
+        not isinstance(threshold, (int, float)) or threshold != threshold  # noqa: PLR0124 - NaN
+    ):
+        raise QueryError(f"threshold is a number, not {threshold!r}")
+    if isinstance(recall, bool) or not isinstance(recall, (int, float)) or not 0 < recall <= 1:
+        raise QueryError(f"recall is a share in (0, 1], not {recall!r}")
 
 
 def _check_namespace(namespace: str) -> None:

@@ -634,12 +634,11 @@ class KoruDeltaVectorStore(VectorStore):
         stored = [self._database.vectors(match.version)[model] for match in found]
         candidates: Any = np.stack(stored).astype(np.float64)
         target = np.asarray(vector, dtype=np.float64)
-        try:
-            chosen = maximal_marginal_relevance(target, candidates, lambda_mult, k)
-        except ValueError as error:
+        if not target.any() or not candidates.any(axis=1).all():
             raise koru_delta.errors.InvalidDataError(
                 "marginal relevance compares directions, and a zero vector has none"
-            ) from error
+            )
+        chosen = maximal_marginal_relevance(target, candidates, lambda_mult, k)
         return [self._document(found[place].key, found[place].value) for place in chosen]
 
     def _document(self, key: str, value: Any) -> Document:

@@ -340,6 +340,12 @@ class CausalLog:
         commit = self.engine.commit_at(time)
         return 0 if commit is None else commit.last_seq
 
+    def root_at(self, seq: int) -> bytes:
+        """The chained root of the commit that ends at `seq`: what the log was up to there."""
+        entry = self.engine.at(seq)
+        commit = None if entry is None else self.engine.commit_at(entry.tx_time)
+        return GENESIS if commit is None else commit.root
+
     # Reading
 
     def present(self, namespace: str, key: str) -> bytes:

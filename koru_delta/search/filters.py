@@ -24,6 +24,8 @@ import math
 import operator
 import re
 import reprlib
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -50,11 +52,15 @@ MAX_FILTER_PARTS = 10_000  # objects and lists; the scalars in a list do not cou
 MAX_VALUE_DEPTH = 200  # as deep as a stored value may be
 MAX_PATTERN_CHARACTERS = 1000
 _REGEX_MEMORY_BYTES = 1 << 20  # bounds the size of the compiled program, and of its cache
+_RECENT = 256  # compiled filters kept, of up to so many characters each
+_RECENT_CHARACTERS = 65_536
+_recent: OrderedDict[str, CompiledFilter] = OrderedDict()
+_lock = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CompiledFilter:
-    """A filter that was checked once and can be asked often; immutable.
+    """A filter that was checked once and can be asked often; immutable, equal only to itself.
 
     `paths` are all the paths it reads, those in `$elem` excepted.
     """
@@ -93,6 +99,32 @@ def compile_filter(filter: Filter | None, *, under: Path = ()) -> CompiledFilter
     return CompiledFilter(root, frozenset(root.paths()))
 
 
+def compiled(filter: Filter, *, under: Path = ()) -> CompiledFilter:
+    """As `compile_filter`; the same object for a filter that was compiled not long ago.
+
+    What was made of a filter (masks, for one) can then be found again by it.
+    """
+    if isinstance(filter, CompiledFilter):
+        return compile_filter(filter, under=under) if under else filter
+    try:
+        text = repr((filter, under))  # tells types apart that JSON or equality would not
+    except RecursionError:
+        return compile_filter(filter, under=under)
+    if len(text) > _RECENT_CHARACTERS:
+        return compile_filter(filter, under=under)
+    with _lock:
+        known = _recent.get(text)
+        if known is not None:
+            _recent.move_to_end(text)
+            return known
+    fresh = compile_filter(filter, under=under)
+    with _lock:
+        _recent[text] = fresh
+        while len(_recent) > _RECENT:
+            _recent.popitem(last=False)
+    return fresh
+
+
 def prefixed(filter: Filter, *keys: str) -> CompiledFilter:
     """A filter, checked, whose fields are looked for under `keys`; fit wherever a filter is.
 
@@ -104,7 +136,7 @@ def prefixed(filter: Filter, *keys: str) -> CompiledFilter:
     >>> prefixed({"kind": "pear"}, "metadata").matches({"metadata": {"kind": "pear"}})
     True
     """
-    return compile_filter(filter, under=keys)
+    return compiled(filter, under=keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -684,6 +684,17 @@ class SqliteEngine:
                 found[row[0]] = self._stored(row)
         return [found[seq] for seq in seqs]
 
+    def bodies(self, seqs: Sequence[int]) -> list[bytes | None]:
+        """The values of the entries at these places, in the order asked for."""
+        found: dict[int, bytes | None] = {}
+        for some in chunks(seqs):
+            marks = ",".join("?" * len(some))
+            for seq, body, item in self._rows(
+                f"SELECT seq, body, object FROM versions WHERE seq IN ({marks})", tuple(some)
+            ):
+                found[seq] = body if item is None else self._object(item)
+        return [found[seq] for seq in seqs]
+
     def scan(self, after: int, until: int, limit: int) -> list[tuple[str, str, Stored]]:
         """Entries in log order, `after` exclusive, `until` inclusive, with their key's name."""
         rows = self._rows(
@@ -820,7 +831,12 @@ class SqliteEngine:
                         "hash; restore a backup"
                     )
                 found[item] = data
-        return [found[row] for row in rows]
+        try:
+            return [found[row] for row in rows]
+        except KeyError as error:
+            raise CorruptionError(
+                f"vector object {error} of {self.directory} is missing; restore a backup"
+            ) from error
 
     def vectors_at(self, seq: int) -> list[tuple[str, str, int, bytes, bytes]]:
         """What an entry carries: (model, metric, dimensions, vector id, float32 bytes)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import io
 import json
+import math
 import os
 import sys
 import tempfile
@@ -133,6 +134,9 @@ IfMatch = Annotated[
 ]
 ValidFrom = Annotated[str | None, typer.Option(metavar="TIME", help="True from then on.")]
 ValidTo = Annotated[str | None, typer.Option(metavar="TIME", help="True until then.")]
+Searched = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Only the vectors of this one.")
+]
 
 
 def main() -> None:
@@ -473,6 +477,10 @@ def search(
         typer.Option(metavar="JSON", help="""Such as '{"path": {"$prefix": "docs/"}}'."""),
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Only hits that score so much.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every row.")] = False,
+    recall: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of the true best hits, to find on average.")
+    ] = 0.95,
     model: Annotated[
         str | None,
         typer.Option(
@@ -498,6 +506,7 @@ def search(
             where = prefixed(where, "metadata")
         options: dict[str, Any] = {
             "k": k, "filter": where, "as_of": known, "valid_at": true, "threshold": threshold,
+            "exact": exact, "recall": recall,
         }  # fmt: skip
         place = chunks_of(base) if ingested else namespace
         try:
@@ -525,6 +534,9 @@ def search(
                 "text": text,
                 "as_of": as_of,
                 "valid_at": valid_at,
+                "plan": found.plan,
+                "approximate": found.approximate,
+                "considered": found.considered,
                 "hits": hits,
             }
         )
@@ -534,6 +546,9 @@ def search(
         _note("nothing found at that moment")
     for number, hit in enumerate(hits, 1):
         _print_hit(out, number, hit)
+    if hits:
+        how = "approximate" if found.approximate else "exact"
+        _note(f"{how}, by {found.plan}, out of {found.considered:,}")
 
 
 # Taking in
@@ -601,17 +616,102 @@ def ingest_git_command(
 
 @app.command()
 def stats(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
-    """Count what is in the database."""
+    """Count what is in the database, and what search holds in memory or maps from files."""
     with _open(ctx, db) as database:
-        counted = database.stats()
+        counted = database.stats(spaces=True)
     if as_json:
         show.print_json(counted)
         return
     rows = [
         (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
         for name, value in counted.items()
+        if name != "vector_spaces"
     ]
-    show.console().print(show.table(("what", "how much"), rows))
+    out = show.console()
+    out.print(show.table(("what", "how much"), rows))
+    for space in counted["vector_spaces"]:
+        show.print_space(out, space)
+
+
+@app.command()
+def index(
+    ctx: typer.Context,
+    namespace: Searched = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Make now, and keep in files, what search otherwise makes in the background."""
+    with _open(ctx, db, write=True, create=False) as database:
+        names = [namespace] if namespace is not None else database.list_namespaces()
+        with _Bar("namespaces", quiet=as_json) as bar:
+            for number, name in enumerate(names):
+                bar.update(number, len(names), what=show.one_line(name))
+                database.build_index(name)
+        spaces = [
+            space for space in database.stats()["vector_spaces"] if space["namespace"] in names
+        ]
+    if as_json:
+        show.print_json({"spaces": spaces})
+        return
+    out = show.console(stderr=True)
+    if not spaces:
+        out.print("there are no vectors to index")
+    for space in spaces:
+        told = f"{space['namespace']} ({space['model']}): {space['vectors']:,} vectors"
+        out.print(show.clean(f"{told}, {show.space_parts(space)}"), soft_wrap=True)
+
+
+@app.command()
+def tune(
+    ctx: typer.Context,
+    namespace: Searched = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what ways of searching cost on this machine; searches here choose by that.
+
+    It takes a few seconds, best while nothing else runs.
+    """
+    with (
+        _open(ctx, db, write=True, create=False) as database,
+        _Bar("measuring", quiet=as_json) as bar,
+    ):
+        found = database.tune(namespace, progress=bar.update)
+    if as_json:
+        show.print_json(found)
+    else:
+        _print_tuned(found)
+
+
+@app.command()
+def reembed(
+    ctx: typer.Context,
+    namespace: Namespace,
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Give every key that has a vector one of the local model; the past keeps those it had.
+
+    Of an ingested namespace these are its chunks. Interrupted, the same command goes on.
+    """
+    embedder = _local("the new vectors are its")
+    with (
+        _open(ctx, db, write=True, create=False) as database,
+        _Bar("texts", quiet=as_json) as bar,
+    ):
+        base = moments.base_of(namespace)
+        ingested = bool(database.list_keys(runs_of(base), limit=1))
+        place = chunks_of(base) if ingested else namespace
+        written = database.reembed(
+            place, embedder.name, embedder, progress=bar.update, author=author or _author(),
+            message=message,
+        )  # fmt: skip
+    if as_json:
+        show.print_json({"namespace": place, "model": embedder.name, "written": written})
+    else:
+        _note(show.clean(f"{written:,} keys of {place} were given vectors of {embedder.name}"))
 
 
 @app.command()
@@ -976,6 +1076,44 @@ def _print_hit(out: Any, number: int, hit: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+def _print_tuned(found: dict[str, Any]) -> None:
+    costs, defaults, measured = found["costs"], found["defaults"], found["measured"]
+    rows = [
+        (
+            name.replace("_", " "),
+            _nanoseconds(defaults[name]),
+            _nanoseconds(costs[name]) if name in measured else "not measured",
+        )
+        for name in costs
+    ]
+    out = show.console()
+    columns = ("nanoseconds", "default", "measured")
+    out.print(show.table(columns, rows, right=columns[1:]))
+    factors = {name: costs[name] / defaults[name] for name in measured}
+    far = sorted(factors, key=lambda name: abs(math.log(factors[name])), reverse=True)
+    told = [
+        f"{name.replace('_', ' ')} is {factors[name]:.2g} times the default"
+        for name in far[:3]
+        if not 1 / 1.5 < factors[name] < 1.5
+    ]
+    out.print("; ".join(told) or "all is within half of the defaults", soft_wrap=True)
+    changes = [
+        (plan["situation"], plan["default"], Text(plan["tuned"], style="bold"))
+        if plan["default"] != plan["tuned"]
+        else (plan["situation"], plan["default"], plan["tuned"])
+        for plan in found["plans"]
+    ]
+    out.print(show.table(("to search", "by default", "from now on"), changes))
+    on = f"{found['rows']:,} made-up vectors"
+    if found["namespace"] is not None:
+        on = f"{found['rows']:,} vectors of {show.clean(found['namespace'])}"
+    _note(f"measured in {found['seconds']:.1f} s on {on}, of {found['dimensions']:,} numbers")
+
+
+def _nanoseconds(cost: float) -> str:
+    return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"
+
+
 def _print_report(report: Report, *, as_json: bool, where: Path) -> None:
     if as_json:
         show.print_json(report_facts(report))
@@ -1053,8 +1191,8 @@ class _Bar:
     def __init__(self, what: str, *, quiet: bool) -> None:
         out = show.console(stderr=True)
         self._progress = Progress(
-            SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(),
-            TimeRemainingColumn(), console=out, transient=True,
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+            MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), console=out, transient=True,
             disable=quiet or not out.is_terminal,
         )  # fmt: skip
         self._task = self._progress.add_task(what, total=None)
@@ -1066,7 +1204,9 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def update(self, done: int, total: int | None) -> None:
-        """Show how far it is."""
+    def update(self, done: int, total: int | None, *, what: str | None = None) -> None:
+        """Show how far it is, and with what."""
         # What comes after the last step has no bar to show.
-        self._progress.update(self._task, completed=done, total=total, visible=done != total)
+        self._progress.update(
+            self._task, completed=done, total=total, visible=done != total, description=what
+        )

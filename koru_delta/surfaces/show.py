@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from rich.text import Text
 from koru_delta import Commit, Version
 
 _WIDTH_WHEN_PIPED: Final = 100
+_TRUTH: Final = ("tail", "segments", "mapped")  # where the vectors themselves lie
 _CONTROLS: Final = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {
     127: 0x2421,
     **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
@@ -86,6 +87,57 @@ def when(moment: datetime | None) -> str:
     ''
     """
     return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def size(count: float) -> str:
+    """A number of bytes.
+
+    >>> size(999), size(1_234_567)
+    ('999 bytes', '1.2 MB')
+    """
+    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= bytes_each:
+            return f"{count / bytes_each:,.1f} {unit}"
+    return f"{count:,.0f} bytes"
+
+
+def space_parts(space: Mapping[str, Any]) -> str:
+    """What a search of a vector space may look at."""
+    segments = "1 segment" if space["segments"] == 1 else f"{space['segments']:,} segments"
+    told = [f"{segments} with codes {', '.join(space['codes'])}" if space["codes"] else segments]
+    told.append(f"{space['in_tail']:,} in the tail")
+    if space["in_graph"]:
+        told.append(f"a graph of {space['in_graph']:,}")
+    return ", ".join(told)
+
+
+def print_space(out: Console, space: Mapping[str, Any]) -> None:
+    """Print what `Database.stats` tells of a vector space."""
+    sizes, each = space["bytes"], space["per_row"]
+    per_row = {"truth": sum(each[name] for name in _TRUTH)} | {
+        name: count for name, count in each.items() if name not in _TRUTH
+    }
+    resident = sum(sizes.values()) - sizes["mapped"]
+    live = f" ({space['resident_per_live']:,.1f} bytes a live row)" if space["live"] else ""
+    out.print()
+    out.print(
+        Text.assemble(
+            (clean(space["namespace"]), "bold"),
+            f"  {clean(space['model'])}, {space['dimensions']:,} numbers, {space['metric']}",
+        ),
+        soft_wrap=True,
+    )
+    for name, told in (
+        (
+            "rows",
+            f"{space['rows']:,}, {space['live']:,} of them live; {space['vectors']:,} vectors",
+        ),
+        ("searched by", space_parts(space)),
+        ("bytes a row", ", ".join(f"{part} {count:,.1f}" for part, count in per_row.items())),
+        ("in memory", size(resident) + live),
+        ("mapped", size(sizes["mapped"])),
+    ):
+        out.print(Text.assemble((f"  {name:<13}", "dim"), told), soft_wrap=True)
 
 
 def version_facts(version: Version, *, value: bool = False) -> dict[str, Any]:

@@ -10,13 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 import koru_delta
 from koru_delta import embedders
+from koru_delta.search import tune as tuning
 from koru_delta.surfaces import sample, show
 from koru_delta.surfaces.cli import app
+from koru_delta.testing import HashEmbedder
 from tests.ingest.history_maker import HistoryMaker
 
 PROJECT = Path(__file__).parents[2]
@@ -190,6 +193,7 @@ def test_what_was_not_asked_is_not_answered(run):
     "arguments",
     [
         ("delete", "a", "k"), ("get", "a", "k"), ("keys",), ("tag", "t"), ("stats",),
+        ("index",), ("tune",), ("reembed", "a"),
         ("put", "a", "", "1"), ("put", "a", "k", "{"),
         ("put", "a", "k", "1", "--if-match", "f" * 64),
         ("import", "nowhere"), ("import", "bad"), ("import", "-"),
@@ -376,6 +380,96 @@ def test_vectors_of_another_name_are_searched_where_they_may_be(run):
     assert said(run("search", "both", "gate", "--model", "two", "--json"))["hits"]
     assert "vectors of 2 numbers" in run("search", "short", "gate", code=1).stderr
     assert "--model" in run("search", "mine", "gate", "--model", "other", code=1).stderr
+
+
+def vectors_of_their_own(rows: int = 300) -> None:
+    chance = np.random.default_rng(3)
+    with koru_delta.open(".kdelta") as db:
+        items = [(f"k{n}", chance.standard_normal(32), f"the gate of {n}") for n in range(rows)]
+        db.embed_many("docs", items, model="mine")
+        db.embed_many("few", items[:10], model="mine")
+        db.put("plain", "k", 1)
+
+
+def test_an_answer_tells_how_it_was_found(run):
+    local = embedders.local()
+    with koru_delta.open(".kdelta") as db:
+        texts = [f"a red gate, number {n}" for n in range(5)]
+        items = list(zip("abcde", local(texts), texts, strict=True))
+        db.embed_many("docs", items, model=local.name)
+
+    found = run("search", "docs", "gate", "-k", 2, "--exact", "--json")
+    facts = said(found)
+    assert (facts["plan"], facts["approximate"], facts["considered"]) == ("scan", False, 5)
+    assert found.stderr == ""
+    assert "exact, by scan, out of 5" in run("search", "docs", "gate", "--recall", 0.8).stderr
+    assert "recall" in run("search", "docs", "gate", "--recall", 2, code=2).stderr
+
+
+def test_an_index_is_made_and_told_of(run):
+    vectors_of_their_own(5000)
+
+    made = said(run("index", "--json"))["spaces"]
+    again = run("index", "-n", "docs").stderr
+    facts = said(run("stats", "--json"))["vector_spaces"]
+    shown = run("stats").stdout
+
+    assert [(space["namespace"], space["live"]) for space in made] == [("docs", 5000), ("few", 10)]
+    assert made[0]["segments"] >= 1
+    assert "docs (mine): 5,000 vectors, 1 segment" in again
+    assert "few" not in again
+    assert "no vectors" in run("index", "-n", "plain").stderr
+    assert [space["vectors"] for space in facts] == [5000, 10]
+    for told in ("docs  mine, 32 numbers, cosine", "5,000, 5,000 of them live", "truth 128.0",
+                 "10 in the tail", "in memory", "mapped"):  # fmt: skip
+        assert told in shown
+    assert "vector_spaces" not in shown
+
+
+def test_costs_are_measured_and_kept(run, monkeypatch):
+    monkeypatch.setattr(tuning, "_SECONDS", 0.005)
+    monkeypatch.setattr(tuning, "_CODED_ROWS", (512, 1024))
+    monkeypatch.setattr(tuning, "_FED_ROWS", 500)
+    vectors_of_their_own()
+
+    facts = said(run("tune", "--json"))
+    shown = run("tune", "-n", "docs")
+
+    assert json.loads(Path(".kdelta/index/costs.json").read_text()).keys() == facts["costs"].keys()
+    assert "scan" in facts["measured"]
+    for told in ("nanoseconds", "default", "measured", "scan far", "from now on"):
+        assert told in shown.stdout
+    assert "made-up vectors of 256 numbers" in " ".join(shown.stderr.replace(",", "").split())
+
+
+def test_a_namespace_moves_to_the_local_model(run):
+    vectors_of_their_own()
+    assert "kdelta reembed" in run("search", "docs", "gate", code=1).stderr
+
+    moved = said(run("reembed", "docs", "-m", "one model for all", "--json"))
+    again = run("reembed", "docs")
+
+    assert (moved["namespace"], moved["written"]) == ("docs", 300)
+    assert "0 keys" in again.stderr
+    assert len(said(run("search", "docs", "the gate of 7", "--json"))["hits"]) == 5
+    [last, first] = said(run("log", "docs", "k7", "--json"))
+    assert (last["message"], last["author"]) == ("one model for all", "tester")
+    assert last["causes"] == [["derived_from", first["id"]]]
+
+
+def test_of_an_ingested_namespace_the_chunks_are_moved(run, repo):
+    run("ingest", "git", repo)
+    with koru_delta.open(".kdelta") as db:
+        db.reembed("docs.chunks", "theirs", HashEmbedder(16))
+
+    moved = said(run("reembed", "docs", "--json"))
+
+    assert moved["namespace"] == "docs.chunks"
+    assert moved["written"] > 0
+    hits = said(run("search", "docs", "how long are backups kept", "--json", "-k", 1))["hits"]
+    assert hits[0]["commit"]
+    assert "kept for one year" in hits[0]["value"]["text"]
+    assert "nothing new" in run("ingest", "git", repo).stderr
 
 
 def test_a_deleted_text_is_shown_as_a_diff(run):

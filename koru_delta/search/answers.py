@@ -1,0 +1,161 @@
+"""What a search gives back: keys and scores at once, versions and values when asked for.
+
+An answer names versions by their places in the log, and a version never changes; so
+reading them later gives the same as reading them now. The first one asked for reads all
+of its answer in one step.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from koru_delta.causal import Version
+from koru_delta.errors import DatabaseClosedError, KoruDeltaError
+from koru_delta.log import CausalLog
+from koru_delta.search.nearest import Found
+from koru_delta.values import Value
+
+
+class _Load:
+    """The versions of one answer, read together."""
+
+    __slots__ = ("__weakref__", "log", "seqs", "versions")
+
+    def __init__(self, log: CausalLog, seqs: Sequence[int]) -> None:
+        self.log = log
+        self.seqs = seqs
+        self.versions: list[Version] | None = None
+
+    def get(self, place: int) -> Version:
+        versions = self.versions
+        if versions is None:
+            versions = self.versions = self.log.versions(self.seqs)
+        return versions[place]
+
+
+class Match:
+    """A hit of a search: the key, how well it matches (higher is better), what it held.
+
+    `version` and `value` are read when first asked for, and checked against their hashes
+    then; they are as of the search, whatever was written since.
+    """
+
+    __match_args__ = ("key", "score", "version", "value")
+    __slots__ = ("_load", "_place", "_value", "key", "score")
+
+    def __init__(self, key: str, score: float, load: _Load, place: int) -> None:
+        """Made by searches."""
+        self.key = key
+        self.score = score
+        self._load = load
+        self._place = place
+
+    @property
+    def version(self) -> Version:
+        """The version that was found.
+
+        Raises:
+            CorruptionError: its stored bytes do not match their hash.
+        """
+        return self._load.get(self._place)
+
+    @property
+    def value(self) -> Value:
+        """What the key held; the same object at each access."""
+        try:
+            return self._value
+        except AttributeError:
+            self._value: Value = self.version.value
+            return self._value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Match):
+            return NotImplemented
+        return (self.key, self.score, self.version) == (other.key, other.score, other.version)
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.score))
+
+    def __repr__(self) -> str:
+        return f"Match(key={self.key!r}, score={self.score!r}, value={self.value!r})"
+
+    def __reduce__(self) -> Any:
+        return _again, (self.key, self.score, self.version)
+
+
+class Matches(list[Match]):
+    """The hits of one search, best first, and how they were found.
+
+    `plan` is the way: "gather" and "scan" compare every row that may be looked at,
+    "graph" and "codes" look at a part and compare what is promising, "none" had nothing
+    to look at. `approximate` says whether a better hit may be missing (every score and
+    the order are exact all the same). `considered` is how many rows passed every filter.
+    """
+
+    __slots__ = ("approximate", "considered", "plan")
+
+    def __init__(
+        self,
+        hits: Iterable[Match] = (),
+        *,
+        plan: str = "none",
+        approximate: bool = False,
+        considered: int = 0,
+    ) -> None:
+        super().__init__(hits)
+        self.plan = plan
+        self.approximate = approximate
+        self.considered = considered
+
+    def load(self) -> Matches:
+        """Read every hit's version now, in one step; returns the answer itself."""
+        if self:
+            _ = self[0].version
+        return self
+
+
+class Answers:
+    """Makes matches of what was found; `close` reads what is still to be read."""
+
+    def __init__(self, log: CausalLog) -> None:
+        self._log = log
+        self._open: weakref.WeakSet[_Load] = weakref.WeakSet()
+
+    def of(self, found: Found) -> Matches:
+        """The matches of one answer."""
+        hits, way, approximate, considered = found
+        answer = Matches(plan=way, approximate=approximate, considered=considered)
+        if hits:
+            load = _Load(self._log, [hit[2] for hit in hits])
+            self._open.add(load)
+            answer.extend(
+                [Match(key, score, load, place) for place, (score, key, _) in enumerate(hits)]
+            )
+        return answer
+
+    def close(self) -> None:
+        """Read the versions of answers that somebody still holds, before the log is closed."""
+        for load in list(self._open):
+            if load.versions is None:
+                try:
+                    load.get(0)
+                except KoruDeltaError:
+                    continue  # whoever asks for it hears that the database is closed
+
+
+def _again(key: str, score: float, version: Version) -> Match:
+    load = _Load(_NO_LOG, ())
+    load.versions = [version]
+    return Match(key, score, load, 0)
+
+
+class _NoLog:
+    """Stands for the log in a match that was sent elsewhere with its version."""
+
+    def versions(self, _seqs: Sequence[int]) -> list[Version]:
+        raise DatabaseClosedError("this match came without its log")
+
+
+_NO_LOG: Any = _NoLog()

@@ -1,0 +1,313 @@
+"""Files under `index/`: readings of the log kept for the next process, never believed blindly.
+
+A cache file is written to a temporary name, synced and renamed, and never changed again.
+It begins with a description (JSON) and a hash for each block of its sections, both under
+the hash in its first bytes. Small sections are checked when they are read. Large ones are
+mapped, shared by all processes, and each block is checked when it is first looked at; if
+the file changes on disk while it is mapped, every block is checked again. Whatever does
+not match raises `Unusable`: the caller reads the log instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+_MAGIC: Final = b"KDINDEX1"
+_PAGE: Final = 4096
+_BLOCK_BYTES: Final = 256 * 1024
+_DIGEST: Final = 16
+_MANY_BLOCKS: Final = 64  # from which they are checked on all cores
+_HEAD: Final = 8 + 32 + 8  # magic, hash of the description, its length
+_LARGEST_DESCRIPTION: Final = 64 * 1024 * 1024
+_TEMPORARY: Final = ".tmp-"
+
+Section = npt.NDArray[Any] | bytes
+
+
+class Unusable(Exception):  # noqa: N818 - a state of a file, which its reader deals with
+    """A cache file is missing, damaged or of something else; the log has all it held."""
+
+
+def write(path: Path, about: Mapping[str, Any], sections: Mapping[str, Section]) -> bytes:
+    """Write a cache file in one step; returns the hash that names its whole content.
+
+    Args:
+        about: What it is of; kept as JSON.
+        sections: Arrays (any dtype, kept with their shape) or bytes, by name.
+    """
+    described: dict[str, Any] = {}
+    digests: list[bytes] = []
+    offset = 0
+    for name, section in sections.items():
+        data = _bytes_of(section)
+        blocks = [
+            blake3(data[start : start + _BLOCK_BYTES]).digest()[:_DIGEST]
+            for start in range(0, len(data), _BLOCK_BYTES)
+        ]
+        kind = (
+            None
+            if isinstance(section, bytes)
+            else [section.dtype.newbyteorder("<").str, list(section.shape)]
+        )
+        described[name] = [offset, len(data), kind]
+        digests += blocks
+        offset += -(-len(data) // _PAGE) * _PAGE
+    text = json.dumps({"about": dict(about), "sections": described}).encode()
+    description = len(text).to_bytes(8, "little") + text + b"".join(digests)
+    name_of_all = blake3(description).digest()
+    head = _MAGIC + name_of_all + len(description).to_bytes(8, "little") + description
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(head)
+        for section in sections.values():
+            file.write(b"\0" * (-file.tell() % _PAGE))
+            file.write(_bytes_of(section))
+    return name_of_all
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write; synced and put in the place of `path` if all goes well."""
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.close(descriptor)
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left behind; call with the folder's lock held."""
+    for file in folder.glob(f"{_TEMPORARY}*"):
+        file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[bool]:
+    """Whether this process alone may write the caches in `folder` now; never waits."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def hash_of(path: Path) -> str:
+    """The BLAKE3 hash of a file, in hex.
+
+    Raises:
+        Unusable: it cannot be read.
+    """
+    hasher = blake3(max_threads=blake3.AUTO)
+    try:
+        if path.stat().st_size:
+            hasher.update_mmap(path)
+    except OSError as error:
+        raise Unusable(f"{path.name}: {error}") from error
+    return hasher.hexdigest()
+
+
+class CacheFile:
+    """A cache file that has been opened and whose description holds."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`.
+
+        Raises:
+            Unusable: it is missing, not one of ours, cut short, or its description is damaged.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unusable(f"{path.name}: {error}") from error
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self.name = path.name
+        self._stamp = self._stamped()
+        size = self._stamp[0]
+        head = self._read(0, _HEAD)
+        length = int.from_bytes(head[40:48], "little")
+        if head[:8] != _MAGIC or length > min(size, _LARGEST_DESCRIPTION):
+            raise Unusable(f"{path.name} is no cache file of this format")
+        description = self._read(_HEAD, length)
+        self.identity = blake3(description).digest()
+        if self.identity != head[8:40]:
+            raise Unusable(f"{path.name}: its description is damaged")
+        text_length = int.from_bytes(description[:8], "little")
+        known = json.loads(description[8 : 8 + text_length])
+        self.about: dict[str, Any] = known["about"]
+        self._sections: dict[str, Any] = known["sections"]
+        self._digests = description[8 + text_length :]
+        self._start = -(-(_HEAD + length) // _PAGE) * _PAGE
+        end = max((s[0] + s[1] for s in self._sections.values()), default=0)
+        if self._sections and size < self._start + end:
+            raise Unusable(f"{path.name} is cut short")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sections
+
+    def names(self) -> list[str]:
+        """The names of its sections."""
+        return list(self._sections)
+
+    def data(self, name: str) -> bytes:
+        """A section of bytes, checked."""
+        offset, length, _ = self._sections[name]
+        data = self._read(self._start + offset, length)
+        first = self._first_digest(name)
+        for number, start in enumerate(range(0, length, _BLOCK_BYTES), first):
+            if blake3(data[start : start + _BLOCK_BYTES]).digest()[:_DIGEST] != self._digest(
+                number
+            ):
+                raise Unusable(f"{self.name}: section {name} is damaged")
+        return data
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """A section that is an array, checked, in memory of its own that may be written."""
+        dtype, shape = self._sections[name][2]
+        return np.frombuffer(bytearray(self.data(name)), dtype=dtype).reshape(shape)
+
+    def mapped(self, name: str) -> Mapped:
+        """A section that is an array, mapped and checked as it is looked at."""
+        offset, length, (dtype, shape) = self._sections[name]
+        return Mapped(self, self._start + offset, length, dtype, shape, self._first_digest(name))
+
+    def changed(self) -> bool:
+        """Whether the file was written to, cut or replaced since the last time this was asked."""
+        stamp = self._stamped()
+        if stamp == self._stamp:
+            return False
+        if stamp[0] != self._stamp[0]:
+            raise Unusable(f"{self.name} is no longer as long as it was")
+        self._stamp = stamp
+        return True
+
+    def close(self) -> None:
+        """Close the file; what is mapped stays mapped."""
+        self._file.close()
+
+    def _stamped(self) -> tuple[int, int, int]:
+        found = os.fstat(self._file.fileno())
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def _read(self, offset: int, length: int) -> bytes:
+        try:
+            data = os.pread(self._file.fileno(), length, offset)
+            while len(data) < length:
+                more = os.pread(self._file.fileno(), length - len(data), offset + len(data))
+                if not more:
+                    raise Unusable(f"{self.name} is cut short")
+                data += more
+        except OSError as error:
+            raise Unusable(f"{self.name}: {error}") from error
+        return data
+
+    def _first_digest(self, name: str) -> int:
+        before = 0
+        for other, (_, length, _) in self._sections.items():
+            if other == name:
+                return before
+            before += -(-length // _BLOCK_BYTES)
+        raise KeyError(name)
+
+    def _digest(self, number: int) -> bytes:
+        return self._digests[number * _DIGEST : (number + 1) * _DIGEST]
+
+
+class Mapped:
+    """Rows of numbers in a mapped file. Look at `rows` only after `check`."""
+
+    def __init__(
+        self, file: CacheFile, start: int, length: int, dtype: str, shape: list[int], digest: int
+    ) -> None:
+        """Map `length` bytes from `start` on, which begins a page."""
+        self._file = file
+        self._digest = digest
+        self._row_bytes = max(1, length // max(1, shape[0]))
+        page = mmap.ALLOCATIONGRANULARITY
+        begin = start // page * page
+        self._map = mmap.mmap(
+            file._file.fileno(), start - begin + length, offset=begin, access=mmap.ACCESS_READ
+        )
+        self._bytes = memoryview(self._map)[start - begin :]
+        self.rows: npt.NDArray[Any] = np.frombuffer(self._bytes, dtype=dtype).reshape(shape)
+        self._blocks = -(-length // _BLOCK_BYTES)
+        self._unchecked: npt.NDArray[np.bool_] | None = np.ones(self._blocks, dtype=np.bool_)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are mapped."""
+        return len(self._bytes)
+
+    def check(self, rows: npt.NDArray[np.int64] | None = None) -> None:
+        """Make sure that these rows (all, if None) are as they were written.
+
+        Raises:
+            Unusable: they are not.
+        """
+        if self._file.changed():
+            self._unchecked = np.ones(self._blocks, dtype=np.bool_)
+        unchecked = self._unchecked
+        if unchecked is None:
+            return
+        if rows is None:
+            wanted = np.flatnonzero(unchecked)
+        else:
+            first = rows * self._row_bytes // _BLOCK_BYTES
+            last = ((rows + 1) * self._row_bytes - 1) // _BLOCK_BYTES
+            wanted = np.unique(np.concatenate([first, last]))
+            wanted = wanted[unchecked[wanted]]
+        if len(wanted) < _MANY_BLOCKS:
+            bad = self._damaged(wanted)
+        else:
+            shares = np.array_split(wanted, os.cpu_count() or 1)
+            with ThreadPoolExecutor(len(shares)) as threads:
+                bad = [block for found in threads.map(self._damaged, shares) for block in found]
+        if bad:
+            raise Unusable(f"{self._file.name}: block {bad[0]} is damaged")
+        unchecked[wanted] = False
+        if len(wanted) and not unchecked.any():
+            self._unchecked = None
+
+    def _damaged(self, blocks: npt.NDArray[np.int64]) -> list[int]:
+        found = []
+        for block in blocks.tolist():
+            data = self._bytes[block * _BLOCK_BYTES : (block + 1) * _BLOCK_BYTES]
+            if blake3(data).digest()[:_DIGEST] != self._file._digest(self._digest + block):
+                found.append(block)
+        return found
+
+
+def _bytes_of(section: Section) -> memoryview | bytes:
+    if isinstance(section, bytes):
+        return section
+    little = np.ascontiguousarray(section, dtype=section.dtype.newbyteorder("<"))
+    return little.data.cast("B") if little.size else b""

@@ -1,0 +1,628 @@
+"""Finding the nearest vectors in a space: candidates by a plan, then exact scores.
+
+Candidates come by the cheapest way that keeps its promise (`plan.py`). They are scored
+again in float64, each from its own vector alone, so that a score depends on two vectors
+and nothing else and a search can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from koru_delta.causal import Cut
+from koru_delta.errors import DimensionMismatchError, InvalidDataError
+from koru_delta.search.cache import Unusable
+from koru_delta.search.codes import CodesUnavailable
+from koru_delta.search.filters import CompiledFilter
+from koru_delta.search.graph import GraphUnavailable
+from koru_delta.search.plan import HIGHEST_APPROXIMATE, Situation, Way, choose
+from koru_delta.search.readings import TINY, Graph, Reading, Scores, SpaceReadings
+from koru_delta.search.rows import Mask, Numbers
+from koru_delta.search.truth import Matrix, Segment, Truth
+from koru_delta.values import Vector
+
+_FLOAT32_STEP = 2.0**-24  # relative error of one float32 operation
+_FLOAT32_SMALL = 2.0**-126  # below it, float32 loses digits or becomes zero
+_FLOAT64_STEP = 2.0**-52
+_ROWS_AT_ONCE = 8192
+_PAIRS_AT_ONCE = 512
+_MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
+_UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
+_BY_CODES: Final = 0.98  # recall of codes at least, whatever less is asked: it costs little
+_FEW: Final = 24  # rows, so few that all are scored exactly
+_BATCH_VALUES: Final = 32 * 1024 * 1024  # scores of a batch held at once
+
+
+Hit = tuple[float, str, int]  # score, key, position of the version
+
+
+class Found(NamedTuple):
+    """The answer to one search, best first.
+
+    `way` is how it was found; `approximate` whether something may be missing from it;
+    `considered` how many rows it was chosen from: those that passed every filter.
+    """
+
+    hits: list[Hit]
+    way: str
+    approximate: bool
+    considered: int
+
+
+class VectorSpace(SpaceReadings):
+    """The vectors of one model in one namespace, to be searched. Safe to share by threads."""
+
+    # Searching
+
+    def search(
+        self,
+        query: Vector,
+        k: int,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None = None,
+        threshold: float | None = None,
+        recall: float = 1.0,
+    ) -> Found:
+        """The `k` best visible keys by exact score, ties by key and then version id.
+
+        Args:
+            recall: The share of the true best `k` to find; above .99 all of them.
+
+        Raises:
+            DimensionMismatchError: the query is not as long as the space's vectors.
+            InvalidDataError: a zero query under cosine.
+        """
+        self._check(query)
+        while True:
+            reading = self.at(cut.seq)
+            try:
+                return self._search(reading, query, k, cut, valid_at, where, threshold, recall)
+            except Unusable:
+                self.heal()
+
+    def search_many(
+        self,
+        queries: Matrix,
+        k: int,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None = None,
+        threshold: float | None = None,
+        recall: float = 1.0,
+    ) -> list[Found]:
+        """As `search` for each row of `queries`, with the work shared out over the cores."""
+        if queries.shape[1] != self.space.dimensions:
+            raise DimensionMismatchError(
+                self.space.namespace, self.space.dimensions, queries.shape[1]
+            )
+        if self.space.metric == "cosine" and not queries.any(axis=1).all():
+            raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
+        while True:
+            reading = self.at(cut.seq)
+            try:
+                return self._search_many(
+                    reading, queries, k, cut, valid_at, where, threshold, recall
+                )
+            except Unusable:
+                self.heal()
+
+    def _check(self, query: Vector) -> None:
+        if len(query) != self.space.dimensions:
+            raise DimensionMismatchError(self.space.namespace, self.space.dimensions, len(query))
+        if self.space.metric == "cosine" and not query.any():
+            raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
+
+    def _search(
+        self,
+        reading: Reading,
+        query: Vector,
+        k: int,
+        cut: Cut,
+        valid_at: int,
+        where: CompiledFilter | None,
+        threshold: float | None,
+        recall: float,
+    ) -> Found:
+        visible, count = self._visible(reading, cut, valid_at, where)
+        if not count or not k:
+            return Found([], "none", approximate=False, considered=count)
+        way, effort = self._way(reading, visible, count, k, recall)
+        rows: Numbers | None = None
+        if way == "graph":
+            rows = self._by_graph(reading, query, k, effort)
+            if rows is None or len(rows) < min(k, count):  # busy, or too many of it have died
+                way, _ = self._way(reading, visible, count, k, recall, graph=False)
+                rows = None
+        if way == "codes":
+            rows = self._by_codes(reading, query, k, visible, recall)
+            if rows is not None and len(rows) < min(k, count):
+                rows = None
+            if rows is None:
+                way = "scan"
+        if rows is None:
+            rows = self._by_scan(reading, query, k, visible, gather=way == "gather")
+        seen = reading.seen
+        exact = self._exact(reading.truth, query, seen.slot[rows])
+        hits = self._ordered(exact, seen.key[rows], seen.seq[rows], k, threshold)
+        return Found(hits, way, approximate=way in ("graph", "codes"), considered=count)
+
+    def _visible(
+        self, reading: Reading, cut: Cut, valid_at: int, where: CompiledFilter | None
+    ) -> tuple[Mask | None, int]:
+        """The rows to choose from, None for all that nothing has ended, and how many."""
+        seen = reading.seen
+        now = seen.is_now(cut, valid_at)
+        if now and where is None:
+            return None, seen.live
+        if seen.timed or valid_at < cut.clock:
+            mask = seen.visible(cut, valid_at, self.log.position)
+            if where is not None:
+                mask &= self._matching(where, seen.count)
+            return mask, int(np.count_nonzero(mask))
+        name = (where, seen.changed if now else cut.seq)
+        kept = self._masks.get(name)
+        if kept is not None and kept[0] == seen.count:
+            return kept[1], kept[2]
+        mask = seen.visible(cut, valid_at, self.log.position)
+        if where is not None:
+            mask &= self._matching(where, seen.count)
+        mask.flags.writeable = False
+        count = int(np.count_nonzero(mask))
+        with self._columns_lock:
+            self._masks[name] = (seen.count, mask, count)
+            while len(self._masks) > 1 and len(self._masks) * seen.count > _MASKS_KEPT_BYTES:
+                self._masks.popitem(last=False)
+            while len(self._masks) > 64:
+                self._masks.popitem(last=False)
+        return mask, count
+
+    def _matching(self, where: CompiledFilter, rows: int) -> Mask:
+        with self._columns_lock:
+            return where.mask(self._columns, rows)
+
+    def _way(
+        self,
+        reading: Reading,
+        visible: Mask | None,
+        count: int,
+        k: int,
+        recall: float,
+        *,
+        graph: bool = True,
+    ) -> tuple[Way, int]:
+        """How to search the `count` rows that are visible, and the effort if by the graph."""
+        if visible is None and graph:
+            known_way = reading.ways.get((k, recall))
+            if known_way is not None:
+                return known_way
+        truth = reading.truth
+        first, end = _span(reading, visible)
+        kinds: set[str] = set()
+        coded, unfed, effort = 0, 0, None
+        if recall <= HIGHEST_APPROXIMATE and count > 2 * k and not reading.tiny:
+            for segment in truth.segments:
+                if segment.codes is not None and _candidates(segment, k, recall) is not None:
+                    kinds.add(segment.codes.name)
+                    coded += segment.rows
+            known = reading.graph
+            if graph and visible is None and known is not None:
+                unfed = truth.slots - known.stop + len(reading.revived)
+                if unfed <= _UNFED_MOST:
+                    effort = self._effort(known, recall, k, reading.deaths)
+        way = choose(
+            Situation(
+                visible=count, stored=truth.slots, span=end - first,
+                dimensions=self.space.dimensions, codes=min(kinds, default=None), coded=coded,
+                effort=effort, unfed=unfed,
+            ),
+            self._costs(),
+        )  # fmt: skip
+        if visible is None and graph:
+            reading.ways[k, recall] = (way, effort or 0)
+        return way, effort or 0
+
+    # Candidates
+
+    @staticmethod
+    def _effort(graph: Graph, recall: float, k: int, deaths: int) -> int | None:
+        for target, effort in sorted(graph.efforts.items()):
+            if target >= recall:
+                return max(effort * max(k, 10) // 10, k + min(deaths, 64))
+        return None
+
+    def _by_graph(self, reading: Reading, query: Vector, k: int, effort: int) -> Numbers | None:
+        graph = reading.graph
+        assert graph is not None
+        try:
+            slots = graph.live.nearest(query, k + min(reading.deaths, 64), effort)
+        except GraphUnavailable:
+            self.drop_graph(graph)
+            return None
+        if slots is None:
+            return None
+        if self.reading is not reading:  # it may have been fed what this reading lacks
+            slots = slots[slots < reading.truth.slots]
+        return self._with_unfed(reading, query, k, slots)
+
+    def _with_unfed(self, reading: Reading, query: Vector, k: int, slots: Numbers) -> Numbers:
+        """Rows alive of slots the graph gave, and of those it does not hold yet."""
+        graph, seen, truth = reading.graph, reading.seen, reading.truth
+        assert graph is not None
+        rows = seen.rows_of(slots, None)
+        if graph.stop == truth.slots and not reading.revived:
+            return rows
+        fresh = np.arange(graph.stop, truth.slots)
+        if len(fresh) > _FEW:
+            near = self.near(truth, query, graph.stop, truth.slots)
+            if seen.aligned:
+                alive = seen.alive()[graph.stop :]
+            else:
+                alive = seen.slots_of(seen.alive(), truth.slots)[graph.stop :]
+            fresh = fresh[_best(near, k, alive)]
+        if reading.revived:
+            fresh = np.union1d(fresh, np.array(reading.revived, dtype=np.int64))
+        more = seen.rows_of(fresh, None)
+        if len(slots) and (reading.revived or slots.max() >= graph.stop):
+            return np.union1d(rows, more)  # some have been fed in this moment
+        return np.concatenate([rows, more])
+
+    def _by_codes(
+        self, reading: Reading, query: Vector, k: int, visible: Mask | None, recall: float
+    ) -> Numbers | None:
+        seen, truth = reading.seen, reading.truth
+        mask = self._slot_mask(reading, visible)
+        found = []
+        for segment in truth.segments:
+            part = None if mask is None else mask[segment.start : segment.stop]
+            if part is not None and not part.any():
+                continue
+            wanted = _candidates(segment, k, recall)
+            if segment.codes is None or wanted is None:
+                near = self.near(truth, query, segment.start, segment.stop)
+                found.append(segment.start + _best(near, k, part))
+                continue
+            try:
+                rows = segment.codes.nearest(query, wanted, part)
+            except CodesUnavailable:
+                return None
+            found.append(segment.start + rows)
+        if truth.sealed < truth.slots:
+            part = None if mask is None else mask[truth.sealed :]
+            near = self.near(truth, query, truth.sealed, truth.slots)
+            found.append(truth.sealed + _best(near, k, part))
+        slots = np.concatenate(found) if len(found) != 1 else found[0]
+        return seen.rows_of(slots, visible)
+
+    def _slot_mask(self, reading: Reading, visible: Mask | None) -> Mask | None:
+        seen, slots = reading.seen, reading.truth.slots
+        if visible is None:
+            if seen.live == seen.count and seen.aligned:
+                return None
+            visible = seen.alive()
+        return seen.slots_of(visible, slots)
+
+    def _by_scan(
+        self,
+        reading: Reading,
+        query: Vector,
+        k: int,
+        visible: Mask | None,
+        *,
+        gather: bool,
+    ) -> Numbers:
+        """Visible rows that may be among the best `k`, by float32 and its error bound.
+
+        Where float32 overflows there is no bound, and all visible rows are candidates.
+        """
+        seen, truth = reading.seen, reading.truth
+        rows: Numbers | None = None
+        if visible is not None:
+            rows = np.flatnonzero(visible)
+        elif seen.live != seen.count:
+            rows = np.flatnonzero(seen.alive())
+        count = seen.count if rows is None else len(rows)
+        best: Numbers | None = None
+        if count > k and not reading.tiny:
+            slots = seen.slot if rows is None else seen.slot[rows]
+            with np.errstate(over="ignore", invalid="ignore"):
+                if gather:
+                    near = truth.gathered(query, slots)
+                else:
+                    first, end = _span(reading, visible)
+                    near = truth.products(query, first, end)
+                    if not seen.aligned or len(slots) != len(near):
+                        near = near[slots - first if first else slots]
+                whole = rows is None and seen.aligned
+                best = self._possible(truth, near, None if whole else slots, query, k)
+        if best is None:
+            best = np.arange(count)
+        return best if rows is None else rows[best]
+
+    def _possible(
+        self,
+        truth: Truth,
+        near: npt.NDArray[np.float32],
+        slots: Numbers | None,
+        query: Vector,
+        k: int,
+    ) -> Numbers | None:
+        """Places that may be among the `k` best by float32 products; None if any may be.
+
+        The products are with these slots, or with all of them.
+        """
+        size = self.space.dimensions
+        length = float(np.sqrt((query.astype(np.float64) ** 2).sum()))
+        if self.space.metric == "cosine":
+            near *= truth.scales if slots is None else truth.scales[slots]
+            # Only the rows are of length one here; no scale is above one over TINY.
+            error = _FLOAT32_STEP * length + _FLOAT32_SMALL / TINY
+            return _within(near, k, (size + 8) * error)
+        squares = truth.squares if slots is None else truth.squares[slots]
+        lengths = np.sqrt(squares)
+        scores = near.astype(np.float64)
+        errors = size * (_FLOAT32_STEP * length * lengths + _FLOAT32_SMALL)
+        if self.space.metric == "l2":
+            # -|x - q|^2 without its constant |q|^2: the same order as minus the distance.
+            scores = 2 * scores - squares
+            errors = 2 * errors + size * _FLOAT64_STEP * (length + lengths) ** 2
+        if not np.isfinite(scores).all():
+            return None
+        surely = scores - errors
+        return np.flatnonzero(scores + errors >= _kth_best(surely, k))
+
+    def near(self, truth: Truth, query: Vector, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Float32 scores (for l2, in the same order) of the slots `start` to `stop`."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            near = truth.products(query, start, stop)
+            if self.space.metric == "cosine":
+                near *= truth.scales[start:stop]
+            elif self.space.metric == "l2":
+                near = (2 * near - truth.squares[start:stop]).astype(np.float32)
+        return near
+
+    # Batches
+
+    def _search_many(
+        self,
+        reading: Reading,
+        queries: Matrix,
+        k: int,
+        cut: Cut,
+        valid_at: int,
+        where: CompiledFilter | None,
+        threshold: float | None,
+        recall: float,
+    ) -> list[Found]:
+        visible, count = self._visible(reading, cut, valid_at, where)
+        if not count or not k:
+            return [Found([], "none", approximate=False, considered=count) for _ in queries]
+        way, effort = self._way(reading, visible, count, k, recall)
+        found: list[Numbers | None] = [None] * len(queries)
+        if way == "graph":
+            found = self._many_by_graph(reading, queries, k, effort)
+        elif way == "codes":
+            found = self._many_by_codes(reading, queries, k, visible, recall)
+        elif way == "scan" and not reading.tiny and count > k:
+            found = self._many_by_scan(reading, queries, k, visible)
+        wanted = min(k, count)
+        lengths = [0 if rows is None or len(rows) < wanted else len(rows) for rows in found]
+        seen, ends = reading.seen, np.cumsum(lengths)
+        answered = [rows for rows, length in zip(found, lengths, strict=True) if rows is not None
+                    and length]  # fmt: skip
+        every = np.concatenate(answered) if answered else np.empty(0, dtype=np.int64)
+        which = np.repeat(np.arange(len(queries)), lengths)
+        exact = self._exact_pairs(reading.truth, queries, which, seen.slot[every])
+        key_ids, seqs = seen.key[every], seen.seq[every]
+        answers = []
+        for query, end, length in zip(queries, ends.tolist(), lengths, strict=True):
+            if not length:
+                answers.append(
+                    self._search(reading, query, k, cut, valid_at, where, threshold, recall)
+                )
+                continue
+            mine = slice(end - length, end)
+            hits = self._ordered(exact[mine], key_ids[mine], seqs[mine], k, threshold)
+            answers.append(Found(hits, way, way in ("graph", "codes"), count))
+        return answers
+
+    def _many_by_graph(
+        self, reading: Reading, queries: Matrix, k: int, effort: int
+    ) -> list[Numbers | None]:
+        graph = reading.graph
+        assert graph is not None
+        none: list[Numbers | None] = [None] * len(queries)
+        try:
+            slots = graph.live.nearest_many(queries, k + min(reading.deaths, 64), effort)
+        except GraphUnavailable:
+            self.drop_graph(graph)
+            return none
+        if slots is None:
+            return none
+        return [
+            self._with_unfed(reading, query, k, some[some < reading.truth.slots])
+            for query, some in zip(queries, slots, strict=True)
+        ]
+
+    def _many_by_codes(
+        self, reading: Reading, queries: Matrix, k: int, visible: Mask | None, recall: float
+    ) -> list[Numbers | None]:
+        seen, truth = reading.seen, reading.truth
+        mask = self._slot_mask(reading, visible)
+        parts: list[list[Numbers]] = [[] for _ in queries]
+        for segment in truth.segments:
+            part = None if mask is None else mask[segment.start : segment.stop]
+            if part is not None and not part.any():
+                continue
+            wanted = _candidates(segment, k, recall)
+            if segment.codes is None or wanted is None:
+                self._many_near(truth, queries, segment.start, segment.stop, k, part, parts)
+                continue
+            try:
+                rows = segment.codes.nearest_many(queries, wanted, part)
+            except CodesUnavailable:
+                return [None] * len(queries)
+            for some, mine in zip(rows, parts, strict=True):
+                mine.append(segment.start + some)
+        if truth.sealed < truth.slots:
+            part = None if mask is None else mask[truth.sealed :]
+            self._many_near(truth, queries, truth.sealed, truth.slots, k, part, parts)
+        return [seen.rows_of(np.concatenate(mine), visible) for mine in parts]
+
+    def _many_near(
+        self,
+        truth: Truth,
+        queries: Matrix,
+        start: int,
+        stop: int,
+        k: int,
+        mask: Mask | None,
+        parts: list[list[Numbers]],
+    ) -> None:
+        """Add to each query's part its best among the slots `start` to `stop`."""
+        together = max(1, _BATCH_VALUES // (stop - start))
+        for first in range(0, len(queries), together):
+            with np.errstate(over="ignore", invalid="ignore"):
+                near = truth.products(queries[first : first + together], start, stop)
+                if self.space.metric == "cosine":
+                    near *= truth.scales[start:stop]
+                elif self.space.metric == "l2":
+                    near = (2 * near - truth.squares[start:stop]).astype(np.float32)
+            for scores, mine in zip(near, parts[first : first + together], strict=True):
+                mine.append(start + _best(scores, k, mask))
+
+    def _many_by_scan(
+        self,
+        reading: Reading,
+        queries: Matrix,
+        k: int,
+        visible: Mask | None,
+    ) -> list[Numbers | None]:
+        seen, truth = reading.seen, reading.truth
+        span = _span(reading, visible)
+        rows: Numbers | None = None
+        if visible is not None:
+            rows = np.flatnonzero(visible)
+        elif seen.live != seen.count:
+            rows = np.flatnonzero(seen.alive())
+        slots = seen.slot if rows is None else seen.slot[rows]
+        found: list[Numbers | None] = []
+        together = max(1, _BATCH_VALUES // max(1, span[1] - span[0]))
+        for first in range(0, len(queries), together):
+            some = queries[first : first + together]
+            with np.errstate(over="ignore", invalid="ignore"):
+                near = truth.products(some, *span)
+                if not seen.aligned or len(slots) != near.shape[1]:
+                    near = near[:, slots - span[0]]
+                whole = None if rows is None and seen.aligned else slots
+                for query, scores in zip(some, near, strict=True):
+                    best = self._possible(truth, scores, whole, query, k)
+                    found.append(best if best is None or rows is None else rows[best])
+        return found
+
+    # Scoring
+
+    def _exact(self, truth: Truth, query: Vector, slots: Numbers) -> Scores:
+        """Scores in float64, each from its own row alone, whatever stands beside it."""
+        target = query.astype(np.float64)
+        if len(slots) <= _ROWS_AT_ONCE:
+            return self._scores(truth, target, slots)
+        return np.concatenate([
+            self._scores(truth, target, slots[start : start + _ROWS_AT_ONCE])
+            for start in range(0, len(slots), _ROWS_AT_ONCE)
+        ])  # fmt: skip
+
+    def _exact_pairs(self, truth: Truth, queries: Matrix, which: Numbers, slots: Numbers) -> Scores:
+        """As `_exact` for pairs: of query number `which[i]` and the vector of `slots[i]`."""
+        targets = queries.astype(np.float64)
+        scores = np.empty(len(slots), dtype=np.float64)
+        for start in range(0, len(slots), _PAIRS_AT_ONCE):
+            some = slice(start, start + _PAIRS_AT_ONCE)
+            scores[some] = self._scores(truth, targets[which[some]], slots[some])
+        return scores
+
+    def _scores(self, truth: Truth, target: Scores, slots: Numbers) -> Scores:
+        """Scores of slots, by one target or by one for each."""
+        wide = truth.take(slots).astype(np.float64)
+        if self.space.metric == "l2":
+            wide -= target
+            wide *= wide
+            distances: Scores = np.sqrt(np.add.reduce(wide, axis=1))
+            return np.negative(distances, out=distances)
+        wide *= target
+        scores: Scores = np.add.reduce(wide, axis=1)
+        if self.space.metric == "cosine":  # a vector finds itself with exactly 1
+            scores /= np.sqrt(truth.squares[slots] * np.add.reduce(target * target, axis=-1))
+            np.minimum(scores, 1.0, out=scores)
+            np.maximum(scores, -1.0, out=scores)
+        return scores
+
+    def _ordered(
+        self, exact: Scores, key_ids: Numbers, seqs: Numbers, k: int, threshold: float | None
+    ) -> list[Hit]:
+        """Best first; equal scores by key, which each appears once at a moment."""
+        floor = threshold
+        if len(exact) > k:
+            kth = float(np.partition(exact, len(exact) - k)[len(exact) - k])
+            floor = kth if floor is None else max(kth, floor)
+        if floor is not None:
+            kept = exact >= floor
+            exact, key_ids, seqs = exact[kept], key_ids[kept], seqs[kept]
+        names = self.names(key_ids.tolist())
+        hits = list(zip(exact.tolist(), names, seqs.tolist(), strict=True))
+        hits.sort(key=_best_first)
+        return hits[:k]
+
+
+def _span(reading: Reading, visible: Mask | None) -> tuple[int, int]:
+    """Slots between which everything visible lies, the second exclusive."""
+    if visible is None or not reading.seen.aligned:
+        return 0, reading.truth.slots
+    return int(visible.argmax()), len(visible) - int(visible[::-1].argmax())
+
+
+def _candidates(segment: Segment, k: int, recall: float) -> int | None:
+    """How many rows to take from its codes; None: they do not hold the recall, or are missing."""
+    return None if segment.codes is None else segment.codes.candidates(k, max(recall, _BY_CODES))
+
+
+def _best_first(hit: Hit) -> tuple[float, str]:
+    return -hit[0], hit[1]
+
+
+def _best(near: npt.NDArray[np.float32], k: int, mask: Mask | None) -> Numbers:
+    """Places of the `k` largest, and of what equals the last of them."""
+    if mask is not None:
+        places = np.flatnonzero(mask)
+        return places[_best(near[places], k, None)]
+    if len(near) <= k:
+        return np.arange(len(near))
+    return np.flatnonzero(near >= _kth_best(near, k))
+
+
+def _kth_best(scores: npt.NDArray[np.floating[Any]], k: int) -> float:
+    """The `k`-th largest of at least `k` numbers.
+
+    The `k`-th largest of the maxima of blocks is no greater, and quickly found; only what
+    reaches it needs to be put in order.
+    """
+    blocks = 32 * k
+    if len(scores) >= 16 * blocks:
+        width = len(scores) // blocks
+        tops = scores[: blocks * width].reshape(width, blocks).max(axis=0)
+        scores = scores[scores >= np.partition(tops, blocks - k)[blocks - k]]
+    return float(np.partition(scores, len(scores) - k)[len(scores) - k])
+
+
+def _within(near: npt.NDArray[np.float32], k: int, error: float) -> Numbers | None:
+    """Rows at most two errors below the `k`-th best; None if a score is no number."""
+    if not np.isfinite(near.sum()):
+        return None
+    kth = _kth_best(near, k)
+    floor = np.nextafter(np.float32(kth - 2 * error), np.float32(-np.inf))
+    return np.flatnonzero(near >= floor)

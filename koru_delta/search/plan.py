@@ -1,0 +1,105 @@
+"""Which way to search: a pure choice by estimated cost, among the ways that keep the promise.
+
+Exact ways always may be taken. The graph holds only what is alive now and is asked only
+for that; codes may be scanned under any mask. What each costs is a matter of the machine:
+`Costs` are settings, measured by `kdelta tune`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from koru_delta.errors import InvalidDataError
+
+Way = Literal["gather", "scan", "graph", "codes"]
+HIGHEST_APPROXIMATE = 0.99  # recall targets above it are answered exactly
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Nanoseconds, by the number of float32 values (rows times dimensions) looked at."""
+
+    gather: float = 0.2  # a value of a row copied from its place
+    gather_far: float = 0.4  # likewise, of sets too large for the processor's cache
+    scan: float = 0.06  # a value of rows that lie together
+    scan_far: float = 0.12  # likewise, of sets too large for the cache
+    far_bytes: float = 12e6
+    turbo4: float = 0.0055  # a value looked at as a 4-bit code
+    turbo4_call: float = 60_000.0
+    signs: float = 0.02  # a value looked at as a sign, by numpy alone
+    signs_call: float = 200_000.0
+    graph_call: float = 8_000.0
+    graph_step: float = 1_700.0  # for each unit of effort
+
+    @classmethod
+    def read(cls, stored: object) -> Costs:
+        """Costs from JSON.
+
+        Raises:
+            InvalidDataError: not an object of positive numbers by these names.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(stored, dict) or not stored.keys() <= names:
+            raise InvalidDataError("tuned costs name something unknown; run: kdelta tune")
+        for name, cost in stored.items():
+            if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 < cost < 1e12:
+                raise InvalidDataError(f"tuned cost {name} is no positive number: {cost!r}")
+        return cls(**{name: float(cost) for name, cost in stored.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """As `read` takes it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What there is to search, and with what.
+
+    Args:
+        visible: Rows that pass the mask.
+        stored: Vectors that a scan goes over.
+        span: Vectors between the first and the last visible one, where they lie in order.
+        codes: The kind of codes, if they hold the recall; `coded` of the stored have them.
+        effort: What the graph needs for the recall, if it is ready and may be asked.
+        unfed: Vectors alive that are not in the graph yet.
+    """
+
+    visible: int
+    stored: int
+    span: int
+    dimensions: int
+    codes: str | None
+    coded: int
+    effort: int | None
+    unfed: int
+
+
+def choose(it: Situation, costs: Costs) -> Way:
+    """The cheapest way; exact ways win ties."""
+    best: Way = "gather"
+    values = it.visible * it.dimensions
+    least = values * (costs.gather_far if values * 4 > costs.far_bytes else costs.gather)
+    scan = _scan(it.span, it.dimensions, costs)
+    if scan < least:
+        best, least = "scan", scan
+    if it.codes is not None and it.coded:
+        codes = (
+            getattr(costs, f"{it.codes}_call")
+            + getattr(costs, it.codes) * it.coded * it.dimensions
+            + _scan(it.stored - it.coded, it.dimensions, costs)
+        )
+        if codes < least:
+            best, least = "codes", codes
+    if it.effort is not None:
+        graph = (
+            costs.graph_call + costs.graph_step * it.effort + _scan(it.unfed, it.dimensions, costs)
+        )
+        if graph < least:
+            best = "graph"
+    return best
+
+
+def _scan(rows: int, dimensions: int, costs: Costs) -> float:
+    values = rows * dimensions
+    return values * (costs.scan_far if values * 4 > costs.far_bytes else costs.scan)

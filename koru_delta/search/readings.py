@@ -1,0 +1,381 @@
+"""What a vector space holds of the log, and how it follows it.
+
+A `Reading` is everything a search looks at, as of one position: immutable, so searches
+wait for nobody but for the log itself. What is made beside them (`upkeep.py`) is
+published as a new reading.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from koru_delta.causal import Cut
+from koru_delta.log import CausalLog
+from koru_delta.search.cache import Unusable
+from koru_delta.search.columns import Columns
+from koru_delta.search.graph import LiveGraph
+from koru_delta.search.plan import Costs, Way
+from koru_delta.search.rows import Mask, Rows, Seen
+from koru_delta.search.truth import Matrix, Segment, Truth
+from koru_delta.storage import Entry, Space
+from koru_delta.values import Value, decode
+
+Scores = npt.NDArray[np.float64]
+TINY: Final = 1e-25  # shorter vectors are left to float64
+_ROWS_AT_ONCE = 8192
+_NAMES_KEPT: Final = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A live graph: it holds what was alive among the first `stop` slots when it was fed."""
+
+    live: LiveGraph
+    stop: int
+    efforts: dict[float, int]  # for a recall target, measured when `measured` were alive
+    measured: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything a search looks at, as of position `seq` of the log."""
+
+    seq: int
+    seen: Seen
+    truth: Truth
+    tiny: bool  # whether a length is too small for float32 products
+    graph: Graph | None
+    revived: tuple[int, ...]  # slots the graph may lack though they come before its end
+    deaths: int  # rows that ended since the graph was fed
+    ways: dict[tuple[int, float], tuple[Way, int]]  # and effort, for all that is alive
+
+
+class SpaceReadings:
+    """Reads the vectors of one model in one namespace. Safe to share by threads."""
+
+    def __init__(self, log: CausalLog, space: Space, costs: Callable[[], Costs]) -> None:
+        self.space = space
+        self.log = log
+        self.lock = threading.RLock()  # held to read the log, and to publish a reading
+        self._costs = costs
+        self._names: dict[int, str] = {}
+        self._columns = Columns(self._values)
+        self._columns_lock = threading.Lock()
+        self.moved: Callable[[], None] = lambda: None  # called after the log was read
+        self.epoch = 0  # how often it has begun again
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin again from an empty reading of the log."""
+        with self.lock:
+            self.epoch += 1
+            self._slots: dict[int, int] | None = {}  # vector object -> slot
+            self._objects = np.empty(0, dtype=np.int64)  # and back, with room for more
+            self._held = 0  # slots
+            self._wanted: list[int] = []  # objects whose vectors are not loaded yet
+            self._room = np.empty((0, self.space.dimensions), dtype=np.float32)  # of the tail
+            self._squares = np.empty(0, dtype=np.float64)
+            self._scales = np.empty(0, dtype=np.float32)
+            self._rows = Rows(self._slot_of, self._timeline)
+            self._masks: OrderedDict[Any, tuple[int, Mask, int]] = OrderedDict()
+            with self._columns_lock:
+                self._columns = Columns(self._values)
+            empty = Truth(self.space.dimensions, (), self._room, self._squares, self._scales)
+            self.reading = Reading(0, self._rows.seen(), empty, False, None, (), 0, {})
+
+    def count(self, cut: Cut, valid_at: int) -> int:
+        """How many keys have a vector at a moment."""
+        seen = self.at(cut.seq).seen
+        if seen.is_now(cut, valid_at):
+            return seen.live
+        return int(np.count_nonzero(seen.visible(cut, valid_at, self.log.position)))
+
+    def names(self, key_ids: Sequence[int]) -> list[str]:
+        """The names of keys, from memory where they are known."""
+        known = self._names
+        try:
+            return [known[key_id] for key_id in key_ids]
+        except KeyError:
+            missing = [key_id for key_id in key_ids if key_id not in known]
+            found = dict(zip(missing, self.log.engine.keys_of(missing), strict=True))
+            if len(known) < _NAMES_KEPT:
+                known.update(found)
+            return [found.get(key_id) or known[key_id] for key_id in key_ids]
+
+    # Reading the log
+
+    def at(self, seq: int) -> Reading:
+        """A reading that has come at least as far as `seq`: every search sees every write."""
+        reading = self.reading
+        if reading.seq >= seq:
+            return reading
+        with self.lock:
+            if self.reading.seq < seq:
+                self._catch_up()
+                self.moved()
+            return self.reading
+
+    def _catch_up(self) -> None:
+        head = self.log.head().seq
+        before = self.reading
+        try:
+            entries = self.log.engine.entries(self.space, before.seq)
+            if entries and entries[-1].seq > head:
+                entries = [entry for entry in entries if entry.seq <= head]
+            self._rows.add(entries)
+            self._load_vectors()
+            seen = self._rows.seen()
+        except BaseException:
+            self.forget()  # half a reading answers wrongly; none is read again
+            raise
+        graph, revived, deaths = before.graph, before.revived, before.deaths
+        if not entries:
+            seen, truth = before.seen, before.truth
+        else:
+            truth = self._truth(before.truth.segments)
+            if graph is not None:
+                deaths += seen.count - before.seen.count - (seen.live - before.seen.live)
+                again = seen.slot[before.seen.count :]
+                if len(again) and again.min() < graph.stop:
+                    revived += tuple(again[again < graph.stop].tolist())
+        self.reading = Reading(
+            head, seen, truth, before.tiny or self._tiny(before.truth.slots), graph, revived,
+            deaths, {},
+        )  # fmt: skip
+
+    def _truth(self, segments: tuple[Segment, ...]) -> Truth:
+        """What is held now; the lock is held."""
+        slots = self._held
+        sealed = segments[-1].stop if segments else 0
+        return Truth(
+            self.space.dimensions, segments, self._room[: slots - sealed],
+            self._squares[:slots], self._scales[:slots],
+        )  # fmt: skip
+
+    def _tiny(self, start: int) -> bool:
+        if self.space.metric != "cosine":
+            return False
+        squares = self._squares[start : self._held]
+        return bool(len(squares) and squares.min() < TINY**2)
+
+    def _timeline(self, key_id: int) -> Sequence[Entry]:
+        return self.log.engine.entries(self.space, 0, key_id=key_id)
+
+    def _slot_of(self, item: int) -> int:
+        slots = self._slots
+        if slots is None:
+            numbers = self._objects[: self._held].tolist()
+            slots = self._slots = dict(zip(numbers, range(len(numbers)), strict=True))
+        slot = slots.get(item)
+        if slot is None:
+            slot = slots[item] = len(slots)
+            self._wanted.append(item)
+        return slot
+
+    def _load_vectors(self) -> None:
+        """Read the vectors of new slots into the tail."""
+        if not self._wanted:
+            return
+        fresh = self.vectors_of(self._wanted)
+        held, count = self._held, self._held + len(fresh)
+        tail = held - self.reading.truth.sealed
+        self._squares = _grown(self._squares, held, count)
+        self._squares[held:count] = _squares(fresh)
+        if self.space.metric == "cosine":
+            self._scales = _grown(self._scales, held, count)
+            with np.errstate(over="ignore", divide="ignore"):  # an infinite scale: all rows
+                self._scales[held:count] = 1 / np.sqrt(self._squares[held:count])
+        self._room = _grown(self._room, tail, tail + len(fresh))
+        self._room[tail : tail + len(fresh)] = fresh
+        self._objects = _grown(self._objects, held, count)
+        self._objects[held:count] = self._wanted
+        self._held = count
+        self._wanted = []
+
+    def vectors_of(self, objects: Sequence[int]) -> Matrix:
+        """Vectors from the log, each checked against its hash."""
+        data = b"".join(self.log.engine.vectors(objects))
+        return np.frombuffer(data, dtype="<f4").reshape(-1, self.space.dimensions)
+
+    def objects(self, start: int, stop: int) -> list[int]:
+        """The objects of the slots `start` to `stop`."""
+        found: list[int] = self._objects[start:stop].tolist()
+        return found
+
+    def _values(self, start: int, stop: int) -> Sequence[Value]:
+        """What filters look at: the values of rows `start` to `stop`."""
+        seqs = self.reading.seen.seq[start:stop].tolist()
+        distinct = list(dict.fromkeys(seqs))
+        bodies = dict(zip(distinct, self.log.engine.bodies(distinct), strict=True))
+        return [decode(bodies[seq] or b"null") for seq in seqs]
+
+    def statistics(self) -> dict[str, Any]:
+        """What is held, and what it takes: in memory of this process, or mapped from files.
+
+        `codes` and `graph` are as their libraries account for them. `per_row` is of each
+        row ever stored, `resident_per_live` of each that nothing has ended.
+        """
+        reading = self.reading
+        seen, truth, graph = reading.seen, reading.truth, reading.graph
+        segments = truth.segments
+        size = {
+            "tail": self._room.nbytes,
+            "segments": sum(s.held.nbytes for s in segments if s.held is not None),
+            "mapped": sum(s.mapped.nbytes for s in segments if s.mapped is not None),
+            "codes": sum(s.codes.nbytes for s in segments if s.codes is not None),
+            "graph": 0 if graph is None else graph.live.nbytes,
+            "rows": self._rows.nbytes + self._squares.nbytes + self._scales.nbytes
+            + self._objects.nbytes,
+        }  # fmt: skip
+        resident = sum(size.values()) - size["mapped"]
+        return {
+            "namespace": self.space.namespace,
+            "model": self.space.model,
+            "dimensions": self.space.dimensions,
+            "metric": self.space.metric,
+            "rows": seen.count,
+            "live": seen.live,
+            "vectors": truth.slots,
+            "segments": len(segments),
+            "codes": sorted({s.codes.name for s in segments if s.codes is not None}),
+            "in_tail": truth.slots - truth.sealed,
+            "in_graph": 0 if graph is None else graph.live.live,
+            "efforts": {} if graph is None else dict(graph.efforts),
+            "bytes": size,
+            "per_row": {name: round(value / max(1, seen.count), 1) for name, value in size.items()},
+            "resident_per_live": round(resident / max(1, seen.live), 1),
+        }
+
+    # What upkeep publishes
+
+    def heal(self) -> None:
+        """Read from the log again what a file no longer holds."""
+        with self.lock:
+            segments = []
+            for segment in self.reading.truth.segments:
+                try:
+                    if segment.mapped is not None:
+                        segment.mapped.check()
+                    segments.append(segment)
+                except Unusable:
+                    held = self.vectors_of(self.objects(segment.start, segment.stop))
+                    segments.append(
+                        replace(segment, held=held, mapped=None, file=None, identity=None)
+                    )
+            self.reading = replace(self.reading, truth=self._truth(tuple(segments)), ways={})
+            self.moved()
+
+    def publish(self, old: Sequence[Segment], new: Segment) -> bool:
+        """Put a segment in the place of some that follow each other, and of the tail's start.
+
+        False, and nothing done, if they are no longer there.
+        """
+        with self.lock:
+            truth = self.reading.truth
+            segments, sealed = truth.segments, truth.sealed
+            at = segments.index(old[0]) if old and old[0] in segments else len(segments)
+            start = segments[at].start if at < len(segments) else sealed
+            end = at + len(old)
+            if segments[at:end] != tuple(old) or new.start != start or new.stop > truth.slots:
+                return False
+            if new.stop > sealed and end == len(segments):
+                # Readers keep the old room; what is left of it moves to one of its own.
+                self._room = self._room[new.stop - sealed : truth.slots - sealed].copy()
+            elif not old or new.stop != old[-1].stop:
+                return False
+            segments = (*segments[:at], new, *segments[end:])
+            self.reading = replace(self.reading, truth=self._truth(segments), ways={})
+            return True
+
+    def publish_graph(self, fed: Reading | None, graph: Graph) -> None:
+        """Ask this graph from now on; it holds what was alive in the reading `fed`.
+
+        With None it may hold anything: what it lacks and what is dead in it is looked up.
+        """
+        with self.lock:
+            seen = self.reading.seen
+            if fed is None:
+                alive = seen.slots_of(seen.alive(), self.reading.truth.slots)
+                held = graph.live.holds(np.arange(len(alive)))
+                lacking = np.flatnonzero(alive & ~held)
+                self.reading = replace(
+                    self.reading, graph=graph, deaths=int((held & ~alive).sum()),
+                    revived=tuple(lacking[lacking < graph.stop].tolist()), ways={},
+                )  # fmt: skip
+                return
+            then = fed.seen
+            again = seen.slot[then.count :]
+            self.reading = replace(
+                self.reading, graph=graph, revived=tuple(again[again < graph.stop].tolist()),
+                deaths=seen.count - then.count - (seen.live - then.live), ways={},
+            )  # fmt: skip
+
+    def drop_graph(self, graph: Graph) -> None:
+        """Ask this graph no more."""
+        with self.lock:
+            if self.reading.graph is graph:
+                self.reading = replace(self.reading, graph=None, revived=(), deaths=0, ways={})
+
+    def dump(self) -> tuple[Reading, dict[str, npt.NDArray[Any]]]:
+        """The present reading, and all but vectors and codes as arrays, by name."""
+        with self.lock:
+            slots = self.reading.truth.slots
+            arrays: dict[str, npt.NDArray[Any]] = {
+                f"rows.{name}": array.copy() for name, array in self._rows.dump().items()
+            }
+            arrays["objects"] = self._objects[:slots].copy()
+            arrays["squares"] = self._squares[:slots].copy()
+            if self.space.metric == "cosine":
+                arrays["scales"] = self._scales[:slots].copy()
+            return self.reading, arrays
+
+    def restore(
+        self,
+        seq: int,
+        segments: Sequence[Segment],
+        arrays: dict[str, npt.NDArray[Any]],
+    ) -> None:
+        """Go on from what `dump` gave; vectors that are in no segment come from the log."""
+        with self.lock:
+            self.forget()
+            sealed = segments[-1].stop if segments else 0
+            self._rows.restore(
+                {n.removeprefix("rows."): a for n, a in arrays.items() if n.startswith("rows.")}
+            )
+            self._objects, self._squares = arrays["objects"], arrays["squares"]
+            self._held = len(self._objects)
+            self._slots = None  # made when something is added
+            if self.space.metric == "cosine":
+                self._scales = arrays["scales"]
+            if sealed < self._held:
+                self._room = self.vectors_of(self._objects[sealed:].tolist()).copy()
+            self.reading = Reading(
+                seq, self._rows.seen(), self._truth(tuple(segments)), self._tiny(0), None, (), 0, {}
+            )
+
+
+def _squares(vectors: Matrix) -> Scores:
+    """The squared length of each vector, as `_exact` comes to it."""
+    found = np.empty(len(vectors), dtype=np.float64)
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        wide = vectors[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        wide *= wide
+        np.add.reduce(wide, axis=1, out=found[start : start + _ROWS_AT_ONCE])
+    return found
+
+
+def _grown(array: npt.NDArray[Any], held: int, count: int) -> npt.NDArray[Any]:
+    """Room for `count` rows, of which the first `held` are kept; grown by half."""
+    if count <= len(array):
+        return array
+    wider = np.empty((max(count, 0 if not held else held + held // 2), *array.shape[1:]),
+                     dtype=array.dtype)  # fmt: skip
+    wider[:held] = array[:held]
+    return wider

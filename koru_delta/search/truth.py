@@ -1,0 +1,128 @@
+"""The vectors themselves, by slot: float32, in immutable segments and a growing tail.
+
+A segment holds the vectors of a range of slots and their codes. Its vectors lie in a
+mapped file or in memory. What is not in a segment yet is the tail, in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from koru_delta.search.cache import Mapped
+from koru_delta.search.codes import Codes
+from koru_delta.search.rows import Numbers
+from koru_delta.values import Vector
+
+Matrix = npt.NDArray[np.float32]
+_GATHERED = 2048  # rows copied together and multiplied while they are in the cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """Vectors of the slots `start` to `stop`, exclusive, and their codes if they have any.
+
+    Equal only to itself: another one of the same slots may have been made anew.
+    """
+
+    start: int
+    stop: int
+    held: Matrix | None  # in memory
+    mapped: Mapped | None  # or in a file
+    codes: Codes | None = None
+    uncoded: bool = False  # nobody has tried to make codes of it
+    file: str | None = None  # its name, and the hash of its content
+    identity: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many slots it has."""
+        return self.stop - self.start
+
+    def vectors(self, rows: Numbers | None = None) -> Matrix:
+        """All its vectors, of which those asked for (all, if None) have been checked.
+
+        Raises:
+            Unusable: the file no longer holds what was written.
+        """
+        if self.held is not None:
+            return self.held
+        assert self.mapped is not None
+        self.mapped.check(rows)
+        found: Matrix = self.mapped.rows
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """All vectors at one moment. `squares` are of their lengths, `scales` one over them."""
+
+    dimensions: int
+    segments: tuple[Segment, ...]
+    tail: Matrix
+    squares: npt.NDArray[np.float64]
+    scales: npt.NDArray[np.float32]  # for cosine only, else empty
+
+    @property
+    def sealed(self) -> int:
+        """The first slot of the tail."""
+        return self.segments[-1].stop if self.segments else 0
+
+    @property
+    def slots(self) -> int:
+        """How many there are."""
+        return len(self.squares)
+
+    def take(self, slots: Numbers) -> Matrix:
+        """The vectors of some slots: a copy of shape (len(slots), dimensions)."""
+        if not self.segments:
+            return self.tail[slots]
+        first = self.segments[0]
+        if first.stop == len(self.squares):  # all in one
+            return first.vectors(slots)[slots]
+        found = np.empty((len(slots), self.dimensions), dtype=np.float32)
+        for segment in self.segments:
+            inside = np.flatnonzero((slots >= segment.start) & (slots < segment.stop))
+            if len(inside):
+                rows = slots[inside] - segment.start
+                found[inside] = segment.vectors(rows)[rows]
+        inside = np.flatnonzero(slots >= self.sealed)
+        if len(inside):
+            found[inside] = self.tail[slots[inside] - self.sealed]
+        return found
+
+    def pieces(self, start: int, stop: int) -> Iterator[Matrix]:
+        """The vectors of the slots `start` to `stop`, where they lie, in order."""
+        for segment in self.segments:
+            low, high = max(start, segment.start), min(stop, segment.stop)
+            if low < high:
+                rows = None if high - low == segment.rows else np.arange(low, high) - segment.start
+                yield segment.vectors(rows)[low - segment.start : high - segment.start]
+        low = max(start, self.sealed)
+        if low < stop:
+            yield self.tail[low - self.sealed : stop - self.sealed]
+
+    def products(self, query: Vector | Matrix, start: int, stop: int) -> Matrix:
+        """Inner products with the slots `start` to `stop`: shape (..., stop - start)."""
+        # One query goes over them on this thread: a BLAS that shares it out over cores waits
+        # for them, which takes longer than the work when they sleep or are busy.
+        found = [
+            query @ piece.T if query.ndim == 2 else np.vecdot(piece, query)
+            for piece in self.pieces(start, stop)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            return np.empty((*query.shape[:-1], 0), dtype=np.float32)
+        return np.concatenate(found, axis=-1)
+
+    def gathered(self, query: Vector, slots: Numbers) -> Matrix:
+        """Inner products with some slots, shape (len(slots),)."""
+        found = np.empty(len(slots), dtype=np.float32)
+        for start in range(0, len(slots), _GATHERED):
+            some = slots[start : start + _GATHERED]
+            np.vecdot(self.take(some), query, out=found[start : start + _GATHERED])
+        return found

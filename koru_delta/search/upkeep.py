@@ -1,0 +1,481 @@
+"""What makes search fast, made beside it: segments, codes, graphs, and their files.
+
+A search never waits for any of this. A thread runs while there is something to make and
+ends when there is not; it makes new objects and publishes them in one step. Files say
+which log they were made from, up to which position and chained root; a file that does not
+fit the log, or does not hold what was written, is as good as none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from koru_delta.errors import CorruptionError, InvalidDataError, KoruDeltaError
+from koru_delta.log import CausalLog
+from koru_delta.search import cache, codes, graph
+from koru_delta.search.cache import CacheFile, Unusable
+from koru_delta.search.codes import CodesUnavailable
+from koru_delta.search.graph import GraphUnavailable, LiveGraph
+from koru_delta.search.nearest import VectorSpace
+from koru_delta.search.plan import Costs
+from koru_delta.search.readings import Graph, Reading
+from koru_delta.search.rows import Numbers
+from koru_delta.search.truth import Matrix, Segment
+
+FORMAT: Final = 1
+SEAL_ROWS: Final = 4096  # a tail this long becomes a segment
+SEAL_LEAST: Final = 512  # likewise, when everything is to be made
+SEGMENT_ROWS: Final = 262_144  # segments grow by merging up to this
+GRAPH_ROWS: Final = 4_000  # alive, from which a graph pays
+FEED_ROWS: Final = 128  # born or ended since the graph was fed
+BULK_ROWS: Final = 2_000  # given to a graph that nobody asks yet
+PAUSE_SECONDS: Final = 0.05
+SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
+_GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
+_CALIBRATED: Final = 256  # queries a graph's efforts are measured by
+_FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
+_log = logging.getLogger("koru_delta")
+
+
+class _Stopped(Exception):  # noqa: N818 - no error
+    """The database is being closed."""
+
+
+class Upkeep:
+    """Keeps the spaces of one database fast. At most one thread of it works at a time."""
+
+    def __init__(self, log: CausalLog, opened: Callable[[], Iterable[VectorSpace]]) -> None:
+        self._log = log
+        self._opened = opened
+        engine = log.engine
+        self._folder = None if engine.temporary else engine.directory / "index"
+        self._writable = not engine.read_only
+        self._costs: Costs | None = None
+        self._starting = threading.Lock()
+        self._working = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._due: dict[int, VectorSpace] = {}
+        self._given_up: set[tuple[str, int, int]] = set()  # what failed, in which space and epoch
+        self._saved: dict[int, int] = {}  # position of the last state written or read
+        self._saved_graphs: dict[int, tuple[Graph, int]] = {}
+
+    # Settings
+
+    def costs(self) -> Costs:
+        """What each way of searching costs here: as tuned, or as a rule of thumb."""
+        if self._costs is None:
+            self._costs = self._tuned()
+        return self._costs
+
+    def set_costs(self, costs: Costs) -> None:
+        """Go by these costs from now on, in every process that opens this database."""
+        self._costs = costs
+        if self._folder is not None and self._writable:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            with cache.replacing(self._folder / "costs.json") as file:
+                file.write_text(json.dumps(costs.to_json(), indent=1))
+
+    def _tuned(self) -> Costs:
+        if self._folder is None:
+            return Costs()
+        try:
+            return Costs.read(json.loads((self._folder / "costs.json").read_bytes()))
+        except FileNotFoundError:
+            return Costs()
+        except (OSError, ValueError, InvalidDataError) as error:
+            _log.warning("tuned costs cannot be read (%s); run: kdelta tune", error)
+            return Costs()
+
+    # When
+
+    def nudge(self, space: VectorSpace) -> None:
+        """Note that a space has read more of the log; start working if that is due."""
+        if self._stop.is_set() or not self._wants(space):
+            return
+        with self._starting:
+            self._due[space.space.space_id] = space
+            if self._thread is None and not self._stop.is_set():
+                # Not a daemon: those are torn down in the middle of native code.
+                self._thread = threading.Thread(target=self._run, name="koru-delta-upkeep")
+                self._thread.start()
+
+    def _wants(self, space: VectorSpace) -> bool:
+        reading = space.reading
+        tail = reading.truth.slots - reading.truth.sealed
+        uncoded = tail >= SEAL_ROWS or any(s.uncoded for s in reading.truth.segments)
+        if uncoded and not self._has_given_up("codes", space):
+            return True
+        if not self._graph_pays(space, reading):
+            return False
+        if reading.graph is None:
+            return True
+        fresh = reading.truth.slots - reading.graph.stop + len(reading.revived) + reading.deaths
+        return fresh >= FEED_ROWS
+
+    def _graph_pays(self, space: VectorSpace, reading: Reading) -> bool:
+        return (
+            min(reading.seen.live, reading.truth.slots) >= GRAPH_ROWS
+            and not reading.seen.timed
+            and not self._has_given_up("graph", space)
+            and graph.available()
+        )
+
+    def _run(self) -> None:
+        self._stop.wait(PAUSE_SECONDS)  # the search that asked for it goes first
+        while True:
+            with self._starting:
+                if not self._due or self._halting():
+                    self._thread = None
+                    return
+                _, space = self._due.popitem()
+            try:
+                self.work(space)
+            except _Stopped:
+                continue
+
+    def _halting(self) -> bool:
+        return self._stop.is_set() or not threading.main_thread().is_alive()
+
+    def _check(self) -> None:
+        if self._halting():
+            raise _Stopped
+
+    def close(self) -> None:
+        """Stop the thread, then write what was made and is not in a file yet."""
+        self._stop.set()
+        with self._starting:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        with self._working:
+            for space in self._opened():
+                reading = space.reading
+                unsaved = reading.truth.slots - reading.truth.sealed
+                try:
+                    if unsaved >= SEAL_ROWS:
+                        self._seal(space)
+                    self._save(space)
+                    self._save_graph(space)
+                except _FAILURES as error:
+                    _log.warning("caches of %r were not written: %s", space.space.namespace, error)
+
+    # What
+
+    def work(self, space: VectorSpace, *, complete: bool = False) -> None:
+        """Make what a space lacks: with `complete`, everything."""
+        with self._working:
+            for what, step in (
+                ("codes", self._seal),
+                ("codes", self._recode),
+                ("files", self._save),
+                ("graph", self._load_graph),
+                ("graph", self._build_graph),
+                ("names", self._read_names),
+                ("files", self._save_graph),
+            ):
+                if not self._has_given_up(what, space):
+                    try:
+                        step(space, complete)
+                    except _FAILURES as error:
+                        self._given_up.add((what, space.space.space_id, space.epoch))
+                        _log.warning(
+                            "no %s for %r until the database is opened again (answers stay "
+                            "right, some searches are slower): %s",
+                            what, space.space.namespace, error,
+                        )  # fmt: skip
+
+    def _has_given_up(self, what: str, space: VectorSpace) -> bool:
+        return (what, space.space.space_id, space.epoch) in self._given_up
+
+    # Segments and codes
+
+    def _seal(self, space: VectorSpace, complete: bool = False) -> None:
+        """Make a segment of the tail, together with the segments before it that are not larger."""
+        while True:
+            epoch, truth = space.epoch, space.reading.truth
+            tail = truth.slots - truth.sealed
+            if tail < (min(SEAL_LEAST, SEAL_ROWS) if complete else SEAL_ROWS):
+                return
+            stop, first, segments = truth.slots, len(truth.segments), truth.segments
+            while (
+                first
+                and segments[first - 1].rows < 2 * (stop - segments[first - 1].stop)
+                and stop - segments[first - 1].start <= SEGMENT_ROWS
+            ):
+                first -= 1
+            old = segments[first:]
+            start = old[0].start if old else truth.sealed
+            stop = min(stop, start + SEGMENT_ROWS)
+            vectors = np.concatenate(list(truth.pieces(start, stop)))
+            made = Segment(start, stop, vectors, None, self._encoded(space, vectors))
+            if space.epoch != epoch or not space.publish(old, made):
+                return
+
+    def _encoded(self, space: VectorSpace, vectors: Matrix) -> codes.Codes | None:
+        return codes.encode(vectors, space.space.metric)
+
+    def _recode(self, space: VectorSpace, complete: bool) -> None:
+        """Give codes to segments that have none, or none of the best kind: from their files.
+
+        What is not in a file is made anew.
+        """
+        kind = codes.best_kind()
+        for segment in space.reading.truth.segments:
+            if not segment.uncoded and (segment.codes is None or segment.codes.name == kind):
+                continue
+            self._check_unless(complete)
+            kept = self._kept_codes(space, segment)
+            if kept is not None and kept.name == kind:
+                space.publish((segment,), replace(segment, codes=kept, uncoded=False))
+                continue
+            made = self._encoded(space, segment.vectors())
+            fresh = replace(segment, codes=made, uncoded=False)
+            if made is not None:  # to be written to a file of its own
+                fresh = replace(
+                    fresh, held=segment.vectors(), mapped=None, file=None, identity=None
+                )
+            space.publish((segment,), fresh)
+
+    def _kept_codes(self, space: VectorSpace, segment: Segment) -> codes.Codes | None:
+        place = self._place(space)
+        if place is None or segment.file is None:
+            return None
+        try:
+            file = CacheFile(place / segment.file)
+            if file.identity.hex() != segment.identity or "codes" not in file:
+                return None
+            mine = space.space
+            return codes.load(file.data("codes"), mine.metric, mine.dimensions, segment.rows)
+        except (Unusable, CodesUnavailable, CorruptionError) as error:
+            _log.info("codes in %s are not used, and made anew: %s", segment.file, error)
+            return None
+
+    def _check_unless(self, complete: bool) -> None:
+        if not complete:
+            self._check()
+
+    # The graph
+
+    def _build_graph(self, space: VectorSpace, complete: bool) -> None:
+        reading = space.reading
+        if not self._graph_pays(space, reading):
+            return
+        known = reading.graph
+        if known is not None and known.live.worn:
+            known = None
+        truth = reading.truth
+        alive = reading.seen.slots_of(reading.seen.alive(), truth.slots)
+        if known is None:
+            if np.count_nonzero(alive) < GRAPH_ROWS:
+                return  # many keys, but few vectors
+            made = LiveGraph(space.space.dimensions, space.space.metric)
+            slots = np.random.default_rng(1).permutation(np.flatnonzero(alive))
+            kept_out, slots = slots[:_CALIBRATED], slots[_CALIBRATED:]
+            for _, some in _pieces(slots, BULK_ROWS):
+                self._check_unless(complete)
+                made.feed(some, truth.take(some), chunk=BULK_ROWS)
+            efforts = self._efforts(space, reading, made, kept_out, slots)
+            made.feed(kept_out, truth.take(kept_out))
+            space.publish_graph(reading, Graph(made, truth.slots, efforts, made.live))
+            return
+        fresh = truth.slots - known.stop + len(reading.revived)
+        if fresh + reading.deaths < (1 if complete else FEED_ROWS):
+            return
+        held = known.live.holds(np.arange(truth.slots))
+        # First what has died: its neighbours are then linked to what takes its place.
+        known.live.drop(np.flatnonzero(held & ~alive))
+        lacking, held = np.flatnonzero(alive & ~held), held & alive
+        if known.live.live > known.measured * _GROWN and len(lacking) >= _CALIBRATED // 4:
+            kept_out = np.random.default_rng(3).permutation(lacking)[:_CALIBRATED]
+            efforts = self._efforts(space, reading, known.live, kept_out, np.flatnonzero(held))
+            known = replace(known, efforts=efforts, measured=known.live.live)
+        for _, some in _pieces(lacking, FEED_ROWS):
+            self._check_unless(complete)
+            known.live.feed(some, truth.take(some))
+        space.publish_graph(reading, replace(known, stop=truth.slots))
+        if known.live.worn:
+            self._build_graph(space, complete)
+
+    def _efforts(
+        self, space: VectorSpace, reading: Reading, made: LiveGraph, asked: Numbers, fed: Numbers
+    ) -> dict[float, int]:
+        """How much the graph must look at for each recall, by vectors it does not hold yet."""
+        truth, fed = reading.truth, np.sort(fed)
+        queries = graph.like_queries(truth.take(asked), np.random.default_rng(2))
+        tops = np.empty((len(queries), 10), dtype=np.int64)
+        for row, query in enumerate(queries):
+            near = space.near(truth, query, 0, truth.slots)[fed]
+            tops[row] = fed[np.argpartition(near, len(near) - 10)[-10:]]
+        return made.calibrate(queries, tops)
+
+    # Names
+
+    def _read_names(self, space: VectorSpace, _complete: bool) -> None:
+        seen = space.reading.seen
+        for _, some in _pieces(np.unique(seen.key[seen.alive()]), 10_000):
+            space.names(some.tolist())
+
+    # Files
+
+    def _place(self, space: VectorSpace) -> Path | None:
+        return None if self._folder is None else self._folder / str(space.space.space_id)
+
+    def _about(self, space: VectorSpace, kind: str) -> dict[str, Any]:
+        mine = space.space
+        return {
+            "format": FORMAT, "kind": kind, "namespace": mine.namespace, "model": mine.model,
+            "dimensions": mine.dimensions, "metric": mine.metric,
+        }  # fmt: skip
+
+    def _save(self, space: VectorSpace, complete: bool = False) -> None:
+        """Write segments that have no file, and a state that names them all."""
+        place = self._place(space)
+        if place is None or not self._writable:
+            return
+        reading = space.reading
+        saved = self._saved.get(space.space.space_id, 0)
+        stale = any(segment.file is None for segment in reading.truth.segments)
+        late = reading.seq - saved >= (1 if complete else SAVE_ENTRIES)
+        if not reading.truth.segments or not (stale or late):
+            return
+        with cache.writing(place) as mine:
+            if not mine:
+                return  # another process is at it
+            cache.sweep(place)
+            for segment in reading.truth.segments:
+                if segment.file is None:
+                    self._write_segment(space, place, segment)
+            reading, arrays = space.dump()
+            segments = reading.truth.segments
+            if any(segment.file is None for segment in segments):
+                return  # a file went bad meanwhile; the next round writes it anew
+            about = self._about(space, "state") | {
+                "seq": reading.seq, "root": self._log.root_at(reading.seq).hex(),
+                "segments": [[s.file, s.identity, s.start, s.stop] for s in segments],
+            }  # fmt: skip
+            name = f"state-{reading.seq:020d}.kdx"
+            cache.write(place / name, about, arrays)
+            self._saved[space.space.space_id] = reading.seq
+            keep = {name, *(segment.file for segment in segments)}
+            for file in [*place.glob("state-*.kdx"), *place.glob("vectors-*.kdx")]:
+                if file.name not in keep:
+                    file.unlink(missing_ok=True)
+
+    def _write_segment(self, space: VectorSpace, place: Path, segment: Segment) -> None:
+        sections: dict[str, cache.Section] = {"vectors": segment.vectors()}
+        if segment.codes is not None:
+            sections["codes"] = segment.codes.dump()
+        about = self._about(space, "vectors") | {"start": segment.start, "stop": segment.stop}
+        name = f"vectors-{segment.start}-{segment.stop}.kdx"
+        cache.write(place / name, about, sections)
+        file = CacheFile(place / name)
+        mapped = file.mapped("vectors")
+        mapped.check()  # so that no search has to
+        fresh = replace(segment, held=None, mapped=mapped, file=name, identity=file.identity.hex())
+        space.publish((segment,), fresh)
+
+    def restore(self, space: VectorSpace) -> None:
+        """Go on from the newest files that fit the log, if there are any."""
+        place = self._place(space)
+        if place is not None:
+            for path in sorted(place.glob("state-*.kdx"), reverse=True):
+                try:
+                    try:
+                        self._restore(space, place, path)
+                    except (KeyError, TypeError, ValueError) as error:
+                        raise Unusable(f"{path.name} makes no sense: {error!r}") from error
+                    break
+                except Unusable as error:
+                    _log.info("a cache is not used, and made anew from the log: %s", error)
+        space.moved = partial(self.nudge, space)
+        self.nudge(space)
+
+    def _restore(self, space: VectorSpace, place: Path, path: Path) -> None:
+        state = CacheFile(path)
+        about = self._fits(space, state, "state")
+        seq = about["seq"]
+        if seq > self._log.head().seq or self._log.root_at(seq).hex() != about["root"]:
+            raise Unusable(f"{path.name} was made from another log")
+        segments = []
+        for name, identity, start, stop in about["segments"]:
+            file = CacheFile(place / name)
+            if file.identity.hex() != identity:
+                raise Unusable(f"{name} is not the file that {path.name} names")
+            self._fits(space, file, "vectors")
+            mapped = file.mapped("vectors")
+            segments.append(
+                Segment(start, stop, None, mapped, uncoded=True, file=name, identity=identity)
+            )
+        space.restore(seq, segments, {name: state.array(name) for name in state.names()})
+        self._saved[space.space.space_id] = seq
+
+    def _fits(self, space: VectorSpace, file: CacheFile, kind: str) -> dict[str, Any]:
+        about = file.about
+        wanted = self._about(space, kind)
+        if {name: about.get(name) for name in wanted} != wanted:
+            raise Unusable(f"{file.name} is of another format or space")
+        return about
+
+    def _save_graph(self, space: VectorSpace, complete: bool = False) -> None:
+        """Write the graph if much of it is in no file."""
+        place, reading = self._place(space), space.reading
+        known = reading.graph
+        if place is None or not self._writable or known is None:
+            return
+        last = self._saved_graphs.get(space.space.space_id)
+        changed = known.live.fed - (last[1] if last and last[0].live is known.live else 0)
+        if changed < (1 if complete else max(FEED_ROWS, known.live.live // 4)):
+            return
+        with cache.writing(place) as mine:
+            if not mine:
+                return
+            about = self._about(space, "graph")
+            with cache.replacing(place / "graph.hnsw") as file:
+                known.live.save(file)
+                about["hash"] = cache.hash_of(file)
+            about |= {
+                "seq": reading.seq, "root": self._log.root_at(reading.seq).hex(),
+                "stop": known.stop, "library": graph.library(), "replaced": known.live.replaced,
+                "measured": known.measured,
+                "efforts": [[target, effort] for target, effort in known.efforts.items()],
+            }  # fmt: skip
+            cache.write(place / "graph.kdx", about, {})
+        self._saved_graphs[space.space.space_id] = (known, known.live.fed)
+
+    def _load_graph(self, space: VectorSpace, _complete: bool) -> None:
+        place, reading = self._place(space), space.reading
+        if place is None or reading.graph is not None or not self._graph_pays(space, reading):
+            return
+        if not (place / "graph.kdx").exists():
+            return
+        try:
+            about = self._fits(space, CacheFile(place / "graph.kdx"), "graph")
+            seq = about["seq"]
+            if seq > reading.seq or self._log.root_at(seq).hex() != about["root"]:
+                raise Unusable("the graph was made from another log")
+            native = place / "graph.hnsw"
+            if about["library"] != graph.library() or cache.hash_of(native) != about["hash"]:
+                raise Unusable("the graph is damaged, or of another version of its library")
+            known = LiveGraph.load(
+                native, space.space.dimensions, space.space.metric, replaced=about["replaced"]
+            )
+        except (Unusable, GraphUnavailable, KeyError, TypeError) as error:
+            _log.info("a graph is not used, and made anew: %s", error)
+            return
+        made = Graph(known, about["stop"], dict(about["efforts"]), about["measured"])
+        space.publish_graph(None, made)
+        self._saved_graphs[space.space.space_id] = (made, known.fed)
+
+
+def _pieces(array: Numbers, size: int) -> Iterable[tuple[int, Numbers]]:
+    return ((start, array[start : start + size]) for start in range(0, len(array), size))
