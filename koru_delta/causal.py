@@ -117,19 +117,27 @@ class Version:
     Two versions are equal when their ids are. `value` is decoded anew at each access.
     """
 
-    __slots__ = ("_body", "_record", "id", "seq")
+    __slots__ = ("_body", "_stored", "id", "seq")
 
     def __init__(
         self,
         seq: int,
         version_id: str,
-        record: dict[str, Any],
+        record: dict[str, Any] | bytes,
         body: bytes | None,
     ) -> None:
+        """Make a version of its record, decoded or still as canonical bytes."""
         self.seq = seq
         self.id = version_id
-        self._record = record
+        self._stored = record
         self._body = body
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        stored = self._stored
+        if isinstance(stored, bytes):
+            stored = self._stored = decode(stored)
+        return stored
 
     @property
     def operation(self) -> str:

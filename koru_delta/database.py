@@ -1033,9 +1033,13 @@ class Database:
         self, namespace: str, model: str | None, cut: Cut, valid_at: int, *, text: bool
     ) -> VectorSpace | None:
         """The vectors a search means: those of the embedder's model, for text."""
-        if text and model is None and self._intents.embedder is not None:
-            known = [space.model for space in self._vectors.known(namespace, cut)]
-            model = self._intents.embedder.name if self._intents.embedder.name in known else None
+        embedder = self._intents.embedder
+        if text and model is None and embedder is not None:
+            for known in self._vectors.known(namespace, cut):
+                if known.model == embedder.name:
+                    space = self._vectors.open(known)
+                    if space.count(cut, valid_at):  # else it was embedded anew by another
+                        return space
         return self._vectors.space(namespace, model, cut, valid_at)
 
     def _read_spaces(self, namespace: str | None, cut: Cut) -> list[VectorSpace]:
@@ -1059,7 +1063,8 @@ class Database:
 
     def _query_vector(self, query: VectorLike | str) -> Vector:
         if type(query) is np.ndarray and query.dtype == np.float32 and query.ndim == 1:
-            usable = len(query) and isfinite(np.vecdot(query, query))
+            with np.errstate(over="ignore", invalid="ignore"):
+                usable = len(query) and isfinite(np.vecdot(query, query))
             return query if usable else as_vector(query)  # which says what is wrong
         if not isinstance(query, str):
             return as_vector(query)

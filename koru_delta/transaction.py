@@ -7,7 +7,6 @@ belong together and shows its own reader what it will have written.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, TypedDict
@@ -35,6 +34,8 @@ from koru_delta.values import (
     check_key,
     check_name,
     decode,
+    distinction_id,
+    encoded_vectors,
 )
 
 CauseLike = Version | str | Pending | Cause | tuple[str, "Version | str | Pending"]
@@ -130,22 +131,20 @@ class Intents:
         texts = [item[1] for item in items if isinstance(item[1], str)]
         name = self.model_for(namespace, model, texts=bool(texts))
         embedded = iter(self.embed_texts(texts)) if texts else iter(())
+        vectors = encoded_vectors(
+            [next(embedded) if isinstance(item[1], str) else item[1] for item in items]
+        )
         template = self._with(Write(PUT, namespace, "-"), options)
         writes = []
-        for key, given, *value in items:
-            vector = next(embedded) if isinstance(given, str) else as_vector(given)
+        for item, vector in zip(items, vectors, strict=True):
             body: bytes | None = None
             fallback: bytes | None = None
-            if value:
-                body = canonical_bytes(value[0])
-            elif isinstance(given, str):
-                fallback = canonical_bytes({"text": given})
-            writes.append(
-                replace(
-                    template, key=key, body=body, fallback=fallback,
-                    vectors=(NewVector(name, metric, vector),),
-                )
-            )  # fmt: skip
+            if len(item) == 3:
+                body = canonical_bytes(item[2])
+            elif isinstance(item[1], str):
+                fallback = canonical_bytes({"text": item[1]})
+            new = NewVector(name, metric, distinction_id("vec", vector), vector)
+            writes.append(template.like(item[0], body, fallback, (new,)))
         return writes
 
     def embed_texts(self, texts: Sequence[str]) -> Sequence[Vector]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from math import isfinite
-from typing import Any, NewType
+from typing import Any, NewType, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ MAX_DIMENSIONS = 65_536
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _NO, _PLAIN, _EXPONENTS = 0, 1, 2
 _EXACT = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
+_TOGETHER = 256  # most vectors checked in one array operation
+_ORJSON_BUFFER = 4096  # bytes it starts with
 
 
 def canonical_bytes(value: object) -> bytes:
@@ -53,7 +55,7 @@ def canonical_bytes(value: object) -> bytes:
         raise _refusal(value)
     try:
         # How orjson writes exponents has changed between its releases; repr has not.
-        data = orjson.dumps(value, option=_EXACT) if found == _PLAIN else _with_exponents(value)
+        data = _dumped(value) if found == _PLAIN else _with_exponents(value)
     except (orjson.JSONEncodeError, UnicodeEncodeError) as error:
         raise _refusal(value) from error
     if len(data) > MAX_VALUE_BYTES:
@@ -64,7 +66,7 @@ def canonical_bytes(value: object) -> bytes:
 def known_bytes(value: object) -> bytes:
     """As `canonical_bytes`, for records of ours: JSON types within their limits, no floats."""
     try:
-        data = orjson.dumps(value, option=_EXACT)
+        data = _dumped(value)
     except orjson.JSONEncodeError as error:
         raise _refusal(value) from error
     if len(data) > MAX_VALUE_BYTES:
@@ -120,9 +122,32 @@ def as_matrix(given: Sequence[VectorLike] | npt.NDArray[Any]) -> npt.NDArray[np.
     return _float32(array)
 
 
-def vector_bytes(vector: Vector) -> bytes:
+def vector_bytes(vector: npt.NDArray[np.float32]) -> bytes:
     """Encode a vector as little-endian float32, the bytes its id is made of."""
     return vector.astype("<f4", copy=False).tobytes()
+
+
+def encoded_vectors(given: Sequence[VectorLike]) -> list[bytes]:
+    """The bytes of each vector, checked as by `as_vector`.
+
+    Arrays alike, such as the rows of one matrix, are checked many at a time.
+    """
+    found: list[bytes] = []
+    for start in range(0, len(given), _TOGETHER):
+        some = given[start : start + _TOGETHER]
+        if _alike(some):
+            data = vector_bytes(as_matrix(np.concatenate(some).reshape(len(some), -1)))
+            size = len(data) // len(some)
+            found += [data[at : at + size] for at in range(0, len(data), size)]
+        else:
+            found += [vector_bytes(as_vector(vector)) for vector in some]
+    return found
+
+
+def points_nowhere(vector: bytes) -> bool:
+    """Whether an encoded vector is all zeros."""
+    # Zeros, 0.0 and -0.0, are made of these two bytes; nearly any vector shows another at once.
+    return not vector.strip(b"\0\x80") and not np.frombuffer(vector, dtype="<f4").any()
 
 
 def check_key(namespace: str, key: str) -> None:
@@ -203,6 +228,12 @@ def _inspect(value: object) -> int:
     return _NO
 
 
+def _dumped(value: object) -> bytes:
+    data = orjson.dumps(value, option=_EXACT)
+    # What orjson returns holds on to the buffer it was written in; a copy does not.
+    return b"%b" % data if len(data) < _ORJSON_BUFFER else data
+
+
 def _with_exponents(value: object) -> bytes:
     """The same bytes as orjson's, save for floats so large or small that they need an e."""
     return json.dumps(
@@ -261,6 +292,13 @@ def _named(item: object) -> str:
     return type_(item).__name__
 
 
+def _alike(vectors: Sequence[VectorLike]) -> TypeGuard[Sequence[npt.NDArray[Any]]]:
+    """Whether all are one-dimensional arrays of one length, not 0, and one type."""
+    kinds = {(v.dtype, v.shape) if type_(v) is np.ndarray else None for v in vectors}
+    first = vectors[0]
+    return len(kinds) == 1 and isinstance(first, np.ndarray) and first.ndim == 1 and first.size > 0
+
+
 def _numbers(given: object) -> npt.NDArray[Any]:
     try:
         array = np.asarray(given)
@@ -275,8 +313,11 @@ def _float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     dimensions = array.shape[-1]
     if not 0 < dimensions <= MAX_DIMENSIONS:
         raise InvalidDataError(f"a vector has 1 to {MAX_DIMENSIONS:,} numbers, not {dimensions:,}")
-    with np.errstate(over="ignore"):
-        narrow = np.array(array, dtype=np.float32, order="C")
+    if array.dtype == np.float32:
+        narrow = array.copy()
+    else:
+        with np.errstate(over="ignore"):
+            narrow = array.astype(np.float32, order="C")
     if not np.isfinite(narrow).all():
         raise InvalidDataError("a vector holds NaN, infinity, or a number beyond float32")
     return narrow

@@ -301,7 +301,9 @@ def test_a_refused_first_vector_does_not_fix_its_space(filled: Database) -> None
 
 ARGUMENTS: dict[str, Any] = {
     "namespace": "n", "key": "a", "value": 1, "vector": [1.0, 2.0, 3.0], "query": [1.0, 2.0, 3.0],
-    "keys": ["a"], "to": 1, "name": "t", "ref": 1, "timestamp": 1, "old_size": 0,
+    "queries": [[1.0, 2.0, 3.0]], "model": "other",
+    "embed_fn": lambda texts: [[1.0, 2.0] for _ in texts], "keys": ["a"], "to": 1,
+    "name": "t", "ref": 1, "timestamp": 1, "old_size": 0,
 }  # fmt: skip
 
 
@@ -398,7 +400,7 @@ def test_a_read_only_handle_reads_and_does_not_write(whole: Path, tmp_path: Path
         calls = _calls(db, tmp_path)
         writes = {
             "put", "put_many", "delete", "delete_many", "embed", "embed_many", "revert", "tag",
-            "drop_namespace", "import_log", "transaction",
+            "drop_namespace", "import_log", "reembed", "transaction",
         }  # fmt: skip
         for name in writes & calls.keys():
             with pytest.raises(errors.ReadOnlyError):

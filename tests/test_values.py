@@ -23,6 +23,8 @@ from koru_delta.values import (
     decode,
     derived_id,
     distinction_id,
+    encoded_vectors,
+    points_nowhere,
     synthesis,
     vector_bytes,
 )
@@ -185,6 +187,47 @@ def test_a_vector_is_a_copy() -> None:
     taken = as_vector(mine)
     mine[0] = 7
     assert taken[0] == 1
+
+
+def rows_given() -> list[list[Any]]:
+    numbers = np.random.default_rng(1).standard_normal((600, 5))
+    narrow = numbers.astype(np.float32)
+    mixed = [narrow[0], numbers[1], numbers[2].tolist(), [1, 2, 3], narrow[3][::2]]
+    return [
+        [], list(narrow), list(numbers), numbers.tolist(), list(narrow.T), list(narrow[:, ::2]),
+        list(narrow.astype(">f4")), list((numbers * 100).astype(np.int16)), mixed * 60,
+        [np.array([1e-42, -0.0], dtype=np.float32)] * 3,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("vectors", rows_given())
+def test_vectors_encoded_together_have_the_bytes_of_each_alone(vectors: list[Any]) -> None:
+    assert encoded_vectors(vectors) == [vector_bytes(as_vector(each)) for each in vectors]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.array([1.0, math.nan], dtype=np.float32), np.array([1.0, 1e300]), np.zeros((1, 2)),
+        np.zeros(0), np.array(["1.0", "2.0"]), np.array([True, False]), np.float32(1), [None],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("good", [0, 1, 300])
+def test_one_bad_vector_among_many_is_refused(bad: Any, good: int) -> None:
+    with pytest.raises(InvalidDataError):
+        encoded_vectors([np.ones(2, dtype=np.float32)] * good + [bad])
+    with pytest.raises(InvalidDataError):
+        encoded_vectors([bad] * (good + 1))
+
+
+def test_only_zeros_point_nowhere() -> None:
+    def nowhere(*numbers: float) -> bool:
+        return points_nowhere(vector_bytes(as_vector(numbers)))
+
+    assert nowhere(0.0, -0.0, 0.0)
+    assert not nowhere(0.0, 1.0)
+    # A denormal made of the bytes that -0.0 is made of.
+    assert not points_nowhere(b"\x80\0\0\0" * 2)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from koru_delta.values import (
     check_name,
     decode,
     distinction_id,
+    vector_bytes,
 )
 
 TextOf = Callable[[str, Value], str]
@@ -256,7 +257,9 @@ class _Work:
             **self._options, "if_match": version, "causes": self._causes(version),
         }  # fmt: skip
         write = self._intents.put(version.namespace, version.key, version.value, options)
-        write.vectors = (NewVector(self._embedder.name, self._metric, vectors[version.id]),)
+        data = vector_bytes(vectors[version.id])
+        identity = distinction_id("vec", data)
+        write.vectors = (NewVector(self._embedder.name, self._metric, identity, data),)
         write.carried = {}  # none of the vectors before it
         write.valid_from, write.valid_to = found.valid_from, found.valid_to
         if found.expires_at is not None:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from koru_delta.causal import (
     CAUSE_KINDS,
     DELETE,
@@ -33,7 +31,13 @@ from koru_delta.errors import (
 )
 from koru_delta.storage import Head, KeyHead, NewVersion, Space, Stored
 from koru_delta.storage.writer import SqliteWriter
-from koru_delta.values import Vector, decode, distinction_id, known_bytes, vector_bytes
+from koru_delta.values import (
+    DistinctionId,
+    decode,
+    distinction_id,
+    known_bytes,
+    points_nowhere,
+)
 
 ANY: Final = "any"  # `if_match` left out: write whatever stands there
 
@@ -43,7 +47,13 @@ class NewVector(NamedTuple):
 
     model: str
     metric: str | None
-    data: Vector
+    id: DistinctionId
+    data: bytes  # little-endian float32
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers it has."""
+        return len(self.data) // 4
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +81,20 @@ class Write:
     run: str | None = None
     missing_ok: bool = False
     made: Pending | None = None
+
+    def like(
+        self,
+        key: str,
+        body: bytes | None,
+        fallback: bytes | None,
+        vectors: Sequence[NewVector],
+    ) -> Write:
+        """The same for another key and content."""
+        return Write(
+            self.operation, self.namespace, key, body, fallback, vectors, self.carried,
+            self.if_match, self.causes, self.parents, self.valid_from, self.valid_to, self.ttl,
+            self.author, self.message, self.run, self.missing_ok,
+        )  # fmt: skip
 
 
 class Pending:
@@ -118,18 +142,25 @@ class Appender:
     writer: SqliteWriter
     node: str
     now: int
+    # Of the batch at hand: what was looked up for all of it, by namespace and key; the
+    # keys it writes more than once; and how those stand.
+    _heads: dict[str, dict[str, KeyHead]] = field(default_factory=dict)
+    _again: set[tuple[str, str]] = field(default_factory=set)
     _keys: dict[tuple[str, str], _KeyState] = field(default_factory=dict)
 
     def append(self, writes: Sequence[Write]) -> list[Version]:
         """Make one commit of `writes`, in order; returns their versions."""
         try:
+            if len(writes) > 1:
+                self._look_up(writes)
             versions = self._append(writes)
         except BaseException:
             self.writer.discard()
-            self._keys.clear()
             raise
+        finally:
+            for known in (self._heads, self._again, self._keys):
+                known.clear()
         self.writer.flush()
-        self._keys.clear()
         return versions
 
     def _append(self, writes: Sequence[Write]) -> list[Version]:
@@ -142,7 +173,7 @@ class Appender:
                 versions.append(version)
         if not versions:
             return []
-        last_seq = versions[-1].seq
+        last_seq = head.seq + len(versions)
         ids = [bytes.fromhex(version.id) for version in versions]
         header = commit_header(head.seq + 1, last_seq, tx_time, commit_tree(ids))
         root = chained_root(head.root, header)
@@ -205,24 +236,35 @@ class Appender:
                 distinction, vectors, [bytes.fromhex(ref) for _, ref in causes],
             )
         )  # fmt: skip
-        version = Version(seq, identity.hex(), record, body)
+        version = Version(seq, identity.hex(), encoded, body)
         if write.made is not None:
             write.made.version = version
-        self._advance(state, write, version, tx_time)
+        if self._again and (write.namespace, write.key) in self._again:
+            self._advance(state, write, version, record, tx_time)
         return version
 
     # The key as it stands
 
+    def _look_up(self, writes: Sequence[Write]) -> None:
+        """Ask for the keys and vectors of many writes at once: one by one takes longer."""
+        keys: dict[str, set[str]] = {}
+        for write in writes:
+            named = keys.setdefault(write.namespace, set())
+            if write.key in named:
+                self._again.add((write.namespace, write.key))
+            named.add(write.key)
+        for namespace, wanted in keys.items():
+            self._heads[namespace] = self.writer.key_heads(namespace, list(wanted))
+        self.writer.find_objects([vector.id for write in writes for vector in write.vectors])
+
     def _state(self, namespace: str, key: str) -> _KeyState:
         state = self._keys.get((namespace, key))
         if state is None:
-            head: KeyHead | None = self.writer.key_head(namespace, key)
-            if head is None:
-                state = _KeyState(None, {}, put_before=False, known=True)
-            else:
-                clock: dict[str, int] = decode(head.record)["clock"]
-                state = _KeyState(head.version_id.hex(), clock, put_before=True)
-            self._keys[namespace, key] = state
+            heads = self._heads.get(namespace)
+            head = self.writer.key_head(namespace, key) if heads is None else heads.get(key)
+            state = _key_state(head)
+            if (namespace, key) in self._again:
+                self._keys[namespace, key] = state
         return state
 
     def _current(self, write: Write, state: _KeyState, tx_time: int) -> Current | None:
@@ -232,16 +274,23 @@ class Appender:
             state.known = True
         return state.current
 
-    def _advance(self, state: _KeyState, write: Write, version: Version, tx_time: int) -> None:
-        state.previous, state.clock, state.put_before = version.id, dict(version.clock), True
+    def _advance(
+        self,
+        state: _KeyState,
+        write: Write,
+        version: Version,
+        record: dict[str, Any],
+        tx_time: int,
+    ) -> None:
+        state.previous, state.clock, state.put_before = version.id, record["clock"], True
         starts = tx_time if write.valid_from is None else write.valid_from
         ends = FOREVER if write.valid_to is None else write.valid_to
         if starts <= tx_time < ends:
             expires = FOREVER if write.ttl is None else tx_time + write.ttl
             state.known = True
             state.current = Current(
-                version.id, write.operation, expires, version.distinction, version.raw,
-                dict(version.vectors),
+                version.id, write.operation, expires, record.get("distinction"), version.raw,
+                record.get("vectors", {}),
             )  # fmt: skip
 
     def _deletable(self, write: Write, state: _KeyState, tx_time: int) -> bool:
@@ -310,24 +359,23 @@ class Appender:
         held: dict[str, Any],
         rows: list[tuple[int, bytes, bytes | None]],
     ) -> dict[str, Any]:
-        described = dict(held if write.carried is None else write.carried)
-        fresh: dict[str, bytes] = {}
-        for model, metric, vector in write.vectors:
-            space = self._space(write.namespace, model, metric, len(vector))
-            if space.metric == "cosine" and not np.any(vector):
+        described: dict[str, Any] = {}
+        for new in write.vectors:
+            space = self._space(write.namespace, new.model, new.metric, new.dimensions)
+            if space.metric == "cosine" and points_nowhere(new.data):
                 raise InvalidDataError(
                     "a zero vector points nowhere, which cosine needs; leave the vector out, "
                     "or begin the namespace with metric='dot' or 'l2'"
                 )
-            data = vector_bytes(vector)
-            identity = distinction_id("vec", data).hex()
-            fresh[identity] = data
-            described[model] = {
-                "id": identity, "dimensions": len(vector), "metric": space.metric,
+            described[new.model] = {
+                "id": new.id.hex(), "dimensions": new.dimensions, "metric": space.metric,
             }  # fmt: skip
-        for model, vector in described.items():
-            space = self._space(write.namespace, model, vector["metric"], vector["dimensions"])
-            rows.append((space.space_id, bytes.fromhex(vector["id"]), fresh.get(vector["id"])))
+            rows.append((space.space_id, new.id, new.data))
+        for model, old in (held if write.carried is None else write.carried).items():
+            if model not in described:
+                space = self._space(write.namespace, model, old["metric"], old["dimensions"])
+                described[model] = old
+                rows.append((space.space_id, bytes.fromhex(old["id"]), None))
         return described
 
     def _space(self, namespace: str, model: str, metric: str | None, dimensions: int) -> Space:
@@ -339,6 +387,13 @@ class Appender:
         if metric is not None and metric != space.metric:
             raise MetricMismatchError(namespace, model, space.metric, metric)
         return space
+
+
+def _key_state(head: KeyHead | None) -> _KeyState:
+    if head is None:
+        return _KeyState(None, {}, put_before=False, known=True)
+    clock: dict[str, int] = decode(head.record)["clock"]
+    return _KeyState(head.version_id.hex(), clock, put_before=True)
 
 
 def _current(found: Stored) -> Current:

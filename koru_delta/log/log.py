@@ -203,10 +203,10 @@ class CausalLog:
             if hot.at != before:
                 return
             for ticket in tickets:
-                for version in ticket.versions:
-                    if version.namespace in hot.raw:
-                        hot.raw[version.namespace].pop(version.key, None)
-                        hot.values[version.namespace].pop(version.key, None)
+                for write in ticket.writes:
+                    if write.namespace in hot.raw:
+                        hot.raw[write.namespace].pop(write.key, None)
+                        hot.values[write.namespace].pop(write.key, None)
             hot.at = after
 
     # Moments

@@ -15,6 +15,7 @@ import fcntl
 import json
 import mmap
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,7 +150,8 @@ class CacheFile:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise Unusable(f"{path.name}: {error}") from error
-        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self._descriptor = descriptor
+        self.close = weakref.finalize(self, os.close, descriptor)  # what is mapped stays mapped
         self.name = path.name
         self._stamp = self._stamped()
         size = self._stamp[0]
@@ -210,19 +212,15 @@ class CacheFile:
         self._stamp = stamp
         return True
 
-    def close(self) -> None:
-        """Close the file; what is mapped stays mapped."""
-        self._file.close()
-
     def _stamped(self) -> tuple[int, int, int]:
-        found = os.fstat(self._file.fileno())
+        found = os.fstat(self._descriptor)
         return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
-            data = os.pread(self._file.fileno(), length, offset)
+            data = os.pread(self._descriptor, length, offset)
             while len(data) < length:
-                more = os.pread(self._file.fileno(), length - len(data), offset + len(data))
+                more = os.pread(self._descriptor, length - len(data), offset + len(data))
                 if not more:
                     raise Unusable(f"{self.name} is cut short")
                 data += more
@@ -255,7 +253,7 @@ class Mapped:
         page = mmap.ALLOCATIONGRANULARITY
         begin = start // page * page
         self._map = mmap.mmap(
-            file._file.fileno(), start - begin + length, offset=begin, access=mmap.ACCESS_READ
+            file._descriptor, start - begin + length, offset=begin, access=mmap.ACCESS_READ
         )
         self._bytes = memoryview(self._map)[start - begin :]
         self.rows: npt.NDArray[Any] = np.frombuffer(self._bytes, dtype=dtype).reshape(shape)

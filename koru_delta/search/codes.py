@@ -43,8 +43,12 @@ _TRIED: Final = 48  # rows searched for at the end, to see how many candidates i
 _TRIED_K: Final = 10
 _BLOCK: Final = 2048  # rows encoded together: some megabytes
 _FAR: Final = 2.0**20  # rows further from the centre, in typical distances, are drawn in
-_FEW: Final = 1000
-_COUNTS: Final = (12, 16, 20, 24, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640)
+_FEW: Final = 1000  # rows, the fewest they are searched for among
+_COUNTS: Final = (
+    12, 16, 20, 24, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640,
+    800, 1024, 1280, 1600, 2048, 2560,
+)  # fmt: skip
+_COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _ROUNDED: Final = 2.0**-40  # nearer to the centre than this, for its length, is being there
 _FEWEST_DIMENSIONS: Final = 8
@@ -133,7 +137,8 @@ def encode(vectors: Matrix, metric: str, *, kind: str | None = None) -> Codes | 
     if frame is None:
         return None
     codes = _kind(kind).made(vectors, frame)
-    codes.needs = _needs(codes, vectors, frame)
+    with np.errstate(over="ignore", invalid="ignore"):  # rows at the ends of float32 are lost
+        codes.needs = _needs(codes, vectors, frame)
     return codes if any(codes.needs) else None
 
 
@@ -535,7 +540,7 @@ class Int8Bounds:
             CodesUnavailable: no library is installed.
         """
         if not cls.available():
-            raise CodesUnavailable("neither numkong nor simsimd is installed")
+            raise CodesUnavailable("neither simsimd nor numkong is installed")
         frame = _Frame.around(vectors, metric)
         if frame is None or len(frame.centre) > 2**16:  # sums must fit into 32 bits
             return None
@@ -606,7 +611,7 @@ class Int8Bounds:
 @functools.cache
 def _int8_library() -> Any:
     """A library that multiplies one int8 vector with many at once, or None."""
-    for name in ("numkong", "simsimd"):
+    for name in ("simsimd", "numkong"):
         try:
             return importlib.import_module(name)
         except (ImportError, OSError):
@@ -653,7 +658,7 @@ def _bits(dimensions: int) -> int:
 
 def _packed(projected: Matrix) -> _Words:
     """Their signs as bits, shape (rows, bits / 64)."""
-    return np.packbits(projected > 0, axis=1).view(np.uint64)
+    return np.packbits(projected > 0, axis=1).view("<u8").astype(np.uint64, copy=False)
 
 
 def _highest(scores: Vector, count: int) -> Numbers:
@@ -684,6 +689,7 @@ def _needs(codes: _Turbo | _Signs, vectors: Matrix, frame: _Frame) -> tuple[int,
         np.matmul(asked, offsets.T.astype(np.float32), out=part)
         if frame.metric == "l2":
             part -= np.vecdot(offsets, offsets) / 2
+    counts = [count for count in _COUNTS if count <= max(_COUNTS_OF_ANY, rows // 64)]
     others = np.ones(rows, dtype=np.bool_)
     others[tried] = False
     needs = [0] * len(_RECALLS)
@@ -693,8 +699,8 @@ def _needs(codes: _Turbo | _Signs, vectors: Matrix, frame: _Frame) -> tuple[int,
         scores = np.where(mask, exact, -np.inf)
         least = np.partition(scores, rows - best, axis=1)[:, rows - best]
         reached = 0
-        all_found = codes.nearest_many(queries, _COUNTS[-1], mask) if codes.nested else None
-        for count in _COUNTS:
+        all_found = codes.nearest_many(queries, counts[-1], mask) if codes.nested else None
+        for count in counts:
             if all_found is None:
                 found = codes.nearest_many(queries, count, mask)
             else:
@@ -707,8 +713,8 @@ def _needs(codes: _Turbo | _Signs, vectors: Matrix, frame: _Frame) -> tuple[int,
                 reached += 1
             if reached == len(_RECALLS):
                 break
-        needs[reached:] = [_COUNTS[-1] + 1] * (len(_RECALLS) - reached)
-    return tuple(count if count <= _COUNTS[-1] else 0 for count in needs)
+        needs[reached:] = [counts[-1] + 1] * (len(_RECALLS) - reached)
+    return tuple(count if count <= counts[-1] else 0 for count in needs)
 
 
 def _candidates(needs: tuple[int, ...], k: int, recall: float) -> int | None:

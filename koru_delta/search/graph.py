@@ -425,9 +425,10 @@ class LiveGraph:
             index = self._usable()
             try:
                 index.save_index(os.fspath(path))
+                size = index.index_file_size()
             except _FAILURES as error:
                 raise GraphUnavailable(f"the graph was not saved: {error}") from error
-            if path.stat().st_size != index.index_file_size():  # the library does not look
+            if path.stat().st_size != size:  # the library does not look
                 raise OSError(errno.EIO, "the graph was not written whole", os.fspath(path))
 
     @classmethod
@@ -477,9 +478,10 @@ def like_queries(vectors: Matrix, random: np.random.Generator) -> Matrix:
     Give it some that the graph does not hold yet, and feed them afterwards: a vector is
     linked with those nearest to it, so the graph finds these with half the effort or less.
     """
-    spread = np.sqrt(np.mean(np.square(vectors), axis=1, keepdims=True))
+    spread = np.sqrt(np.mean(np.square(vectors, dtype=np.float64), axis=1, keepdims=True))
     noise = random.standard_normal(vectors.shape, dtype=np.float32)
-    queries: Matrix = vectors + _BESIDE * spread * noise
+    most = float(np.finfo(np.float32).max)
+    queries: Matrix = np.clip(vectors + _BESIDE * spread * noise, -most, most).astype(np.float32)
     return queries
 
 

@@ -145,6 +145,9 @@ class VectorSpace(SpaceReadings):
                 rows = None
             if rows is None:
                 way = "scan"
+        if way == "bounds":
+            rows = self._by_bounds(reading, query, k, visible)
+            way = "scan" if rows is None else "bounds"
         if rows is None:
             rows = self._by_scan(reading, query, k, visible, gather=way == "gather")
         seen = reading.seen
@@ -205,6 +208,9 @@ class VectorSpace(SpaceReadings):
         first, end = _span(reading, visible)
         kinds: set[str] = set()
         coded, unfed, effort = 0, 0, None
+        bounded = 0
+        if count > k and not reading.tiny:
+            bounded = sum(segment.rows for segment in truth.segments if segment.bounds is not None)
         if recall <= HIGHEST_APPROXIMATE and count > 2 * k and not reading.tiny:
             for segment in truth.segments:
                 if segment.codes is not None and _candidates(segment, k, recall) is not None:
@@ -219,6 +225,7 @@ class VectorSpace(SpaceReadings):
             Situation(
                 visible=count, stored=truth.slots, span=end - first,
                 dimensions=self.space.dimensions, codes=min(kinds, default=None), coded=coded,
+                bounded=bounded,
                 effort=effort, unfed=unfed,
             ),
             self._costs(),
@@ -344,6 +351,41 @@ class VectorSpace(SpaceReadings):
             best = np.arange(count)
         return best if rows is None else rows[best]
 
+    def _by_bounds(
+        self, reading: Reading, query: Vector, k: int, visible: Mask | None
+    ) -> Numbers | None:
+        """As `_by_scan`, over small integers where there are bounds for them."""
+        truth = reading.truth
+        mask = self._slot_mask(reading, visible)
+        found = []
+        for segment in truth.segments:
+            part = None if mask is None else mask[segment.start : segment.stop]
+            if part is not None and not part.any():
+                continue
+            if segment.bounds is None:
+                found.append(self._possible_of(truth, query, k, segment.start, segment.stop, part))
+                continue
+            try:
+                found.append(segment.start + segment.bounds.contenders(query, k, part))
+            except CodesUnavailable:
+                return None
+        if truth.sealed < truth.slots:
+            part = None if mask is None else mask[truth.sealed :]
+            found.append(self._possible_of(truth, query, k, truth.sealed, truth.slots, part))
+        return reading.seen.rows_of(np.concatenate(found), visible)
+
+    def _possible_of(
+        self, truth: Truth, query: Vector, k: int, start: int, stop: int, mask: Mask | None
+    ) -> Numbers:
+        """Slots from `start` to `stop` that may be among the `k` best of these."""
+        slots = np.arange(start, stop)
+        with np.errstate(over="ignore", invalid="ignore"):
+            near = truth.products(query, start, stop)
+            if mask is not None:
+                slots, near = slots[mask], near[mask]
+            best = self._possible(truth, near, slots, query, k) if len(slots) > k else None
+        return slots if best is None else slots[best]
+
     def _possible(
         self,
         truth: Truth,
@@ -408,7 +450,7 @@ class VectorSpace(SpaceReadings):
             found = self._many_by_graph(reading, queries, k, effort)
         elif way == "codes":
             found = self._many_by_codes(reading, queries, k, visible, recall)
-        elif way == "scan" and not reading.tiny and count > k:
+        elif way in ("scan", "bounds") and not reading.tiny and count > k:
             found = self._many_by_scan(reading, queries, k, visible)
         wanted = min(k, count)
         lengths = [0 if rows is None or len(rows) < wanted else len(rows) for rows in found]

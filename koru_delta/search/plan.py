@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from koru_delta.errors import InvalidDataError
 
-Way = Literal["gather", "scan", "graph", "codes"]
+Way = Literal["gather", "scan", "bounds", "graph", "codes"]
 HIGHEST_APPROXIMATE = 0.99  # recall targets above it are answered exactly
 
 
@@ -25,6 +25,8 @@ class Costs:
     scan: float = 0.06  # a value of rows that lie together
     scan_far: float = 0.12  # likewise, of sets too large for the cache
     far_bytes: float = 12e6
+    bounds: float = 0.045  # a value looked at as a small integer
+    bounds_call: float = 60_000.0
     turbo4: float = 0.0055  # a value looked at as a 4-bit code
     turbo4_call: float = 60_000.0
     signs: float = 0.02  # a value looked at as a sign, by numpy alone
@@ -61,6 +63,7 @@ class Situation:
         stored: Vectors that a scan goes over.
         span: Vectors between the first and the last visible one, where they lie in order.
         codes: The kind of codes, if they hold the recall; `coded` of the stored have them.
+        bounded: So many of the stored have bounds for exact scans.
         effort: What the graph needs for the recall, if it is ready and may be asked.
         unfed: Vectors alive that are not in the graph yet.
     """
@@ -71,6 +74,7 @@ class Situation:
     dimensions: int
     codes: str | None
     coded: int
+    bounded: int
     effort: int | None
     unfed: int
 
@@ -83,6 +87,14 @@ def choose(it: Situation, costs: Costs) -> Way:
     scan = _scan(it.span, it.dimensions, costs)
     if scan < least:
         best, least = "scan", scan
+    if it.bounded:
+        bounds = (
+            costs.bounds_call
+            + costs.bounds * it.bounded * it.dimensions
+            + _scan(it.stored - it.bounded, it.dimensions, costs)
+        )
+        if bounds < least:
+            best, least = "bounds", bounds
     if it.codes is not None and it.coded:
         codes = (
             getattr(costs, f"{it.codes}_call")

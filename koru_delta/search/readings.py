@@ -230,6 +230,7 @@ class SpaceReadings:
             "segments": sum(s.held.nbytes for s in segments if s.held is not None),
             "mapped": sum(s.mapped.nbytes for s in segments if s.mapped is not None),
             "codes": sum(s.codes.nbytes for s in segments if s.codes is not None),
+            "bounds": sum(s.bounds.nbytes for s in segments if s.bounds is not None),
             "graph": 0 if graph is None else graph.live.nbytes,
             "rows": self._rows.nbytes + self._squares.nbytes + self._scales.nbytes
             + self._objects.nbytes,

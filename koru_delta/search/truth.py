@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from koru_delta.search.cache import Mapped
-from koru_delta.search.codes import Codes
+from koru_delta.search.codes import Codes, Int8Bounds
 from koru_delta.search.rows import Numbers
 from koru_delta.values import Vector
 
@@ -33,6 +33,7 @@ class Segment:
     held: Matrix | None  # in memory
     mapped: Mapped | None  # or in a file
     codes: Codes | None = None
+    bounds: Int8Bounds | None = None  # for exact scans
     uncoded: bool = False  # nobody has tried to make codes of it
     file: str | None = None  # its name, and the hash of its content
     identity: str | None = None

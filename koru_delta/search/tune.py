@@ -262,7 +262,7 @@ def _examples(dimensions: int, effort: int) -> Iterator[tuple[str, Situation]]:
             name,
             Situation(
                 visible=visible, stored=stored, span=stored, dimensions=dimensions,
-                codes=kind, coded=stored if stored > _FED_ROWS else 0,
+                codes=kind, coded=stored if stored > _FED_ROWS else 0, bounded=0,
                 effort=effort if in_graph else None, unfed=0,
             ),
         )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from koru_delta.errors import CorruptionError, InvalidDataError, KoruDeltaError
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
 from koru_delta.search.cache import CacheFile, Unusable
-from koru_delta.search.codes import CodesUnavailable
+from koru_delta.search.codes import CodesUnavailable, Int8Bounds
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
@@ -35,6 +35,7 @@ FORMAT: Final = 1
 SEAL_ROWS: Final = 4096  # a tail this long becomes a segment
 SEAL_LEAST: Final = 512  # likewise, when everything is to be made
 SEGMENT_ROWS: Final = 262_144  # segments grow by merging up to this
+BOUNDED_ROWS: Final = 32_768  # in a segment, from which small integers beat floats
 GRAPH_ROWS: Final = 4_000  # alive, from which a graph pays
 FEED_ROWS: Final = 128  # born or ended since the graph was fed
 BULK_ROWS: Final = 2_000  # given to a graph that nobody asks yet
@@ -43,6 +44,7 @@ SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
 _GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
 _CALIBRATED: Final = 256  # queries a graph's efforts are measured by
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
+_Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
 _log = logging.getLogger("koru_delta")
 
 
@@ -157,42 +159,42 @@ class Upkeep:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        if self._folder is None or not self._writable:
+            return
+        steps = (("codes", self._seal), ("files", self._save), ("files", self._save_graph))
         with self._working:
             for space in self._opened():
-                reading = space.reading
-                unsaved = reading.truth.slots - reading.truth.sealed
-                try:
-                    if unsaved >= SEAL_ROWS:
-                        self._seal(space)
-                    self._save(space)
-                    self._save_graph(space)
-                except _FAILURES as error:
-                    _log.warning("caches of %r were not written: %s", space.space.namespace, error)
+                self._take(steps, space, complete=False)
 
     # What
 
     def work(self, space: VectorSpace, *, complete: bool = False) -> None:
         """Make what a space lacks: with `complete`, everything."""
+        steps = (
+            ("codes", self._seal),
+            ("codes", self._recode),
+            ("files", self._save),
+            ("graph", self._load_graph),
+            ("graph", self._build_graph),
+            ("names", self._read_names),
+            ("files", self._save_graph),
+        )
         with self._working:
-            for what, step in (
-                ("codes", self._seal),
-                ("codes", self._recode),
-                ("files", self._save),
-                ("graph", self._load_graph),
-                ("graph", self._build_graph),
-                ("names", self._read_names),
-                ("files", self._save_graph),
-            ):
-                if not self._has_given_up(what, space):
-                    try:
-                        step(space, complete)
-                    except _FAILURES as error:
-                        self._given_up.add((what, space.space.space_id, space.epoch))
-                        _log.warning(
-                            "no %s for %r until the database is opened again (answers stay "
-                            "right, some searches are slower): %s",
-                            what, space.space.namespace, error,
-                        )  # fmt: skip
+            self._take(steps, space, complete=complete)
+
+    def _take(self, steps: Sequence[_Step], space: VectorSpace, *, complete: bool) -> None:
+        """Take these steps; one that fails is told of once, and not taken again."""
+        for what, step in steps:
+            if not self._has_given_up(what, space):
+                try:
+                    step(space, complete)
+                except _FAILURES as error:
+                    self._given_up.add((what, space.space.space_id, space.epoch))
+                    _log.warning(
+                        "no %s for %r until the database is opened again (answers stay "
+                        "right, some searches are slower): %s",
+                        what, space.space.namespace, error,
+                    )  # fmt: skip
 
     def _has_given_up(self, what: str, space: VectorSpace) -> bool:
         return (what, space.space.space_id, space.epoch) in self._given_up
@@ -217,7 +219,10 @@ class Upkeep:
             start = old[0].start if old else truth.sealed
             stop = min(stop, start + SEGMENT_ROWS)
             vectors = np.concatenate(list(truth.pieces(start, stop)))
-            made = Segment(start, stop, vectors, None, self._encoded(space, vectors))
+            made = Segment(
+                start, stop, vectors, None, self._encoded(space, vectors),
+                self._bounds(space, vectors),
+            )  # fmt: skip
             if space.epoch != epoch or not space.publish(old, made):
                 return
 
@@ -236,15 +241,27 @@ class Upkeep:
             self._check_unless(complete)
             kept = self._kept_codes(space, segment)
             if kept is not None and kept.name == kind:
-                space.publish((segment,), replace(segment, codes=kept, uncoded=False))
+                coded = replace(segment, codes=kept, uncoded=False)
+                if not space.publish((segment,), coded):
+                    continue
+                bounds = self._bounds(space, segment.vectors())
+                if bounds is not None:
+                    space.publish((coded,), replace(coded, bounds=bounds))
                 continue
             made = self._encoded(space, segment.vectors())
-            fresh = replace(segment, codes=made, uncoded=False)
+            bounds = self._bounds(space, segment.vectors())
+            fresh = replace(segment, codes=made, bounds=bounds, uncoded=False)
             if made is not None:  # to be written to a file of its own
                 fresh = replace(
                     fresh, held=segment.vectors(), mapped=None, file=None, identity=None
                 )
             space.publish((segment,), fresh)
+
+    def _bounds(self, space: VectorSpace, vectors: Matrix) -> Int8Bounds | None:
+        """Bounds for exact scans, where there are so many vectors that they pay."""
+        if len(vectors) < BOUNDED_ROWS or not Int8Bounds.available():
+            return None
+        return Int8Bounds.made(vectors, space.space.metric)
 
     def _kept_codes(self, space: VectorSpace, segment: Segment) -> codes.Codes | None:
         place = self._place(space)
@@ -417,6 +434,7 @@ class Upkeep:
                 Segment(start, stop, None, mapped, uncoded=True, file=name, identity=identity)
             )
         space.restore(seq, segments, {name: state.array(name) for name in state.names()})
+        state.close()
         self._saved[space.space.space_id] = seq
 
     def _fits(self, space: VectorSpace, file: CacheFile, kind: str) -> dict[str, Any]:

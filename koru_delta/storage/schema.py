@@ -75,6 +75,15 @@ COMMITS = """SELECT c.number, c.first_seq, c.last_seq, c.tx_time, c.root, v.reco
 KEY_HEAD = """SELECT k.key_id, v.version_id, v.record, v.object FROM keys k
     JOIN versions v ON v.key_id = k.key_id WHERE k.ns = ? AND k.key = ?
     ORDER BY v.seq DESC LIMIT 1"""
+# The same for many keys (a JSON array), each with its name in front.
+KEY_HEADS = """SELECT k.key, k.key_id, v.version_id, v.record, v.object
+    FROM json_each(:keys) j CROSS JOIN keys k ON k.ns = :ns AND k.key = j.value
+    CROSS JOIN versions v ON v.seq = (SELECT max(n.seq) FROM versions n WHERE n.key_id = k.key_id)
+    """
+SPACES = """SELECT p.space, s.name, p.model, p.dimensions, p.metric
+    FROM spaces p JOIN namespaces s USING (ns) WHERE s.name = ? ORDER BY p.space"""
+OBJECTS_LIKE = """SELECT o.object_id, o.object
+    FROM json_each(?) j CROSS JOIN objects o ON o.id8 = j.value"""
 SEQ_OF = "SELECT seq FROM versions WHERE id8 = ? AND version_id = ? ORDER BY seq LIMIT 1"
 
 

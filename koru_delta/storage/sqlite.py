@@ -51,6 +51,7 @@ from koru_delta.storage.schema import (
     COMMITS,
     SCHEMA,
     SEQ_OF,
+    SPACES,
     STORED,
     VISIBLE,
     WINNER,
@@ -490,7 +491,9 @@ class SqliteEngine:
                     if before & 1:
                         _note_end(con, generation)  # a killed writer may not have come to it
                     numbers = self._numbers[1] if self._numbers[0] == before else {}
-                    writer = SqliteWriter(self, con, self._known_head(con, before), numbers)
+                    spaces = dict(self._spaces[1]) if self._spaces[0] == before else {}
+                    head = self._known_head(con, before)
+                    writer = SqliteWriter(self, con, head, numbers, spaces)
                     yield writer
                     writer.flush()
                     if writer.dirty:
@@ -516,6 +519,7 @@ class SqliteEngine:
                 after = generation.next_even()
                 self._known = (after, writer.head)
                 self._numbers = (after, numbers)
+                self._spaces = (after, spaces)
                 kept(before, after)
                 generation.end()
             except apsw.Error as error:
@@ -764,12 +768,7 @@ class SqliteEngine:
         generation, (known_at, known) = self.generation(), self._spaces
         if generation == known_at and namespace in known:
             return known[namespace]
-        rows = self._rows(
-            """SELECT p.space, s.name, p.model, p.dimensions, p.metric
-            FROM spaces p JOIN namespaces s USING (ns) WHERE s.name = ? ORDER BY p.space""",
-            (namespace,),
-        )
-        found = [Space(*row) for row in rows]
+        found = [Space(*row) for row in self._rows(SPACES, (namespace,))]
         if not generation & 1 and self.generation() == generation:
             if generation != known_at:
                 known = {}

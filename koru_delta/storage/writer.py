@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import apsw
+import orjson
 
 from koru_delta.causal import PUT
 from koru_delta.errors import CorruptionError
@@ -14,8 +16,11 @@ from koru_delta.storage.schema import (
     DELTA,
     INLINE_BYTES,
     KEY_HEAD,
+    KEY_HEADS,
+    OBJECTS_LIKE,
     RAW,
     SEQ_OF,
+    SPACES,
     VISIBLE,
     ZSTD,
     compressor,
@@ -41,17 +46,23 @@ class SqliteWriter:
     """The rows of one write, gathered and then inserted together."""
 
     def __init__(
-        self, engine: SqliteEngine, con: apsw.Connection, head: Head, numbers: dict[str, int]
+        self,
+        engine: SqliteEngine,
+        con: apsw.Connection,
+        head: Head,
+        numbers: dict[str, int],
+        spaces: dict[str, list[Space]],
     ) -> None:
         self._engine = engine
         self._con = con
         self.head = head
         self.dirty = False
         self.new_namespaces: dict[str, int] = {}
+        self._unflushed: set[int] = set()  # namespaces without a key in the file
         self._key_ids: dict[tuple[int, str], int | None] = {}  # None: looked for, not there
-        self._new_objects: dict[bytes, int] = {}
+        self._objects: dict[bytes, int | None] = {}  # likewise
         self._next = numbers
-        self._new_spaces: dict[tuple[str, str], Space] = {}
+        self._spaces = spaces
         self._rows: dict[str, list[tuple[Any, ...]]] = {}  # by table
 
     def key_head(self, namespace: str, key: str) -> KeyHead | None:
@@ -62,6 +73,27 @@ class SqliteWriter:
         row = self._con.execute(KEY_HEAD, (ns, key)).get
         self._key_ids[ns, key] = None if row is None else row[0]
         return None if row is None else KeyHead(*row)
+
+    def key_heads(self, namespace: str, keys: Sequence[str]) -> dict[str, KeyHead]:
+        """The last entry of each of these keys that has one, among those flushed."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            return {}
+        rows = self._con.execute(KEY_HEADS, {"ns": ns, "keys": orjson.dumps(keys).decode()})
+        found = {row[0]: KeyHead(*row[1:]) for row in rows}
+        for key in keys:
+            head = found.get(key)
+            self._key_ids[ns, key] = None if head is None else head.key_id
+        return found
+
+    def find_objects(self, identities: Sequence[bytes]) -> None:
+        """Look for these together, so that `append` need not for each."""
+        wanted = dict.fromkeys(identities)
+        beginnings = orjson.dumps([first8(identity) for identity in wanted]).decode()
+        for identity, item in self._con.execute(OBJECTS_LIKE, (beginnings,)):
+            if identity in wanted:
+                wanted[identity] = item
+        self._objects.update(wanted)
 
     def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None:
         """As `SqliteEngine.visible`, seeing what this write has flushed."""
@@ -90,21 +122,25 @@ class SqliteWriter:
 
     def space(self, namespace: str, model: str) -> Space | None:
         """The vector space of a model in a namespace, if it has begun."""
-        ns = self._namespace(namespace)
-        if (namespace, model) in self._new_spaces:
-            return self._new_spaces[namespace, model]
-        row = self._con.execute(
-            "SELECT space, dimensions, metric FROM spaces WHERE ns = ? AND model = ?", (ns, model)
-        ).get
-        return None if row is None else Space(row[0], namespace, model, row[1], row[2])
+        for space in self._spaces_of(namespace):
+            if space.model == model:
+                return space
+        return None
 
     def add_space(self, namespace: str, model: str, dimensions: int, metric: str) -> Space:
         """Begin a vector space."""
         number = self._take("spaces", "space")
         self._add("spaces", (number, self._namespace_id(namespace), model, dimensions, metric))
         space = Space(number, namespace, model, dimensions, metric)
-        self._new_spaces[namespace, model] = space
+        self._spaces[namespace] = [*self._spaces_of(namespace), space]
         return space
+
+    def _spaces_of(self, namespace: str) -> list[Space]:
+        known = self._spaces.get(namespace)
+        if known is None:
+            known = [Space(*row) for row in self._con.execute(SPACES, (namespace,))]
+            self._spaces[namespace] = known
+        return known
 
     def append(self, version: NewVersion) -> None:
         """Add one entry, its key, objects, vectors and edges; inserted at `flush`."""
@@ -155,14 +191,16 @@ class SqliteWriter:
             else:
                 self._con.executemany(_INSERTS[table], rows)
         self._rows.clear()
+        self._unflushed.clear()
 
     def discard(self) -> None:
         """Drop what was gathered since the last flush."""
         for known in (
-            self.new_namespaces, self._key_ids, self._new_objects, self._new_spaces, self._next,
+            self.new_namespaces, self._key_ids, self._objects, self._spaces, self._next,
         ):  # fmt: skip
             known.clear()  # what was flushed is found again by asking
         self._rows.clear()
+        self._unflushed.clear()
 
     def _add(self, table: str, row: tuple[Any, ...]) -> None:
         rows = self._rows.get(table)
@@ -192,23 +230,24 @@ class SqliteWriter:
             found = self._take("namespaces", "ns")
             self._add("namespaces", (found, name))
             self.new_namespaces[name] = found
+            self._unflushed.add(found)
         return found
 
     def _key_id(self, ns: int, key: str) -> int:
         found = self._key_ids.get((ns, key), _UNKNOWN)
-        if found == _UNKNOWN:
+        if found == _UNKNOWN and ns not in self._unflushed:
             found = self._con.execute(
                 "SELECT key_id FROM keys WHERE ns = ? AND key = ?", (ns, key)
             ).get
-        if found is None:
+        if found is None or found == _UNKNOWN:
             found = self._take("keys", "key_id")
             self._add("keys", (found, ns, key))
         self._key_ids[ns, key] = found
         return found
 
     def _object_row(self, identity: bytes) -> int | None:
-        found = self._new_objects.get(identity)
-        if found is None:
+        found = self._objects.get(identity, _UNKNOWN)
+        if found == _UNKNOWN:
             found = self._con.execute(
                 "SELECT object FROM objects WHERE id8 = ? AND object_id = ?",
                 (first8(identity), identity),
@@ -218,7 +257,7 @@ class SqliteWriter:
     def _new_object(self, identity: bytes, codec: int, base: int | None, data: bytes) -> int:
         item = self._take("objects", "object")
         self._add("objects", (item, first8(identity), identity, codec, base, data))
-        self._new_objects[identity] = item
+        self._objects[identity] = item
         return item
 
     def _put_object(self, identity: bytes, body: bytes, key_id: int) -> int:
