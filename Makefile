@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGES := koru_delta koru_delta_langchain koru_delta_llamaindex
 
-# Kills in `make crash`, seconds in `make test-long`.
+# Kills in `make crash`, seconds in `make soak` (of each part) and `make test-long`.
 N ?= 300
+SOAK_SECONDS ?= 120
 LONG_SECONDS ?= 600
 
 # Real texts for tests and benchmarks, when they lie beside the project.
@@ -19,10 +20,10 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench crash test-long clean
+.PHONY: help demo test lint bench bench-vectors crash soak test-long clean
 
 help: ## Say what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/.installed-demo ## Ask a repository's history the same questions now and then
 	@$(BIN)/kdelta demo
@@ -39,8 +40,17 @@ lint: $(VENV)/.installed-dev ## Style, formatting, strict types, import arrows
 bench: $(VENV)/.installed-dev ## Print the figures, with those of peers beside them
 	$(BIN)/python -m benchmarks
 
+bench-vectors: $(VENV)/.installed-bench ## Search by vector beside its peers: tables, JSON, a plot
+	$(BIN)/python -m benchmarks.vectors --json docs/vector-search.json \
+		--plot docs/vector-search.png --docs docs/vector-search.md
+
 crash: $(VENV)/.installed-dev ## Kill a writing process N times (N=300); nothing may be lost
 	$(BIN)/python -m tests.crash --kills $(N)
+	$(BIN)/python -m tests.indexing --kills $$(( ($(N) + 5) / 6 ))
+
+soak: $(VENV)/.installed-dev ## Let threads and processes write and search at once, for minutes
+	$(BIN)/python -m tests.processes --seconds $(SOAK_SECONDS)
+	$(BIN)/python -m tests.searching --seconds $(SOAK_SECONDS)
 
 test-long: $(VENV)/.installed-dev ## Random histories against a plain model, for ten minutes
 	KORU_LONG=1 KORU_LONG_SECONDS=$(LONG_SECONDS) $(BIN)/python -m pytest -q --timeout=0 tests/test_state_machine.py
@@ -65,5 +75,16 @@ $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo 'Installing KoruDelta and what its tests need into $(VENV) ...'
-	@$(PIP) install -q -e '.[dev]'
+	@$(PIP) install -q -e '.[dev,fast]' || { \
+		echo 'Not all of the extra "fast" can be installed; going on without it'; \
+		$(PIP) install -q -e '.[dev]'; }
+	@touch $@ $(VENV)/.installed-demo
+
+# The peers. One that cannot be installed is left out, and the tables say that it is missing.
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	@echo 'Installing KoruDelta and its peers into $(VENV) ...'
+	@$(PIP) install -q -e '.[bench]' || { $(PIP) install -q -e '.[langchain,local]' && \
+		$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb")) \
+			["project"]["optional-dependencies"]["bench"], sep="\n")' | \
+		while read -r peer; do $(PIP) install -q "$$peer" || echo "Left out: $$peer"; done; }
 	@touch $@ $(VENV)/.installed-demo

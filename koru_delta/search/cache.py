@@ -16,7 +16,7 @@ import json
 import mmap
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -128,7 +128,7 @@ def hash_of(path: Path) -> str:
     Raises:
         Unusable: it cannot be read.
     """
-    hasher = blake3(max_threads=blake3.AUTO)
+    hasher = blake3()  # on this thread: its pool of others does not survive a fork
     try:
         if path.stat().st_size:
             hasher.update_mmap(path)
@@ -202,15 +202,19 @@ class CacheFile:
         offset, length, (dtype, shape) = self._sections[name]
         return Mapped(self, self._start + offset, length, dtype, shape, self._first_digest(name))
 
-    def changed(self) -> bool:
-        """Whether the file was written to, cut or replaced since the last time this was asked."""
+    def watch(self, doubt: Callable[[], None]) -> None:
+        """Call `doubt` if the file was written to since the last time this was asked.
+
+        Raises:
+            Unusable: it is not as long as it was.
+        """
         stamp = self._stamped()
         if stamp == self._stamp:
-            return False
+            return
         if stamp[0] != self._stamp[0]:
             raise Unusable(f"{self.name} is no longer as long as it was")
+        doubt()  # first: no other thread may find the new stamp and what was sure before
         self._stamp = stamp
-        return True
 
     def _stamped(self) -> tuple[int, int, int]:
         found = os.fstat(self._descriptor)
@@ -271,8 +275,7 @@ class Mapped:
         Raises:
             Unusable: they are not.
         """
-        if self._file.changed():
-            self._unchecked = np.ones(self._blocks, dtype=np.bool_)
+        self._file.watch(self._doubt)
         unchecked = self._unchecked
         if unchecked is None:
             return
@@ -283,17 +286,23 @@ class Mapped:
             last = ((rows + 1) * self._row_bytes - 1) // _BLOCK_BYTES
             wanted = np.unique(np.concatenate([first, last]))
             wanted = wanted[unchecked[wanted]]
-        if len(wanted) < _MANY_BLOCKS:
-            bad = self._damaged(wanted)
-        else:
-            shares = np.array_split(wanted, os.cpu_count() or 1)
-            with ThreadPoolExecutor(len(shares)) as threads:
-                bad = [block for found in threads.map(self._damaged, shares) for block in found]
+        bad = self._damaged(wanted) if len(wanted) < _MANY_BLOCKS else self._damaged_many(wanted)
         if bad:
             raise Unusable(f"{self._file.name}: block {bad[0]} is damaged")
         unchecked[wanted] = False
-        if len(wanted) and not unchecked.any():
+        if len(wanted) and not unchecked.any() and self._unchecked is unchecked:
             self._unchecked = None
+
+    def _doubt(self) -> None:
+        self._unchecked = np.ones(self._blocks, dtype=np.bool_)
+
+    def _damaged_many(self, blocks: npt.NDArray[np.int64]) -> list[int]:
+        shares = np.array_split(blocks, os.cpu_count() or 1)
+        try:
+            with ThreadPoolExecutor(len(shares)) as threads:
+                return [block for found in threads.map(self._damaged, shares) for block in found]
+        except RuntimeError:  # the interpreter is ending, and starts no more threads
+            return self._damaged(blocks)
 
     def _damaged(self, blocks: npt.NDArray[np.int64]) -> list[int]:
         found = []

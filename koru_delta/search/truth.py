@@ -18,6 +18,7 @@ from koru_delta.search.rows import Numbers
 from koru_delta.values import Vector
 
 Matrix = npt.NDArray[np.float32]
+_MANY_VALUES = 1 << 20
 _GATHERED = 2048  # rows copied together and multiplied while they are in the cache
 
 
@@ -108,12 +109,7 @@ class Truth:
 
     def products(self, query: Vector | Matrix, start: int, stop: int) -> Matrix:
         """Inner products with the slots `start` to `stop`: shape (..., stop - start)."""
-        # One query goes over them on this thread: a BLAS that shares it out over cores waits
-        # for them, which takes longer than the work when they sleep or are busy.
-        found = [
-            query @ piece.T if query.ndim == 2 else np.vecdot(piece, query)
-            for piece in self.pieces(start, stop)
-        ]
+        found = [_products(piece, query) for piece in self.pieces(start, stop)]
         if len(found) == 1:
             return found[0]
         if not found:
@@ -127,3 +123,12 @@ class Truth:
             some = slots[start : start + _GATHERED]
             np.vecdot(self.take(some), query, out=found[start : start + _GATHERED])
         return found
+
+
+def _products(piece: Matrix, query: Vector | Matrix) -> Matrix:
+    # A BLAS shares its work out over cores and waits for them, which takes longer than the
+    # work when they sleep or are busy; it pays only for many queries over many vectors.
+    if query.ndim == 2 and piece.size >= _MANY_VALUES:
+        return query @ piece.T
+    found: Matrix = np.vecdot(piece, query if query.ndim == 1 else query[:, None, :])
+    return found

@@ -178,6 +178,7 @@ class Upkeep:
             ("graph", self._build_graph),
             ("names", self._read_names),
             ("files", self._save_graph),
+            ("bounds", self._bound),
         )
         with self._working:
             self._take(steps, space, complete=complete)
@@ -187,7 +188,11 @@ class Upkeep:
         for what, step in steps:
             if not self._has_given_up(what, space):
                 try:
-                    step(space, complete)
+                    try:
+                        step(space, complete)
+                    except Unusable:
+                        space.heal()  # and then from the log
+                        step(space, complete)
                 except _FAILURES as error:
                     self._given_up.add((what, space.space.space_id, space.epoch))
                     _log.warning(
@@ -219,12 +224,11 @@ class Upkeep:
             start = old[0].start if old else truth.sealed
             stop = min(stop, start + SEGMENT_ROWS)
             vectors = np.concatenate(list(truth.pieces(start, stop)))
-            made = Segment(
-                start, stop, vectors, None, self._encoded(space, vectors),
-                self._bounds(space, vectors),
-            )  # fmt: skip
+            made = Segment(start, stop, vectors, None, self._encoded(space, vectors))
             if space.epoch != epoch or not space.publish(old, made):
                 return
+            if self._halting() and not complete:
+                return  # no second one: somebody waits
 
     def _encoded(self, space: VectorSpace, vectors: Matrix) -> codes.Codes | None:
         return codes.encode(vectors, space.space.metric)
@@ -241,27 +245,26 @@ class Upkeep:
             self._check_unless(complete)
             kept = self._kept_codes(space, segment)
             if kept is not None and kept.name == kind:
-                coded = replace(segment, codes=kept, uncoded=False)
-                if not space.publish((segment,), coded):
-                    continue
-                bounds = self._bounds(space, segment.vectors())
-                if bounds is not None:
-                    space.publish((coded,), replace(coded, bounds=bounds))
+                space.publish((segment,), replace(segment, codes=kept, uncoded=False))
                 continue
             made = self._encoded(space, segment.vectors())
-            bounds = self._bounds(space, segment.vectors())
-            fresh = replace(segment, codes=made, bounds=bounds, uncoded=False)
+            fresh = replace(segment, codes=made, uncoded=False)
             if made is not None:  # to be written to a file of its own
                 fresh = replace(
                     fresh, held=segment.vectors(), mapped=None, file=None, identity=None
                 )
             space.publish((segment,), fresh)
 
-    def _bounds(self, space: VectorSpace, vectors: Matrix) -> Int8Bounds | None:
-        """Bounds for exact scans, where there are so many vectors that they pay."""
-        if len(vectors) < BOUNDED_ROWS or not Int8Bounds.available():
-            return None
-        return Int8Bounds.made(vectors, space.space.metric)
+    def _bound(self, space: VectorSpace, complete: bool) -> None:
+        """Give large segments bounds for exact scans."""
+        if not Int8Bounds.available():
+            return
+        for segment in space.reading.truth.segments:
+            if segment.bounds is None and segment.rows >= BOUNDED_ROWS:
+                self._check_unless(complete)
+                made = Int8Bounds.made(segment.vectors(), space.space.metric)
+                if made is not None:
+                    space.publish((segment,), replace(segment, bounds=made))
 
     def _kept_codes(self, space: VectorSpace, segment: Segment) -> codes.Codes | None:
         place = self._place(space)
@@ -479,18 +482,19 @@ class Upkeep:
         try:
             about = self._fits(space, CacheFile(place / "graph.kdx"), "graph")
             seq = about["seq"]
-            if seq > reading.seq or self._log.root_at(seq).hex() != about["root"]:
+            if seq > self._log.head().seq or self._log.root_at(seq).hex() != about["root"]:
                 raise Unusable("the graph was made from another log")
+            space.at(seq)  # the graph may be newer than all else that was in files
             native = place / "graph.hnsw"
             if about["library"] != graph.library() or cache.hash_of(native) != about["hash"]:
                 raise Unusable("the graph is damaged, or of another version of its library")
             known = LiveGraph.load(
                 native, space.space.dimensions, space.space.metric, replaced=about["replaced"]
             )
-        except (Unusable, GraphUnavailable, KeyError, TypeError) as error:
+            made = Graph(known, about["stop"], dict(about["efforts"]), about["measured"])
+        except (Unusable, GraphUnavailable, KeyError, TypeError, ValueError) as error:
             _log.info("a graph is not used, and made anew: %s", error)
             return
-        made = Graph(known, about["stop"], dict(about["efforts"]), about["measured"])
         space.publish_graph(None, made)
         self._saved_graphs[space.space.space_id] = (made, known.fed)
 

@@ -1,0 +1,91 @@
+"""Part `writes`: single and many, durable; and the searches that come right after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from time import perf_counter_ns
+from typing import Any
+
+import koru_delta
+from benchmarks.measure import by_turns
+from benchmarks.vectors.bench import Bench
+from benchmarks.vectors.measuring import seconds
+from benchmarks.vectors.peers.base import K
+from benchmarks.vectors.peers.koru import NAMESPACE
+from benchmarks.vectors.report import Part, Table
+from benchmarks.vectors.sets import fields_of, unpacked
+
+MANY, AMONG, SINGLES = 100_000, 20_000, 200
+
+
+def run(bench: Bench) -> Part:
+    many, among = bench.sized(MANY), bench.sized(AMONG)
+    part = Part("writes", "Writes, and searches right after them")
+    data = bench.made_up(many)
+    found = bench.run(
+        "writes", "measure", data=data, among=among, singles=10 if bench.quick else SINGLES,
+        folder=str(bench.place("writes")),
+    )  # fmt: skip
+    table = Table(f"durability full, {data.dimensions} numbers", ("what", "measured", "beside"))
+    table.add("put of one small value", f"{found['put_ms']:.3f} ms", "")
+    times = found["embed_ms"] / found["put_ms"]
+    table.add(
+        "embed of one, with the same value", f"{found['embed_ms']:.3f} ms", f"{times:.2f} x put"
+    )
+    table.add(f"steady search among {among:,}", f"{found['steady_us']:.0f} us", "")
+    later = found["after_us"] / found["steady_us"]
+    table.add("search right after a write", f"{found['after_us']:.0f} us", f"{later:.2f} x steady")
+    table.add(
+        f"embed_many of {many:,} in one commit", f"{many / found['many_s']:,.0f} rows/s",
+        f"{found['many_s']:.2f} s",
+    )  # fmt: skip
+    table.add("first search right after it", f"{found['first_ms']:.1f} ms", found["first_plan"])
+    table.add("second", f"{found['second_ms']:.2f} ms", found["second_plan"])
+    table.add("build_index after that", f"{found['index_s']:.2f} s", "")
+    part.tables.append(table)
+    part.raw = {"measured": found}
+    return part
+
+
+def measure(data: dict[str, Any], among: int, singles: int, folder: str) -> dict[str, Any]:
+    """Singles among some, then many at once; run in a process of its own."""
+    these = unpacked(data)
+    vectors, asked = these.vectors(), these.asked()
+    fields = fields_of(these, texts=False)
+    found: dict[str, Any] = {}
+    with koru_delta.open(Path(folder, "singles")) as db:
+        db.embed_many(NAMESPACE, [(str(n), vectors[n], fields[n]) for n in range(among)])
+        db.build_index()
+        put, embed = by_turns(
+            (
+                lambda n: db.put("plain", str(n), fields[n % among]),
+                lambda n: db.embed(NAMESPACE, f"one-{n}", asked[-1 - n], fields[n % among]),
+            ),
+            singles,
+            warm_up=5,
+        )
+        found |= {"put_ms": put / 1e6, "embed_ms": embed / 1e6}
+        steady, after = [], []
+        for n in range(singles):
+            begin = perf_counter_ns()
+            db.similar(NAMESPACE, asked[3 * n], k=K)
+            end = perf_counter_ns()
+            if n >= 5:
+                steady.append(end - begin)
+        for n in range(singles):
+            db.embed(NAMESPACE, f"two-{n}", asked[-1 - singles - n], fields[n % among])
+            begin = perf_counter_ns()
+            db.similar(NAMESPACE, asked[3 * n + 1], k=K)
+            after.append(perf_counter_ns() - begin)
+        found |= {"steady_us": median(steady) / 1000, "after_us": median(after) / 1000}
+    with koru_delta.open(Path(folder, "many")) as db:
+        rows = [(str(n), vectors[n], fields[n]) for n in range(len(vectors))]
+        found["many_s"] = seconds(lambda: db.embed_many(NAMESPACE, rows))
+        for n, name in enumerate(("first", "second")):
+            begin = perf_counter_ns()
+            answer = db.similar(NAMESPACE, asked[3 * n + 2], k=K)
+            found[f"{name}_ms"] = (perf_counter_ns() - begin) / 1e6
+            found[f"{name}_plan"] = answer.plan
+        found["index_s"] = seconds(db.build_index)
+    return found
