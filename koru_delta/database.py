@@ -39,6 +39,7 @@ from koru_delta.errors import (
     InvalidDataError,
     KeyNotFoundError,
     KoruDeltaError,
+    ModelMismatchError,
     NotPicklableError,
     QueryError,
     StorageError,
@@ -167,9 +168,11 @@ class Database:
         Matches that are still held keep their values. Closing twice is fine.
         """
         with self._closing:
-            self._answers.close()
-            self._vectors.close()
-            self._log.close()
+            try:
+                self._answers.close()
+                self._vectors.close()
+            finally:
+                self._log.close()
 
     # Writing
 
@@ -853,6 +856,8 @@ class Database:
         _check_search(k, threshold, recall)
         if isinstance(queries, (str, bytes)):
             raise InvalidDataError("queries is a list of them; for one query there is similar()")
+        if not isinstance(queries, (Sequence, np.ndarray)):
+            raise InvalidDataError(f"queries is a list or an array, not {type(queries).__name__}")
         where = None if filter is None else compiled(filter)
         cut = self._log.cut(as_of)
         at = _valid(valid_at, cut)
@@ -1035,11 +1040,16 @@ class Database:
         """The vectors a search means: those of the embedder's model, for text."""
         embedder = self._intents.embedder
         if text and model is None and embedder is not None:
-            for known in self._vectors.known(namespace, cut):
-                if known.model == embedder.name:
-                    space = self._vectors.open(known)
-                    if space.count(cut, valid_at):  # else it was embedded anew by another
+            known = self._vectors.known(namespace, cut)
+            alive = []
+            for space in map(self._vectors.open, known):
+                if space.count(cut, valid_at):
+                    if space.space.model == embedder.name:
                         return space
+                    alive.append(space.space.model)
+            if alive and embedder.name in (space.model for space in known):
+                # It was embedded anew; this embedder's vectors mean something else.
+                raise ModelMismatchError(namespace, embedder.name, tuple(alive))
         return self._vectors.space(namespace, model, cut, valid_at)
 
     def _read_spaces(self, namespace: str | None, cut: Cut) -> list[VectorSpace]:
@@ -1323,7 +1333,7 @@ def _valid(valid_at: When | None, cut: Cut) -> int:
 
 
 def _check_search(k: int, threshold: float | None, recall: float) -> None:
-    if not isinstance(k, int) or isinstance(k, bool) or k < 0:
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 0:
         raise QueryError(f"k is a whole number from 0 on, not {k!r}")
     if threshold is not None and (
         not isinstance(threshold, (int, float)) or threshold != threshold  # noqa: PLR0124 - NaN

@@ -121,7 +121,8 @@ class Answers:
 
     def __init__(self, log: CausalLog) -> None:
         self._log = log
-        self._open: weakref.WeakSet[_Load] = weakref.WeakSet()
+        self._open: set[weakref.ref[_Load]] = set()
+        self._closing = False
 
     def of(self, found: Found) -> Matches:
         """The matches of one answer."""
@@ -129,7 +130,9 @@ class Answers:
         answer = Matches(plan=way, approximate=approximate, considered=considered)
         if hits:
             load = _Load(self._log, [hit[2] for hit in hits])
-            self._open.add(load)
+            if self._closing:
+                load.get(0)  # there may be no later
+            self._open.add(weakref.ref(load, self._open.discard))
             answer.extend(
                 [Match(key, score, load, place) for place, (score, key, _) in enumerate(hits)]
             )
@@ -137,8 +140,10 @@ class Answers:
 
     def close(self) -> None:
         """Read the versions of answers that somebody still holds, before the log is closed."""
-        for load in list(self._open):
-            if load.versions is None:
+        self._closing = True
+        for reference in self._open.copy():  # in one step: others may add to it
+            load = reference()
+            if load is not None and load.versions is None:
                 try:
                     load.get(0)
                 except KoruDeltaError:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import re
 import reprlib
 import threading
@@ -56,6 +57,15 @@ _RECENT = 256  # compiled filters kept, of up to so many characters each
 _RECENT_CHARACTERS = 65_536
 _recent: OrderedDict[str, CompiledFilter] = OrderedDict()
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _lock = threading.Lock()
+    _recent.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

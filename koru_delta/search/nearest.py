@@ -32,6 +32,9 @@ _PAIRS_AT_ONCE = 512
 _MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
 _BY_CODES: Final = 0.98  # recall of codes at least, whatever less is asked: it costs little
+_SPARE: Final = 12
+_WIDENED: Final = (1, 4, 16)
+_SHALLOW: Final = 0.5  # of the candidates codes gave, where the last of the best may stand
 _FEW: Final = 24  # rows, so few that all are scored exactly
 _BATCH_VALUES: Final = 32 * 1024 * 1024  # scores of a batch held at once
 
@@ -128,30 +131,37 @@ class VectorSpace(SpaceReadings):
         where: CompiledFilter | None,
         threshold: float | None,
         recall: float,
+        *,
+        graph: bool = True,
     ) -> Found:
         visible, count = self._visible(reading, cut, valid_at, where)
         if not count or not k:
             return Found([], "none", approximate=False, considered=count)
-        way, effort = self._way(reading, visible, count, k, recall)
+        way, effort = self._way(reading, visible, count, k, recall, graph=graph)
+        seen, truth = reading.seen, reading.truth
         rows: Numbers | None = None
+        exact: Scores | None = None
         if way == "graph":
             rows = self._by_graph(reading, query, k, effort)
-            if rows is None or len(rows) < min(k, count):  # busy, or too many of it have died
+            if rows is not None and len(rows) >= min(k, count):
+                exact = self.exact(truth, query, seen.slot[rows])
+                if self._unusual(reading, query, exact, k):
+                    exact = None
+            if exact is None:  # busy, too many of it have died, or it is not to be trusted here
                 way, _ = self._way(reading, visible, count, k, recall, graph=False)
-                rows = None
         if way == "codes":
-            rows = self._by_codes(reading, query, k, visible, recall)
-            if rows is not None and len(rows) < min(k, count):
-                rows = None
-            if rows is None:
-                way = "scan"
+            rows, exact = self._by_codes(reading, query, k, visible, recall)
+            if rows is None or exact is None or len(rows) < min(k, count):
+                way, exact = "scan", None
         if way == "bounds":
             rows = self._by_bounds(reading, query, k, visible)
-            way = "scan" if rows is None else "bounds"
-        if rows is None:
+            if rows is None:
+                way = "scan"
+        if way in ("scan", "gather"):
             rows = self._by_scan(reading, query, k, visible, gather=way == "gather")
-        seen = reading.seen
-        exact = self._exact(reading.truth, query, seen.slot[rows])
+        assert rows is not None
+        if exact is None:
+            exact = self.exact(truth, query, seen.slot[rows])
         hits = self._ordered(exact, seen.key[rows], seen.seq[rows], k, threshold)
         return Found(hits, way, approximate=way in ("graph", "codes"), considered=count)
 
@@ -279,32 +289,66 @@ class VectorSpace(SpaceReadings):
             return np.union1d(rows, more)  # some have been fed in this moment
         return np.concatenate([rows, more])
 
+    def _unusual(self, reading: Reading, query: Vector, exact: Scores, k: int) -> bool:
+        """Whether a graph found so little that its efforts, measured by others, do not hold.
+
+        A query unlike all that is stored, as questions can be, needs far more effort.
+        """
+        known = reading.graph
+        if known is None or not known.floors:
+            return False
+        rank = min(k, len(known.floors), len(exact))
+        worst = exact.min() if rank == len(exact) else np.partition(exact, -rank)[-rank]
+        floor = known.floors[rank - 1]
+        if self.space.metric == "dot":
+            floor *= float(np.linalg.norm(query.astype(np.float64)))
+        return bool(worst < floor)
+
     def _by_codes(
         self, reading: Reading, query: Vector, k: int, visible: Mask | None, recall: float
-    ) -> Numbers | None:
+    ) -> tuple[Numbers | None, Scores | None]:
+        """Rows that seem near by their codes, and their exact scores.
+
+        More are asked for as long as some of the best were among the last that codes gave.
+        """
         seen, truth = reading.seen, reading.truth
         mask = self._slot_mask(reading, visible)
-        found = []
-        for segment in truth.segments:
-            part = None if mask is None else mask[segment.start : segment.stop]
-            if part is not None and not part.any():
-                continue
-            wanted = _candidates(segment, k, recall)
-            if segment.codes is None or wanted is None:
-                near = self.near(truth, query, segment.start, segment.stop)
-                found.append(segment.start + _best(near, k, part))
-                continue
-            try:
-                rows = segment.codes.nearest(query, wanted, part)
-            except CodesUnavailable:
-                return None
-            found.append(segment.start + rows)
-        if truth.sealed < truth.slots:
-            part = None if mask is None else mask[truth.sealed :]
-            near = self.near(truth, query, truth.sealed, truth.slots)
-            found.append(truth.sealed + _best(near, k, part))
-        slots = np.concatenate(found) if len(found) != 1 else found[0]
-        return seen.rows_of(slots, visible)
+        rows: Numbers | None = None
+        exact: Scores | None = None
+        # Where one vector has several rows, which came how late is not known.
+        for widened in _WIDENED if seen.aligned else _WIDENED[1:2]:
+            found: list[Numbers] = []
+            depths: list[npt.NDArray[np.float64]] = []
+            for segment in truth.segments:
+                part = None if mask is None else mask[segment.start : segment.stop]
+                if part is not None and not part.any():
+                    continue
+                wanted = _candidates(segment, k, recall)
+                if segment.codes is None or wanted is None:
+                    near = self.near(truth, query, segment.start, segment.stop)
+                    found.append(segment.start + _best(near, k, part))
+                    depths.append(np.zeros(len(found[-1])))
+                    continue
+                try:
+                    some = segment.codes.nearest(query, wanted * widened, part)
+                except CodesUnavailable:
+                    return None, None
+                found.append(segment.start + some)
+                depths.append(np.arange(len(some)) / (wanted * widened))
+            if truth.sealed < truth.slots:
+                part = None if mask is None else mask[truth.sealed :]
+                near = self.near(truth, query, truth.sealed, truth.slots)
+                found.append(truth.sealed + _best(near, k, part))
+                depths.append(np.zeros(len(found[-1])))
+            slots = np.concatenate(found) if len(found) != 1 else found[0]
+            rows = seen.rows_of(slots, visible)
+            exact = self.exact(truth, query, seen.slot[rows])
+            if len(rows) <= k or len(rows) != len(slots):
+                break
+            depth = np.concatenate(depths) if len(depths) != 1 else depths[0]
+            if depth[np.argpartition(exact, -k)[-k:]].max() <= _SHALLOW:
+                break
+        return rows, exact
 
     def _slot_mask(self, reading: Reading, visible: Mask | None) -> Mask | None:
         seen, slots = reading.seen, reading.truth.slots
@@ -463,12 +507,18 @@ class VectorSpace(SpaceReadings):
         key_ids, seqs = seen.key[every], seen.seq[every]
         answers = []
         for query, end, length in zip(queries, ends.tolist(), lengths, strict=True):
-            if not length:
-                answers.append(
-                    self._search(reading, query, k, cut, valid_at, where, threshold, recall)
-                )
-                continue
             mine = slice(end - length, end)
+            unusual = (
+                length > 0 and way == "graph" and self._unusual(reading, query, exact[mine], k)
+            )
+            if not length or unusual:
+                answers.append(
+                    self._search(
+                        reading, query, k, cut, valid_at, where, threshold, recall,
+                        graph=not unusual,
+                    )
+                )  # fmt: skip
+                continue
             hits = self._ordered(exact[mine], key_ids[mine], seqs[mine], k, threshold)
             answers.append(Found(hits, way, way in ("graph", "codes"), count))
         return answers
@@ -569,7 +619,7 @@ class VectorSpace(SpaceReadings):
 
     # Scoring
 
-    def _exact(self, truth: Truth, query: Vector, slots: Numbers) -> Scores:
+    def exact(self, truth: Truth, query: Vector, slots: Numbers) -> Scores:
         """Scores in float64, each from its own row alone, whatever stands beside it."""
         target = query.astype(np.float64)
         if len(slots) <= _ROWS_AT_ONCE:
@@ -630,7 +680,10 @@ def _span(reading: Reading, visible: Mask | None) -> tuple[int, int]:
 
 def _candidates(segment: Segment, k: int, recall: float) -> int | None:
     """How many rows to take from its codes; None: they do not hold the recall, or are missing."""
-    return None if segment.codes is None else segment.codes.candidates(k, max(recall, _BY_CODES))
+    if segment.codes is None:
+        return None
+    wanted = segment.codes.candidates(k, max(recall, _BY_CODES))
+    return None if wanted is None else max(wanted, 2 * k + _SPARE)
 
 
 def _best_first(hit: Hit) -> tuple[float, str]:

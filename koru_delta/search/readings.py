@@ -35,12 +35,17 @@ _NAMES_KEPT: Final = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A live graph: it holds what was alive among the first `stop` slots when it was fed."""
+    """A live graph: it holds what was alive among the first `stop` slots when it was fed.
+
+    `efforts` for a recall target were measured when `measured` were alive, by queries of
+    which only a few found worse than `floors`: scores of the best hit, the second, and on.
+    """
 
     live: LiveGraph
     stop: int
-    efforts: dict[float, int]  # for a recall target, measured when `measured` were alive
+    efforts: dict[float, int]
     measured: int
+    floors: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,24 +136,23 @@ class SpaceReadings:
                 entries = [entry for entry in entries if entry.seq <= head]
             self._rows.add(entries)
             self._load_vectors()
-            seen = self._rows.seen()
+            self.reading = self._followed(before, head) if entries else replace(before, seq=head)
         except BaseException:
-            self.forget()  # half a reading answers wrongly; none is read again
+            if self.reading is before:  # interrupted anywhere before the last step
+                self.forget()  # half a reading answers wrongly; none is read again
             raise
+
+    def _followed(self, before: Reading, head: int) -> Reading:
+        """The reading after `before`, with what has been taken up since."""
+        seen, truth = self._rows.seen(), self._truth(before.truth.segments)
         graph, revived, deaths = before.graph, before.revived, before.deaths
-        if not entries:
-            seen, truth = before.seen, before.truth
-        else:
-            truth = self._truth(before.truth.segments)
-            if graph is not None:
-                deaths += seen.count - before.seen.count - (seen.live - before.seen.live)
-                again = seen.slot[before.seen.count :]
-                if len(again) and again.min() < graph.stop:
-                    revived += tuple(again[again < graph.stop].tolist())
-        self.reading = Reading(
-            head, seen, truth, before.tiny or self._tiny(before.truth.slots), graph, revived,
-            deaths, {},
-        )  # fmt: skip
+        if graph is not None:
+            deaths += seen.count - before.seen.count - (seen.live - before.seen.live)
+            again = seen.slot[before.seen.count :]
+            if len(again) and again.min() < graph.stop:
+                revived += tuple(again[again < graph.stop].tolist())
+        tiny = before.tiny or self._tiny(before.truth.slots)
+        return Reading(head, seen, truth, tiny, graph, revived, deaths, {})
 
     def _truth(self, segments: tuple[Segment, ...]) -> Truth:
         """What is held now; the lock is held."""
@@ -251,7 +255,7 @@ class SpaceReadings:
             "efforts": {} if graph is None else dict(graph.efforts),
             "bytes": size,
             "per_row": {name: round(value / max(1, seen.count), 1) for name, value in size.items()},
-            "resident_per_live": round(resident / max(1, seen.live), 1),
+            "resident_per_live": round(resident / seen.live, 1) if seen.live else None,
         }
 
     # What upkeep publishes
@@ -286,13 +290,21 @@ class SpaceReadings:
             end = at + len(old)
             if segments[at:end] != tuple(old) or new.start != start or new.stop > truth.slots:
                 return False
+            room = self._room
             if new.stop > sealed and end == len(segments):
                 # Readers keep the old room; what is left of it moves to one of its own.
-                self._room = self._room[new.stop - sealed : truth.slots - sealed].copy()
+                room = room[new.stop - sealed : truth.slots - sealed].copy()
             elif not old or new.stop != old[-1].stop:
                 return False
             segments = (*segments[:at], new, *segments[end:])
-            self.reading = replace(self.reading, truth=self._truth(segments), ways={})
+            before = self.reading
+            try:
+                self._room = room
+                self.reading = replace(before, truth=self._truth(segments), ways={})
+            except BaseException:
+                if self.reading is before:
+                    self.forget()  # the room may not fit it any more
+                raise
             return True
 
     def publish_graph(self, fed: Reading | None, graph: Graph) -> None:

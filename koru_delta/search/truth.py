@@ -35,6 +35,7 @@ class Segment:
     mapped: Mapped | None  # or in a file
     codes: Codes | None = None
     bounds: Int8Bounds | None = None  # for exact scans
+    unbounded: bool = False  # they cannot be made
     uncoded: bool = False  # nobody has tried to make codes of it
     file: str | None = None  # its name, and the hash of its content
     identity: str | None = None

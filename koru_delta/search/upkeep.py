@@ -42,6 +42,7 @@ BULK_ROWS: Final = 2_000  # given to a graph that nobody asks yet
 PAUSE_SECONDS: Final = 0.05
 SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
 _GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
+_UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than its floors
 _CALIBRATED: Final = 256  # queries a graph's efforts are measured by
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
@@ -68,6 +69,7 @@ class Upkeep:
         self._thread: threading.Thread | None = None
         self._due: dict[int, VectorSpace] = {}
         self._given_up: set[tuple[str, int, int]] = set()  # what failed, in which space and epoch
+        self._too_few: dict[int, int] = {}  # slots when too few of them were alive for a graph
         self._saved: dict[int, int] = {}  # position of the last state written or read
         self._saved_graphs: dict[int, tuple[Graph, int]] = {}
 
@@ -108,8 +110,14 @@ class Upkeep:
             self._due[space.space.space_id] = space
             if self._thread is None and not self._stop.is_set():
                 # Not a daemon: those are torn down in the middle of native code.
-                self._thread = threading.Thread(target=self._run, name="koru-delta-upkeep")
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="koru-delta-upkeep")
+                try:
+                    thread.start()
+                except RuntimeError as error:  # there may be no more, or the program is ending
+                    self._due.clear()
+                    _log.info("nothing is made in the background: %s", error)
+                else:
+                    self._thread = thread
 
     def _wants(self, space: VectorSpace) -> bool:
         reading = space.reading
@@ -118,15 +126,17 @@ class Upkeep:
         if uncoded and not self._has_given_up("codes", space):
             return True
         if not self._graph_pays(space, reading):
-            return False
+            return reading.graph is not None and reading.seen.live < GRAPH_ROWS // 2
         if reading.graph is None:
             return True
         fresh = reading.truth.slots - reading.graph.stop + len(reading.revived) + reading.deaths
         return fresh >= FEED_ROWS
 
     def _graph_pays(self, space: VectorSpace, reading: Reading) -> bool:
+        seen_before = self._too_few.get(space.space.space_id, -GRAPH_ROWS // 4)
         return (
             min(reading.seen.live, reading.truth.slots) >= GRAPH_ROWS
+            and reading.truth.slots >= seen_before + GRAPH_ROWS // 4
             and not reading.seen.timed
             and not self._has_given_up("graph", space)
             and graph.available()
@@ -144,6 +154,10 @@ class Upkeep:
                 self.work(space)
             except _Stopped:
                 continue
+            except BaseException:
+                with self._starting:
+                    self._thread = None  # the next that is due starts another
+                raise
 
     def _halting(self) -> bool:
         return self._stop.is_set() or not threading.main_thread().is_alive()
@@ -194,12 +208,15 @@ class Upkeep:
                         space.heal()  # and then from the log
                         step(space, complete)
                 except _FAILURES as error:
-                    self._given_up.add((what, space.space.space_id, space.epoch))
-                    _log.warning(
-                        "no %s for %r until the database is opened again (answers stay "
-                        "right, some searches are slower): %s",
-                        what, space.space.namespace, error,
-                    )  # fmt: skip
+                    self._give_up(what, what, space, error)
+
+    def _give_up(self, what: str, named: str, space: VectorSpace, error: BaseException) -> None:
+        self._given_up.add((what, space.space.space_id, space.epoch))
+        _log.warning(
+            "no %s for %r until the database is opened again (answers stay right, some "
+            "searches are slower): %s",
+            named, space.space.namespace, error,
+        )  # fmt: skip
 
     def _has_given_up(self, what: str, space: VectorSpace) -> bool:
         return (what, space.space.space_id, space.epoch) in self._given_up
@@ -231,7 +248,14 @@ class Upkeep:
                 return  # no second one: somebody waits
 
     def _encoded(self, space: VectorSpace, vectors: Matrix) -> codes.Codes | None:
-        return codes.encode(vectors, space.space.metric)
+        """Codes, or None where they are of no use or the library fails: then it is scanned."""
+        if self._has_given_up("encoding", space):
+            return None
+        try:
+            return codes.encode(vectors, space.space.metric)
+        except CodesUnavailable as error:
+            self._give_up("encoding", "codes", space, error)
+            return None
 
     def _recode(self, space: VectorSpace, complete: bool) -> None:
         """Give codes to segments that have none, or none of the best kind: from their files.
@@ -260,11 +284,10 @@ class Upkeep:
         if not Int8Bounds.available():
             return
         for segment in space.reading.truth.segments:
-            if segment.bounds is None and segment.rows >= BOUNDED_ROWS:
+            if segment.bounds is None and segment.rows >= BOUNDED_ROWS and not segment.unbounded:
                 self._check_unless(complete)
                 made = Int8Bounds.made(segment.vectors(), space.space.metric)
-                if made is not None:
-                    space.publish((segment,), replace(segment, bounds=made))
+                space.publish((segment,), replace(segment, bounds=made, unbounded=made is None))
 
     def _kept_codes(self, space: VectorSpace, segment: Segment) -> codes.Codes | None:
         place = self._place(space)
@@ -289,6 +312,8 @@ class Upkeep:
     def _build_graph(self, space: VectorSpace, complete: bool) -> None:
         reading = space.reading
         if not self._graph_pays(space, reading):
+            if reading.graph is not None and reading.seen.live < GRAPH_ROWS // 2:
+                space.drop_graph(reading.graph)  # of a model that was left, for one
             return
         known = reading.graph
         if known is not None and known.live.worn:
@@ -296,17 +321,18 @@ class Upkeep:
         truth = reading.truth
         alive = reading.seen.slots_of(reading.seen.alive(), truth.slots)
         if known is None:
-            if np.count_nonzero(alive) < GRAPH_ROWS:
-                return  # many keys, but few vectors
+            if np.count_nonzero(alive) < GRAPH_ROWS:  # many keys, but few vectors
+                self._too_few[space.space.space_id] = truth.slots
+                return
             made = LiveGraph(space.space.dimensions, space.space.metric)
             slots = np.random.default_rng(1).permutation(np.flatnonzero(alive))
             kept_out, slots = slots[:_CALIBRATED], slots[_CALIBRATED:]
             for _, some in _pieces(slots, BULK_ROWS):
                 self._check_unless(complete)
                 made.feed(some, truth.take(some), chunk=BULK_ROWS)
-            efforts = self._efforts(space, reading, made, kept_out, slots)
+            efforts, floors = self._efforts(space, reading, made, kept_out, slots)
             made.feed(kept_out, truth.take(kept_out))
-            space.publish_graph(reading, Graph(made, truth.slots, efforts, made.live))
+            space.publish_graph(reading, Graph(made, truth.slots, efforts, made.live, floors))
             return
         fresh = truth.slots - known.stop + len(reading.revived)
         if fresh + reading.deaths < (1 if complete else FEED_ROWS):
@@ -317,8 +343,10 @@ class Upkeep:
         lacking, held = np.flatnonzero(alive & ~held), held & alive
         if known.live.live > known.measured * _GROWN and len(lacking) >= _CALIBRATED // 4:
             kept_out = np.random.default_rng(3).permutation(lacking)[:_CALIBRATED]
-            efforts = self._efforts(space, reading, known.live, kept_out, np.flatnonzero(held))
-            known = replace(known, efforts=efforts, measured=known.live.live)
+            efforts, floors = self._efforts(
+                space, reading, known.live, kept_out, np.flatnonzero(held)
+            )
+            known = replace(known, efforts=efforts, floors=floors, measured=known.live.live)
         for _, some in _pieces(lacking, FEED_ROWS):
             self._check_unless(complete)
             known.live.feed(some, truth.take(some))
@@ -328,15 +356,23 @@ class Upkeep:
 
     def _efforts(
         self, space: VectorSpace, reading: Reading, made: LiveGraph, asked: Numbers, fed: Numbers
-    ) -> dict[float, int]:
-        """How much the graph must look at for each recall, by vectors it does not hold yet."""
+    ) -> tuple[dict[float, int], tuple[float, ...]]:
+        """How much the graph must look at for each recall, by vectors it does not hold yet.
+
+        And the scores, by rank, below which a query is unlike those it was measured by.
+        """
         truth, fed = reading.truth, np.sort(fed)
         queries = graph.like_queries(truth.take(asked), np.random.default_rng(2))
         tops = np.empty((len(queries), 10), dtype=np.int64)
+        scores = np.empty(tops.shape)
         for row, query in enumerate(queries):
             near = space.near(truth, query, 0, truth.slots)[fed]
             tops[row] = fed[np.argpartition(near, len(near) - 10)[-10:]]
-        return made.calibrate(queries, tops)
+            scores[row] = np.sort(space.exact(truth, query, tops[row]))[::-1]
+            if space.space.metric == "dot":
+                scores[row] /= np.linalg.norm(query.astype(np.float64)) or 1.0
+        floors = np.quantile(scores, _UNUSUAL, axis=0)
+        return made.calibrate(queries, tops), tuple(floors.tolist())
 
     # Names
 
@@ -364,8 +400,9 @@ class Upkeep:
             return
         reading = space.reading
         saved = self._saved.get(space.space.space_id, 0)
-        stale = any(segment.file is None for segment in reading.truth.segments)
+        stale = any(not _kept(place, segment) for segment in reading.truth.segments)
         late = reading.seq - saved >= (1 if complete else SAVE_ENTRIES)
+        late |= saved > 0 and not (place / _state_name(saved)).exists()  # somebody deleted it
         if not reading.truth.segments or not (stale or late):
             return
         with cache.writing(place) as mine:
@@ -373,7 +410,7 @@ class Upkeep:
                 return  # another process is at it
             cache.sweep(place)
             for segment in reading.truth.segments:
-                if segment.file is None:
+                if not _kept(place, segment):
                     self._write_segment(space, place, segment)
             reading, arrays = space.dump()
             segments = reading.truth.segments
@@ -383,7 +420,7 @@ class Upkeep:
                 "seq": reading.seq, "root": self._log.root_at(reading.seq).hex(),
                 "segments": [[s.file, s.identity, s.start, s.stop] for s in segments],
             }  # fmt: skip
-            name = f"state-{reading.seq:020d}.kdx"
+            name = _state_name(reading.seq)
             cache.write(place / name, about, arrays)
             self._saved[space.space.space_id] = reading.seq
             keep = {name, *(segment.file for segment in segments)}
@@ -416,6 +453,7 @@ class Upkeep:
                         raise Unusable(f"{path.name} makes no sense: {error!r}") from error
                     break
                 except Unusable as error:
+                    space.forget()
                     _log.info("a cache is not used, and made anew from the log: %s", error)
         space.moved = partial(self.nudge, space)
         self.nudge(space)
@@ -467,7 +505,7 @@ class Upkeep:
             about |= {
                 "seq": reading.seq, "root": self._log.root_at(reading.seq).hex(),
                 "stop": known.stop, "library": graph.library(), "replaced": known.live.replaced,
-                "measured": known.measured,
+                "measured": known.measured, "floors": list(known.floors),
                 "efforts": [[target, effort] for target, effort in known.efforts.items()],
             }  # fmt: skip
             cache.write(place / "graph.kdx", about, {})
@@ -491,12 +529,23 @@ class Upkeep:
             known = LiveGraph.load(
                 native, space.space.dimensions, space.space.metric, replaced=about["replaced"]
             )
-            made = Graph(known, about["stop"], dict(about["efforts"]), about["measured"])
+            made = Graph(
+                known, about["stop"], dict(about["efforts"]), about["measured"],
+                tuple(about["floors"]),
+            )  # fmt: skip
         except (Unusable, GraphUnavailable, KeyError, TypeError, ValueError) as error:
             _log.info("a graph is not used, and made anew: %s", error)
             return
         space.publish_graph(None, made)
         self._saved_graphs[space.space.space_id] = (made, known.fed)
+
+
+def _kept(place: Path, segment: Segment) -> bool:
+    return segment.file is not None and (place / segment.file).exists()
+
+
+def _state_name(seq: int) -> str:
+    return f"state-{seq:020d}.kdx"
 
 
 def _pieces(array: Numbers, size: int) -> Iterable[tuple[int, Numbers]]:

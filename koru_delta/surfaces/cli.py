@@ -511,6 +511,8 @@ def search(
         place = chunks_of(base) if ingested else namespace
         try:
             found = database.similar(place, text, model=model or embedder.name, **options)
+            if not found and model is None:  # it may have been embedded anew, which this says
+                found = database.similar(place, text, **options)
         except ModelMismatchError as error:
             if model is not None or len(error.known) != 1:
                 raise
