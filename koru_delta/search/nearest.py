@@ -118,7 +118,7 @@ class VectorSpace(SpaceReadings):
     def _check(self, query: Vector) -> None:
         if len(query) != self.space.dimensions:
             raise DimensionMismatchError(self.space.namespace, self.space.dimensions, len(query))
-        if self.space.metric == "cosine" and not query.any():
+        if self.space.metric == "cosine" and query[0] == 0 and not query.any():
             raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
 
     def _search(
@@ -144,11 +144,14 @@ class VectorSpace(SpaceReadings):
         if way == "graph":
             rows = self._by_graph(reading, query, k, effort)
             if rows is not None and len(rows) >= min(k, count):
-                exact = self.exact(truth, query, seen.slot[rows])
-                if self._unusual(reading, query, exact, k):
-                    exact = None
-            if exact is None:  # busy, too many of it have died, or it is not to be trusted here
-                way, _ = self._way(reading, visible, count, k, recall, graph=False)
+                scores = self.exact(truth, query, seen.slot[rows])
+                hits = self._ordered(scores, seen.key[rows], seen.seq[rows], k, None)
+                if not self._unusual(reading, query, hits):
+                    if threshold is not None:
+                        hits = [hit for hit in hits if hit[0] >= threshold]
+                    return Found(hits, way, approximate=True, considered=count)
+            # It is busy, too many of it have died, or it is not to be trusted here.
+            way, _ = self._way(reading, visible, count, k, recall, graph=False)
         if way == "codes":
             rows, exact = self._by_codes(reading, query, k, visible, recall)
             if rows is None or exact is None or len(rows) < min(k, count):
@@ -289,20 +292,19 @@ class VectorSpace(SpaceReadings):
             return np.union1d(rows, more)  # some have been fed in this moment
         return np.concatenate([rows, more])
 
-    def _unusual(self, reading: Reading, query: Vector, exact: Scores, k: int) -> bool:
+    def _unusual(self, reading: Reading, query: Vector, hits: list[Hit]) -> bool:
         """Whether a graph found so little that its efforts, measured by others, do not hold.
 
         A query unlike all that is stored, as questions can be, needs far more effort.
         """
         known = reading.graph
-        if known is None or not known.floors:
+        if known is None or not known.floors or not hits:
             return False
-        rank = min(k, len(known.floors), len(exact))
-        worst = exact.min() if rank == len(exact) else np.partition(exact, -rank)[-rank]
-        floor = known.floors[rank - 1]
+        rank = min(len(hits), len(known.floors)) - 1
+        floor = known.floors[rank]
         if self.space.metric == "dot":
             floor *= float(np.linalg.norm(query.astype(np.float64)))
-        return bool(worst < floor)
+        return hits[rank][0] < floor
 
     def _by_codes(
         self, reading: Reading, query: Vector, k: int, visible: Mask | None, recall: float
@@ -508,9 +510,8 @@ class VectorSpace(SpaceReadings):
         answers = []
         for query, end, length in zip(queries, ends.tolist(), lengths, strict=True):
             mine = slice(end - length, end)
-            unusual = (
-                length > 0 and way == "graph" and self._unusual(reading, query, exact[mine], k)
-            )
+            hits = self._ordered(exact[mine], key_ids[mine], seqs[mine], k, None)
+            unusual = length > 0 and way == "graph" and self._unusual(reading, query, hits)
             if not length or unusual:
                 answers.append(
                     self._search(
@@ -519,7 +520,8 @@ class VectorSpace(SpaceReadings):
                     )
                 )  # fmt: skip
                 continue
-            hits = self._ordered(exact[mine], key_ids[mine], seqs[mine], k, threshold)
+            if threshold is not None:
+                hits = [hit for hit in hits if hit[0] >= threshold]
             answers.append(Found(hits, way, way in ("graph", "codes"), count))
         return answers
 
