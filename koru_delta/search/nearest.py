@@ -29,10 +29,11 @@ _FLOAT32_SMALL = 2.0**-126  # below it, float32 loses digits or becomes zero
 _FLOAT64_STEP = 2.0**-52
 _ROWS_AT_ONCE = 8192
 _PAIRS_AT_ONCE = 512
+_MASKS_KEPT: Final = 64
 _MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
 _BY_CODES: Final = 0.98  # recall of codes at least, whatever less is asked: it costs little
-_SPARE: Final = 12
+_SPARE: Final = 28
 _WIDENED: Final = (1, 4, 16)
 _SHALLOW: Final = 0.5  # of the candidates codes gave, where the last of the best may stand
 _FEW: Final = 24  # rows, so few that all are scored exactly
@@ -194,7 +195,7 @@ class VectorSpace(SpaceReadings):
             self._masks[name] = (seen.count, mask, count)
             while len(self._masks) > 1 and len(self._masks) * seen.count > _MASKS_KEPT_BYTES:
                 self._masks.popitem(last=False)
-            while len(self._masks) > 64:
+            while len(self._masks) > _MASKS_KEPT:
                 self._masks.popitem(last=False)
         return mask, count
 
@@ -317,8 +318,7 @@ class VectorSpace(SpaceReadings):
         mask = self._slot_mask(reading, visible)
         rows: Numbers | None = None
         exact: Scores | None = None
-        # Where one vector has several rows, which came how late is not known.
-        for widened in _WIDENED if seen.aligned else _WIDENED[1:2]:
+        for widened in _WIDENED:
             found: list[Numbers] = []
             depths: list[npt.NDArray[np.float64]] = []
             for segment in truth.segments:
@@ -345,9 +345,12 @@ class VectorSpace(SpaceReadings):
             slots = np.concatenate(found) if len(found) != 1 else found[0]
             rows = seen.rows_of(slots, visible)
             exact = self.exact(truth, query, seen.slot[rows])
-            if len(rows) <= k or len(rows) != len(slots):
+            if len(rows) <= k:
                 break
             depth = np.concatenate(depths) if len(depths) != 1 else depths[0]
+            if not seen.aligned:  # a vector may have several rows
+                order = np.argsort(slots)
+                depth = depth[order][np.searchsorted(slots[order], seen.slot[rows])]
             if depth[np.argpartition(exact, -k)[-k:]].max() <= _SHALLOW:
                 break
         return rows, exact
@@ -358,7 +361,14 @@ class VectorSpace(SpaceReadings):
             if seen.live == seen.count and seen.aligned:
                 return None
             visible = seen.alive()
-        return seen.slots_of(visible, slots)
+        if seen.aligned or visible.flags.writeable:
+            return seen.slots_of(visible, slots)
+        known = self._slot_masks.get(id(visible))
+        if known is None or known[0] is not visible or len(known[1]) != slots:
+            if len(self._slot_masks) >= _MASKS_KEPT:
+                self._slot_masks.clear()
+            known = self._slot_masks[id(visible)] = (visible, seen.slots_of(visible, slots))
+        return known[1]
 
     def _by_scan(
         self,

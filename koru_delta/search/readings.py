@@ -90,6 +90,7 @@ class SpaceReadings:
             self._scales = np.empty(0, dtype=np.float32)
             self._rows = Rows(self._slot_of, self._timeline)
             self._masks: OrderedDict[Any, tuple[int, Mask, int]] = OrderedDict()
+            self._slot_masks: dict[int, tuple[Mask, Mask]] = {}  # by the id of a kept mask
             with self._columns_lock:
                 self._columns = Columns(self._values)
             empty = Truth(self.space.dimensions, (), self._room, self._squares, self._scales)
