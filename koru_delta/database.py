@@ -51,7 +51,7 @@ from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.log import TAGS, AsOf
 from koru_delta.search.answers import Answers, Matches
 from koru_delta.search.filters import Filter, compile_filter, compiled
-from koru_delta.search.nearest import VectorSpace
+from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, matching, select_rows
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
@@ -822,7 +822,7 @@ class Database:
         where = None if filter is None else compiled(filter)
         cut = self._log.cut(as_of)
         at = cut.clock if valid_at is None else microseconds(valid_at)
-        target = self._query_vector(query)
+        target = self._target(query)
         space = self._space(namespace, model, cut, at, text=isinstance(query, str))
         if space is None or k == 0:
             return Matches()
@@ -1071,11 +1071,15 @@ class Database:
             raise InvalidDataError("queries are all texts or all vectors, not some of each")
         return as_matrix([self._query_vector(query) for query in queries])
 
-    def _query_vector(self, query: VectorLike | str) -> Vector:
+    def _target(self, query: VectorLike | str) -> Target:
+        """A query, checked and made ready."""
         if type(query) is np.ndarray and query.dtype == np.float32 and query.ndim == 1:
-            with np.errstate(over="ignore", invalid="ignore"):
-                usable = len(query) and isfinite(np.vecdot(query, query))
-            return query if usable else as_vector(query)  # which says what is wrong
+            target = Target.of(query)
+            if len(query) and isfinite(target.square):
+                return target
+        return Target.of(self._query_vector(query))
+
+    def _query_vector(self, query: VectorLike | str) -> Vector:
         if not isinstance(query, str):
             return as_vector(query)
         if self._intents.embedder is None:

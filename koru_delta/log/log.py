@@ -217,7 +217,8 @@ class CausalLog:
     def now(self) -> Cut:
         """The present: everything written, by a clock that never runs backwards."""
         head = self.engine.head()
-        return Cut(head.seq, max(self._now(), head.tx_time))
+        now = self._now()
+        return Cut(head.seq, now if now > head.tx_time else head.tx_time)
 
     def cut(self, as_of: AsOf = None) -> Cut:
         """Turn any way of naming a moment into a `Cut`.

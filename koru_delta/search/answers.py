@@ -133,9 +133,7 @@ class Answers:
             if self._closing:
                 load.get(0)  # there may be no later
             self._open.add(weakref.ref(load, self._open.discard))
-            answer.extend(
-                [Match(key, score, load, place) for place, (score, key, _) in enumerate(hits)]
-            )
+            answer.extend([Match(hit[1], -hit[0], load, place) for place, hit in enumerate(hits)])
         return answer
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ _TRIED: Final = 48  # rows searched for at the end, to see how many candidates i
 _TRIED_K: Final = 10
 _BLOCK: Final = 2048  # rows encoded together: some megabytes
 _FAR: Final = 2.0**20  # rows further from the centre, in typical distances, are drawn in
+_MOST_PASS: Final = 0.4
 _FEW: Final = 1000  # rows, the fewest they are searched for among
 _COUNTS: Final = (
     12, 16, 20, 24, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640,
@@ -71,6 +73,19 @@ class Codes(Protocol):
     @property
     def rows(self) -> int:
         """How many there are."""
+        ...
+
+    @property
+    def spare(self) -> int:
+        """How many to ask for beyond twice as many as are sought."""
+        ...
+
+    @property
+    def shallow(self) -> float:
+        """Where among those given the last of the best may stand, as a share of their number.
+
+        If it stands later, others may have been missed, and more should be asked for.
+        """
         ...
 
     @property
@@ -270,6 +285,8 @@ class _Turbo:
 
     name: Final = "turbo4"
     nested: Final = False  # asked for few, it looks less closely than when asked for many
+    spare: Final = 4
+    shallow: Final = 0.75
 
     def __init__(self, index: Any, frame: _Frame, rows: int, size: int) -> None:
         self._index = index
@@ -329,16 +346,24 @@ class _Turbo:
         return items
 
     def _asked(self, queries: Matrix) -> Matrix:
-        frame = self._frame
+        """What the rows' items are multiplied with: of length one, or zero."""
+        frame, dimensions, weight = self._frame, queries.shape[1], self._frame.weight
         asked = np.zeros((len(queries), self._index.dim), dtype=np.float32)
-        for place, query in zip(asked, queries, strict=True):
-            seen = frame.query(query)
-            if frame.metric == "l2":
-                seen = np.append(seen, frame.weight)
-            else:
-                seen += (frame.weight - 1) * (seen @ self._direction) * self._direction
-            seen /= np.linalg.norm(seen) or 1.0
-            place[: len(seen)] = seen
+        seen = queries.astype(np.float64)
+        squares = np.vecdot(seen, seen)
+        if not np.isfinite(squares).all():
+            raise CodesUnavailable("the query holds something that is no finite number")
+        if frame.metric == "l2":
+            seen = np.ldexp(seen - frame.centre, -frame.exponent)
+            squares = np.vecdot(seen, seen) + weight * weight
+        else:
+            along = np.vecdot(seen, self._direction)
+            squares += (weight * weight - 1) * along * along
+            seen += ((weight - 1) * along)[:, None] * self._direction
+        lengths = np.sqrt(np.maximum(squares, 1e-300))
+        asked[:, :dimensions] = seen / lengths[:, None]
+        if frame.metric == "l2":
+            asked[:, dimensions] = weight / lengths
         return asked
 
     def candidates(self, k: int, recall: float) -> int | None:
@@ -347,6 +372,16 @@ class _Turbo:
 
     def nearest(self, query: Vector, count: int, mask: Mask | None) -> Numbers:
         """See `Codes`."""
+        if mask is not None and len(mask) == self.rows:
+            # The library looks at rows under a mask one by one, and without one in step and
+            # on all cores: where most pass, it is quicker to let go of the others later.
+            share = np.count_nonzero(mask) / len(mask)
+            if share >= _MOST_PASS:
+                enough = int((count + 2.5 * math.sqrt(count)) / share) + 1
+                some: Numbers = self.nearest_many(query[None], enough, None)[0]
+                passing = some[mask[some]]
+                if len(passing) >= count:
+                    return passing[:count]
         found: Numbers = self.nearest_many(query[None], count, mask)[0]
         return found
 
@@ -391,6 +426,8 @@ class _Signs:
 
     name: Final = "signs"
     nested: Final = True  # asked for few, it gives the first of those when asked for many
+    spare: Final = 28
+    shallow: Final = 0.5
 
     def __init__(self, words: _Words, lengths: Vector, aside: Vector, frame: _Frame) -> None:
         self._words = words  # shape (bits / 64, rows): a word of all rows lies together

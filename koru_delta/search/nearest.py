@@ -7,6 +7,8 @@ and nothing else and a search can be repeated exactly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import sqrt
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -33,14 +35,26 @@ _MASKS_KEPT: Final = 64
 _MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
 _BY_CODES: Final = 0.98  # recall of codes at least, whatever less is asked: it costs little
-_SPARE: Final = 28
 _WIDENED: Final = (1, 4, 16)
-_SHALLOW: Final = 0.5  # of the candidates codes gave, where the last of the best may stand
 _FEW: Final = 24  # rows, so few that all are scored exactly
 _BATCH_VALUES: Final = 32 * 1024 * 1024  # scores of a batch held at once
 
 
-Hit = tuple[float, str, int]  # score, key, position of the version
+Hit = tuple[float, str, int]  # minus the score, key, position of the version: best is least
+
+
+class Target(NamedTuple):
+    """A query made ready: its numbers, the same in float64, and the square of its length."""
+
+    vector: Vector
+    wide: Scores
+    square: float
+
+    @classmethod
+    def of(cls, vector: Vector) -> Target:
+        """From a vector; one that is not finite has no finite square."""
+        wide = vector.astype(np.float64)
+        return cls(vector, wide, float(np.add.reduce(wide * wide)))
 
 
 class Found(NamedTuple):
@@ -63,7 +77,7 @@ class VectorSpace(SpaceReadings):
 
     def search(
         self,
-        query: Vector,
+        target: Target,
         k: int,
         cut: Cut,
         valid_at: int,
@@ -81,11 +95,16 @@ class VectorSpace(SpaceReadings):
             DimensionMismatchError: the query is not as long as the space's vectors.
             InvalidDataError: a zero query under cosine.
         """
-        self._check(query)
+        if len(target.vector) != self.space.dimensions:
+            raise DimensionMismatchError(
+                self.space.namespace, self.space.dimensions, len(target.vector)
+            )
+        if self.space.metric == "cosine" and not target.square:
+            raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
         while True:
             reading = self.at(cut.seq)
             try:
-                return self._search(reading, query, k, cut, valid_at, where, threshold, recall)
+                return self._search(reading, target, k, cut, valid_at, where, threshold, recall)
             except Unusable:
                 self.heal()
 
@@ -116,16 +135,10 @@ class VectorSpace(SpaceReadings):
             except Unusable:
                 self.heal()
 
-    def _check(self, query: Vector) -> None:
-        if len(query) != self.space.dimensions:
-            raise DimensionMismatchError(self.space.namespace, self.space.dimensions, len(query))
-        if self.space.metric == "cosine" and query[0] == 0 and not query.any():
-            raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
-
     def _search(
         self,
         reading: Reading,
-        query: Vector,
+        target: Target,
         k: int,
         cut: Cut,
         valid_at: int,
@@ -139,35 +152,27 @@ class VectorSpace(SpaceReadings):
         if not count or not k:
             return Found([], "none", approximate=False, considered=count)
         way, effort = self._way(reading, visible, count, k, recall, graph=graph)
-        seen, truth = reading.seen, reading.truth
-        rows: Numbers | None = None
-        exact: Scores | None = None
         if way == "graph":
-            rows = self._by_graph(reading, query, k, effort)
-            if rows is not None and len(rows) >= min(k, count):
-                scores = self.exact(truth, query, seen.slot[rows])
-                hits = self._ordered(scores, seen.key[rows], seen.seq[rows], k, None)
-                if not self._unusual(reading, query, hits):
-                    if threshold is not None:
-                        hits = [hit for hit in hits if hit[0] >= threshold]
-                    return Found(hits, way, approximate=True, considered=count)
+            hits = self._by_graph(reading, target, k, effort)
+            if hits is not None and len(hits) >= min(k, count):
+                return Found(_above(hits, threshold), way, approximate=True, considered=count)
             # It is busy, too many of it have died, or it is not to be trusted here.
             way, _ = self._way(reading, visible, count, k, recall, graph=False)
         if way == "codes":
-            rows, exact = self._by_codes(reading, query, k, visible, recall)
-            if rows is None or exact is None or len(rows) < min(k, count):
-                way, exact = "scan", None
+            hits = self._by_codes(reading, target, k, visible, recall)
+            if hits is not None and len(hits) >= min(k, count):
+                return Found(_above(hits, threshold), way, approximate=True, considered=count)
+            way = "scan"
+        rows: Numbers | None = None
         if way == "bounds":
-            rows = self._by_bounds(reading, query, k, visible)
+            rows = self._by_bounds(reading, target, k, visible)
             if rows is None:
                 way = "scan"
         if way in ("scan", "gather"):
-            rows = self._by_scan(reading, query, k, visible, gather=way == "gather")
+            rows = self._by_scan(reading, target, k, visible, gather=way == "gather")
         assert rows is not None
-        if exact is None:
-            exact = self.exact(truth, query, seen.slot[rows])
-        hits = self._ordered(exact, seen.key[rows], seen.seq[rows], k, threshold)
-        return Found(hits, way, approximate=way in ("graph", "codes"), considered=count)
+        hits = _above(self._hits(reading, target, rows, k), threshold)
+        return Found(hits, way, approximate=False, considered=count)
 
     def _visible(
         self, reading: Reading, cut: Cut, valid_at: int, where: CompiledFilter | None
@@ -257,19 +262,26 @@ class VectorSpace(SpaceReadings):
                 return max(effort * max(k, 10) // 10, k + min(deaths, 64))
         return None
 
-    def _by_graph(self, reading: Reading, query: Vector, k: int, effort: int) -> Numbers | None:
+    def _by_graph(
+        self, reading: Reading, target: Target, k: int, effort: int
+    ) -> list[Hit] | None:
+        """The best that the graph leads to; None if it is busy or not to be trusted here."""
         graph = reading.graph
         assert graph is not None
         try:
-            slots = graph.live.nearest(query, k + min(reading.deaths, 64), effort)
+            slots = graph.live.nearest(target.vector, k + min(reading.deaths, 64), effort)
         except GraphUnavailable:
             self.drop_graph(graph)
             return None
         if slots is None:
             return None
-        if self.reading is not reading:  # it may have been fed what this reading lacks
+        if self.reading is reading and _is_level(reading):
+            rows = slots
+        else:  # it may lack some of this reading, or have been fed what this lacks
             slots = slots[slots < reading.truth.slots]
-        return self._with_unfed(reading, query, k, slots)
+            rows = self._with_unfed(reading, target.vector, k, slots)
+        hits = self._hits(reading, target, rows, k)
+        return None if self._unusual(graph, target, hits) else hits
 
     def _with_unfed(self, reading: Reading, query: Vector, k: int, slots: Numbers) -> Numbers:
         """Rows alive of slots the graph gave, and of those it does not hold yet."""
@@ -293,34 +305,33 @@ class VectorSpace(SpaceReadings):
             return np.union1d(rows, more)  # some have been fed in this moment
         return np.concatenate([rows, more])
 
-    def _unusual(self, reading: Reading, query: Vector, hits: list[Hit]) -> bool:
+    def _unusual(self, graph: Graph, target: Target, hits: list[Hit]) -> bool:
         """Whether a graph found so little that its efforts, measured by others, do not hold.
 
         A query unlike all that is stored, as questions can be, needs far more effort.
         """
-        known = reading.graph
-        if known is None or not known.floors or not hits:
+        floors = graph.floors
+        if not floors or not hits:
             return False
-        rank = min(len(hits), len(known.floors)) - 1
-        floor = known.floors[rank]
+        rank = min(len(hits), len(floors)) - 1
+        floor = floors[rank]
         if self.space.metric == "dot":
-            floor *= float(np.linalg.norm(query.astype(np.float64)))
-        return hits[rank][0] < floor
+            floor *= sqrt(target.square)
+        return -hits[rank][0] < floor
 
     def _by_codes(
-        self, reading: Reading, query: Vector, k: int, visible: Mask | None, recall: float
-    ) -> tuple[Numbers | None, Scores | None]:
-        """Rows that seem near by their codes, and their exact scores.
+        self, reading: Reading, target: Target, k: int, visible: Mask | None, recall: float
+    ) -> list[Hit] | None:
+        """The best of those that seem near by their codes; None if a library fails.
 
         More are asked for as long as some of the best were among the last that codes gave.
         """
-        seen, truth = reading.seen, reading.truth
+        truth, query = reading.truth, target.vector
         mask = self._slot_mask(reading, visible)
-        rows: Numbers | None = None
-        exact: Scores | None = None
+        slots, scores = np.empty(0, dtype=np.int64), np.empty(0)
         for widened in _WIDENED:
             found: list[Numbers] = []
-            depths: list[npt.NDArray[np.float64]] = []
+            doubts: list[Mask] = []  # of each found, whether it stands late
             for segment in truth.segments:
                 part = None if mask is None else mask[segment.start : segment.stop]
                 if part is not None and not part.any():
@@ -329,31 +340,28 @@ class VectorSpace(SpaceReadings):
                 if segment.codes is None or wanted is None:
                     near = self.near(truth, query, segment.start, segment.stop)
                     found.append(segment.start + _best(near, k, part))
-                    depths.append(np.zeros(len(found[-1])))
+                    doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
                     continue
                 try:
                     some = segment.codes.nearest(query, wanted * widened, part)
                 except CodesUnavailable:
-                    return None, None
+                    return None
                 found.append(segment.start + some)
-                depths.append(np.arange(len(some)) / (wanted * widened))
+                late = wanted * widened * segment.codes.shallow
+                doubts.append(np.arange(len(some)) >= late)
             if truth.sealed < truth.slots:
                 part = None if mask is None else mask[truth.sealed :]
                 near = self.near(truth, query, truth.sealed, truth.slots)
                 found.append(truth.sealed + _best(near, k, part))
-                depths.append(np.zeros(len(found[-1])))
+                doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
             slots = np.concatenate(found) if len(found) != 1 else found[0]
-            rows = seen.rows_of(slots, visible)
-            exact = self.exact(truth, query, seen.slot[rows])
-            if len(rows) <= k:
+            scores = self.exact(truth, target, slots)
+            if len(slots) <= k:
                 break
-            depth = np.concatenate(depths) if len(depths) != 1 else depths[0]
-            if not seen.aligned:  # a vector may have several rows
-                order = np.argsort(slots)
-                depth = depth[order][np.searchsorted(slots[order], seen.slot[rows])]
-            if depth[np.argpartition(exact, -k)[-k:]].max() <= _SHALLOW:
+            doubt = np.concatenate(doubts) if len(doubts) != 1 else doubts[0]
+            if not doubt[np.argpartition(scores, -k)[-k:]].any():
                 break
-        return rows, exact
+        return self._hits_of(reading, slots, scores, k, visible)
 
     def _slot_mask(self, reading: Reading, visible: Mask | None) -> Mask | None:
         seen, slots = reading.seen, reading.truth.slots
@@ -373,7 +381,7 @@ class VectorSpace(SpaceReadings):
     def _by_scan(
         self,
         reading: Reading,
-        query: Vector,
+        target: Target,
         k: int,
         visible: Mask | None,
         *,
@@ -395,20 +403,20 @@ class VectorSpace(SpaceReadings):
             slots = seen.slot if rows is None else seen.slot[rows]
             with np.errstate(over="ignore", invalid="ignore"):
                 if gather:
-                    near = truth.gathered(query, slots)
+                    near = truth.gathered(target.vector, slots)
                 else:
                     first, end = _span(reading, visible)
-                    near = truth.products(query, first, end)
+                    near = truth.products(target.vector, first, end)
                     if not seen.aligned or len(slots) != len(near):
                         near = near[slots - first if first else slots]
                 whole = rows is None and seen.aligned
-                best = self._possible(truth, near, None if whole else slots, query, k)
+                best = self._possible(truth, near, None if whole else slots, target, k)
         if best is None:
             best = np.arange(count)
         return best if rows is None else rows[best]
 
     def _by_bounds(
-        self, reading: Reading, query: Vector, k: int, visible: Mask | None
+        self, reading: Reading, target: Target, k: int, visible: Mask | None
     ) -> Numbers | None:
         """As `_by_scan`, over small integers where there are bounds for them."""
         truth = reading.truth
@@ -419,27 +427,27 @@ class VectorSpace(SpaceReadings):
             if part is not None and not part.any():
                 continue
             if segment.bounds is None:
-                found.append(self._possible_of(truth, query, k, segment.start, segment.stop, part))
+                found.append(self._possible_of(truth, target, k, segment.start, segment.stop, part))
                 continue
             try:
-                found.append(segment.start + segment.bounds.contenders(query, k, part))
+                found.append(segment.start + segment.bounds.contenders(target.vector, k, part))
             except CodesUnavailable:
                 return None
         if truth.sealed < truth.slots:
             part = None if mask is None else mask[truth.sealed :]
-            found.append(self._possible_of(truth, query, k, truth.sealed, truth.slots, part))
+            found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
         return reading.seen.rows_of(np.concatenate(found), visible)
 
     def _possible_of(
-        self, truth: Truth, query: Vector, k: int, start: int, stop: int, mask: Mask | None
+        self, truth: Truth, target: Target, k: int, start: int, stop: int, mask: Mask | None
     ) -> Numbers:
         """Slots from `start` to `stop` that may be among the `k` best of these."""
         slots = np.arange(start, stop)
         with np.errstate(over="ignore", invalid="ignore"):
-            near = truth.products(query, start, stop)
+            near = truth.products(target.vector, start, stop)
             if mask is not None:
                 slots, near = slots[mask], near[mask]
-            best = self._possible(truth, near, slots, query, k) if len(slots) > k else None
+            best = self._possible(truth, near, slots, target, k) if len(slots) > k else None
         return slots if best is None else slots[best]
 
     def _possible(
@@ -447,7 +455,7 @@ class VectorSpace(SpaceReadings):
         truth: Truth,
         near: npt.NDArray[np.float32],
         slots: Numbers | None,
-        query: Vector,
+        target: Target,
         k: int,
     ) -> Numbers | None:
         """Places that may be among the `k` best by float32 products; None if any may be.
@@ -455,7 +463,7 @@ class VectorSpace(SpaceReadings):
         The products are with these slots, or with all of them.
         """
         size = self.space.dimensions
-        length = float(np.sqrt((query.astype(np.float64) ** 2).sum()))
+        length = sqrt(target.square)
         if self.space.metric == "cosine":
             near *= truth.scales if slots is None else truth.scales[slots]
             # Only the rows are of length one here; no scale is above one over TINY.
@@ -474,15 +482,18 @@ class VectorSpace(SpaceReadings):
         surely = scores - errors
         return np.flatnonzero(scores + errors >= _kth_best(surely, k))
 
-    def near(self, truth: Truth, query: Vector, start: int, stop: int) -> npt.NDArray[np.float32]:
+    def near(self, truth: Truth, query: Vector, start: int, stop: int) -> Matrix:
         """Float32 scores (for l2, in the same order) of the slots `start` to `stop`."""
         with np.errstate(over="ignore", invalid="ignore"):
-            near = truth.products(query, start, stop)
-            if self.space.metric == "cosine":
-                near *= truth.scales[start:stop]
-            elif self.space.metric == "l2":
-                near = (2 * near - truth.squares[start:stop]).astype(np.float32)
-        return near
+            return self._ranked(truth, truth.products(query, start, stop), slice(start, stop))
+
+    def _ranked(self, truth: Truth, products: Matrix, slots: Numbers | slice) -> Matrix:
+        """Scores, or for l2 what is in their order, from products with these slots."""
+        if self.space.metric == "cosine":
+            return products * truth.scales[slots]
+        if self.space.metric == "l2":
+            return (2 * products - truth.squares[slots]).astype(np.float32)
+        return products
 
     # Batches
 
@@ -500,6 +511,7 @@ class VectorSpace(SpaceReadings):
         visible, count = self._visible(reading, cut, valid_at, where)
         if not count or not k:
             return [Found([], "none", approximate=False, considered=count) for _ in queries]
+        targets = [Target.of(query) for query in queries]
         way, effort = self._way(reading, visible, count, k, recall)
         found: list[Numbers | None] = [None] * len(queries)
         if way == "graph":
@@ -507,7 +519,7 @@ class VectorSpace(SpaceReadings):
         elif way == "codes":
             found = self._many_by_codes(reading, queries, k, visible, recall)
         elif way in ("scan", "bounds") and not reading.tiny and count > k:
-            found = self._many_by_scan(reading, queries, k, visible)
+            found = self._many_by_scan(reading, queries, targets, k, visible)
         wanted = min(k, count)
         lengths = [0 if rows is None or len(rows) < wanted else len(rows) for rows in found]
         seen, ends = reading.seen, np.cumsum(lengths)
@@ -515,24 +527,29 @@ class VectorSpace(SpaceReadings):
                     and length]  # fmt: skip
         every = np.concatenate(answered) if answered else np.empty(0, dtype=np.int64)
         which = np.repeat(np.arange(len(queries)), lengths)
-        exact = self._exact_pairs(reading.truth, queries, which, seen.slot[every])
+        exact = self._exact_pairs(reading.truth, targets, which, seen.slot[every])
         key_ids, seqs = seen.key[every], seen.seq[every]
         answers = []
-        for query, end, length in zip(queries, ends.tolist(), lengths, strict=True):
+        for target, end, length in zip(targets, ends.tolist(), lengths, strict=True):
             mine = slice(end - length, end)
-            hits = self._ordered(exact[mine], key_ids[mine], seqs[mine], k, None)
-            unusual = length > 0 and way == "graph" and self._unusual(reading, query, hits)
+            hits = self._ordered(exact[mine], key_ids[mine], seqs[mine], k)
+            unusual = (
+                way == "graph"
+                and length > 0
+                and reading.graph is not None
+                and self._unusual(reading.graph, target, hits)
+            )
             if not length or unusual:
                 answers.append(
                     self._search(
-                        reading, query, k, cut, valid_at, where, threshold, recall,
+                        reading, target, k, cut, valid_at, where, threshold, recall,
                         graph=not unusual,
                     )
                 )  # fmt: skip
-                continue
-            if threshold is not None:
-                hits = [hit for hit in hits if hit[0] >= threshold]
-            answers.append(Found(hits, way, way in ("graph", "codes"), count))
+            else:
+                answers.append(
+                    Found(_above(hits, threshold), way, way in ("graph", "codes"), count)
+                )
         return answers
 
     def _many_by_graph(
@@ -592,11 +609,8 @@ class VectorSpace(SpaceReadings):
         together = max(1, _BATCH_VALUES // (stop - start))
         for first in range(0, len(queries), together):
             with np.errstate(over="ignore", invalid="ignore"):
-                near = truth.products(queries[first : first + together], start, stop)
-                if self.space.metric == "cosine":
-                    near *= truth.scales[start:stop]
-                elif self.space.metric == "l2":
-                    near = (2 * near - truth.squares[start:stop]).astype(np.float32)
+                products = truth.products(queries[first : first + together], start, stop)
+                near = self._ranked(truth, products, slice(start, stop))
             for scores, mine in zip(near, parts[first : first + together], strict=True):
                 mine.append(start + _best(scores, k, mask))
 
@@ -604,6 +618,7 @@ class VectorSpace(SpaceReadings):
         self,
         reading: Reading,
         queries: Matrix,
+        targets: Sequence[Target],
         k: int,
         visible: Mask | None,
     ) -> list[Numbers | None]:
@@ -624,63 +639,99 @@ class VectorSpace(SpaceReadings):
                 if not seen.aligned or len(slots) != near.shape[1]:
                     near = near[:, slots - span[0]]
                 whole = None if rows is None and seen.aligned else slots
-                for query, scores in zip(some, near, strict=True):
-                    best = self._possible(truth, scores, whole, query, k)
+                for target, scores in zip(targets[first : first + together], near, strict=True):
+                    best = self._possible(truth, scores, whole, target, k)
                     found.append(best if best is None or rows is None else rows[best])
         return found
 
     # Scoring
 
-    def exact(self, truth: Truth, query: Vector, slots: Numbers) -> Scores:
+    def exact(self, truth: Truth, target: Target, slots: Numbers) -> Scores:
         """Scores in float64, each from its own row alone, whatever stands beside it."""
-        target = query.astype(np.float64)
         if len(slots) <= _ROWS_AT_ONCE:
-            return self._scores(truth, target, slots)
+            return self._scores(truth, target.wide, target.square, slots)
         return np.concatenate([
-            self._scores(truth, target, slots[start : start + _ROWS_AT_ONCE])
+            self._scores(truth, target.wide, target.square, slots[start : start + _ROWS_AT_ONCE])
             for start in range(0, len(slots), _ROWS_AT_ONCE)
         ])  # fmt: skip
 
-    def _exact_pairs(self, truth: Truth, queries: Matrix, which: Numbers, slots: Numbers) -> Scores:
-        """As `_exact` for pairs: of query number `which[i]` and the vector of `slots[i]`."""
-        targets = queries.astype(np.float64)
+    def _exact_pairs(
+        self, truth: Truth, targets: Sequence[Target], which: Numbers, slots: Numbers
+    ) -> Scores:
+        """As `exact` for pairs: of query number `which[i]` and the vector of `slots[i]`."""
+        wide = np.stack([target.wide for target in targets])
+        squares = np.array([target.square for target in targets])
         scores = np.empty(len(slots), dtype=np.float64)
         for start in range(0, len(slots), _PAIRS_AT_ONCE):
             some = slice(start, start + _PAIRS_AT_ONCE)
-            scores[some] = self._scores(truth, targets[which[some]], slots[some])
+            mine = which[some]
+            scores[some] = self._scores(truth, wide[mine], squares[mine], slots[some])
         return scores
 
-    def _scores(self, truth: Truth, target: Scores, slots: Numbers) -> Scores:
-        """Scores of slots, by one target or by one for each."""
+    def _scores(
+        self, truth: Truth, targets: Scores, squares: float | Scores, slots: Numbers
+    ) -> Scores:
+        """Scores of slots, by one target or by one for each, of these squares of lengths."""
         wide = truth.take(slots).astype(np.float64)
         if self.space.metric == "l2":
-            wide -= target
+            wide -= targets
             wide *= wide
             distances: Scores = np.sqrt(np.add.reduce(wide, axis=1))
             return np.negative(distances, out=distances)
-        wide *= target
+        wide *= targets
         scores: Scores = np.add.reduce(wide, axis=1)
         if self.space.metric == "cosine":  # a vector finds itself with exactly 1
-            scores /= np.sqrt(truth.squares[slots] * np.add.reduce(target * target, axis=-1))
-            np.minimum(scores, 1.0, out=scores)
-            np.maximum(scores, -1.0, out=scores)
+            scores /= np.sqrt(truth.squares[slots] * squares)
         return scores
 
-    def _ordered(
-        self, exact: Scores, key_ids: Numbers, seqs: Numbers, k: int, threshold: float | None
+    def _hits_of(
+        self, reading: Reading, slots: Numbers, scores: Scores, k: int, visible: Mask | None
     ) -> list[Hit]:
+        """The `k` best visible rows of some slots, each of which has one, by their scores."""
+        seen = reading.seen
+        if len(slots) > k:
+            kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+            slots, scores = slots[kept], scores[kept]
+        rows = seen.rows_of(slots, visible)
+        if not seen.aligned:  # a vector may have several rows
+            order = np.argsort(slots)
+            scores = scores[order][np.searchsorted(slots[order], seen.slot[rows])]
+        return self._ordered(scores, seen.key[rows], seen.seq[rows], k)
+
+    def _hits(self, reading: Reading, target: Target, rows: Numbers, k: int) -> list[Hit]:
+        """The `k` best of some rows by their exact scores."""
+        seen = reading.seen
+        slots = rows if seen.aligned else seen.slot[rows]
+        exact = self.exact(reading.truth, target, slots)
+        return self._ordered(exact, seen.key[rows], seen.seq[rows], k)
+
+    def _ordered(self, exact: Scores, key_ids: Numbers, seqs: Numbers, k: int) -> list[Hit]:
         """Best first; equal scores by key, which each appears once at a moment."""
-        floor = threshold
         if len(exact) > k:
-            kth = float(np.partition(exact, len(exact) - k)[len(exact) - k])
-            floor = kth if floor is None else max(kth, floor)
-        if floor is not None:
-            kept = exact >= floor
+            kept = exact >= np.partition(exact, len(exact) - k)[len(exact) - k]
             exact, key_ids, seqs = exact[kept], key_ids[kept], seqs[kept]
         names = self.names(key_ids.tolist())
-        hits = list(zip(exact.tolist(), names, seqs.tolist(), strict=True))
-        hits.sort(key=_best_first)
+        hits = list(zip((-exact).tolist(), names, seqs.tolist(), strict=True))
+        hits.sort()
+        if hits and self.space.metric == "cosine" and (hits[0][0] < -1 or hits[-1][0] > 1):
+            hits = sorted((min(max(least, -1.0), 1.0), key, seq) for least, key, seq in hits)
         return hits[:k]
+
+
+def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:
+    """Those whose score is at least the threshold."""
+    return hits if threshold is None else [hit for hit in hits if -hit[0] >= threshold]
+
+
+def _is_level(reading: Reading) -> bool:
+    """Whether the graph holds just what is alive, and rows and slots are the same."""
+    return (
+        not reading.deaths
+        and not reading.revived
+        and reading.seen.aligned
+        and reading.graph is not None
+        and reading.graph.stop == reading.truth.slots
+    )
 
 
 def _span(reading: Reading, visible: Mask | None) -> tuple[int, int]:
@@ -695,11 +746,7 @@ def _candidates(segment: Segment, k: int, recall: float) -> int | None:
     if segment.codes is None:
         return None
     wanted = segment.codes.candidates(k, max(recall, _BY_CODES))
-    return None if wanted is None else max(wanted, 2 * k + _SPARE)
-
-
-def _best_first(hit: Hit) -> tuple[float, str]:
-    return -hit[0], hit[1]
+    return None if wanted is None else max(wanted, 2 * k + segment.codes.spare)
 
 
 def _best(near: npt.NDArray[np.float32], k: int, mask: Mask | None) -> Numbers:

@@ -8,7 +8,7 @@ for that; codes may be scanned under any mask. What each costs is a matter of th
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from koru_delta.errors import InvalidDataError
 
@@ -54,8 +54,7 @@ class Costs:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """What there is to search, and with what.
 
     Args:

@@ -25,7 +25,7 @@ from koru_delta.search import cache, codes, graph
 from koru_delta.search.cache import CacheFile, Unusable
 from koru_delta.search.codes import CodesUnavailable, Int8Bounds
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
-from koru_delta.search.nearest import VectorSpace
+from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.plan import Costs
 from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.rows import Numbers
@@ -368,7 +368,7 @@ class Upkeep:
         for row, query in enumerate(queries):
             near = space.near(truth, query, 0, truth.slots)[fed]
             tops[row] = fed[np.argpartition(near, len(near) - 10)[-10:]]
-            scores[row] = np.sort(space.exact(truth, query, tops[row]))[::-1]
+            scores[row] = np.sort(space.exact(truth, Target.of(query), tops[row]))[::-1]
             if space.space.metric == "dot":
                 scores[row] /= np.linalg.norm(query.astype(np.float64)) or 1.0
         floors = np.quantile(scores, _UNUSUAL, axis=0)
