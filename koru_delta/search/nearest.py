@@ -8,7 +8,7 @@ and nothing else and a search can be repeated exactly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -36,6 +36,8 @@ _MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
 _BY_CODES: Final = 0.98  # recall of codes at least, whatever less is asked: it costs little
 _WIDENED: Final = (1, 4, 16)
+_SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
+_DOUBT: Final = 1e-5  # relative, of products in float32
 _FEW: Final = 24  # rows, so few that all are scored exactly
 _BATCH_VALUES: Final = 32 * 1024 * 1024  # scores of a batch held at once
 
@@ -239,7 +241,7 @@ class VectorSpace(SpaceReadings):
             if graph and visible is None and known is not None:
                 unfed = truth.slots - known.stop + len(reading.revived)
                 if unfed <= _UNFED_MOST:
-                    effort = self._effort(known, recall, k, reading.deaths)
+                    effort = self._effort(known, recall, k)
         way = choose(
             Situation(
                 visible=count, stored=truth.slots, span=end - first,
@@ -256,54 +258,84 @@ class VectorSpace(SpaceReadings):
     # Candidates
 
     @staticmethod
-    def _effort(graph: Graph, recall: float, k: int, deaths: int) -> int | None:
+    def _effort(graph: Graph, recall: float, k: int) -> int | None:
         for target, effort in sorted(graph.efforts.items()):
             if target >= recall:
-                return max(effort * max(k, 10) // 10, k + min(deaths, 64))
+                return effort * max(k, 10) // 10
         return None
 
-    def _by_graph(
-        self, reading: Reading, target: Target, k: int, effort: int
-    ) -> list[Hit] | None:
+    def _by_graph(self, reading: Reading, target: Target, k: int, effort: int) -> list[Hit] | None:
         """The best that the graph leads to; None if it is busy or not to be trusted here."""
         graph = reading.graph
         assert graph is not None
-        try:
-            slots = graph.live.nearest(target.vector, k + min(reading.deaths, 64), effort)
-        except GraphUnavailable:
-            self.drop_graph(graph)
-            return None
-        if slots is None:
-            return None
-        if self.reading is reading and _is_level(reading):
-            rows = slots
-        else:  # it may lack some of this reading, or have been fed what this lacks
-            slots = slots[slots < reading.truth.slots]
-            rows = self._with_unfed(reading, target.vector, k, slots)
-        hits = self._hits(reading, target, rows, k)
-        return None if self._unusual(graph, target, hits) else hits
+        for spare in _SPARE_FOR_DEAD:
+            asked = k + min(reading.deaths, spare)
+            try:
+                slots = graph.live.nearest(target.vector, asked, max(effort, asked))
+            except GraphUnavailable:
+                self.drop_graph(graph)
+                return None
+            if slots is None:
+                return None
+            rows = self._alive_of(reading, slots, k, asked)
+            if rows is not None:
+                hits = self._hits(reading, target, rows, k)
+                if _lacks(reading):
+                    near = self.near(reading.truth, target.vector, graph.stop, reading.truth.slots)
+                    hits = self._with_unfed(reading, target, near, hits, k)
+                return None if self._unusual(graph, target, hits) else hits
+        return None
 
-    def _with_unfed(self, reading: Reading, query: Vector, k: int, slots: Numbers) -> Numbers:
-        """Rows alive of slots the graph gave, and of those it does not hold yet."""
+    def _alive_of(self, reading: Reading, slots: Numbers, k: int, asked: int) -> Numbers | None:
+        """Rows alive of slots that the graph gave; None if too many died, and it has more."""
+        seen = reading.seen
+        enough = len(slots) < asked
+        if self.reading is not reading:  # the graph may have been fed what this reading lacks
+            slots = slots[slots < reading.truth.slots]
+        level = seen.aligned and not reading.deaths
+        rows = slots if level else seen.rows_of(slots, None)
+        return rows if enough or len(rows) >= k else None
+
+    def _with_unfed(
+        self, reading: Reading, target: Target, near: Matrix, hits: list[Hit], k: int
+    ) -> list[Hit]:
+        """The best of what the graph gave and of what it does not hold yet.
+
+        Args:
+            near: What is in the order of their scores, of the slots after the graph's end.
+        """
         graph, seen, truth = reading.graph, reading.seen, reading.truth
         assert graph is not None
-        rows = seen.rows_of(slots, None)
-        if graph.stop == truth.slots and not reading.revived:
-            return rows
-        fresh = np.arange(graph.stop, truth.slots)
-        if len(fresh) > _FEW:
-            near = self.near(truth, query, graph.stop, truth.slots)
-            if seen.aligned:
-                alive = seen.alive()[graph.stop :]
-            else:
-                alive = seen.slots_of(seen.alive(), truth.slots)[graph.stop :]
-            fresh = fresh[_best(near, k, alive)]
+        level = seen.aligned and not reading.deaths
+        if len(hits) >= k and len(near) and isfinite(near.sum()):
+            floor = self._near_of(target, -hits[-1][0])
+            floor -= _DOUBT * (abs(floor) + float(np.abs(near).max()))
+            fresh = graph.stop + np.flatnonzero(near >= floor)
+        else:
+            fresh = np.arange(graph.stop, truth.slots)
+            if len(fresh) > _FEW:
+                every = slice(graph.stop, None)
+                alive = None
+                if not level:
+                    alive = (
+                        seen.alive(every)
+                        if seen.aligned
+                        else seen.slots_of(seen.alive(), truth.slots)[every]
+                    )
+                fresh = fresh[_best(near, k, alive)]
         if reading.revived:
             fresh = np.union1d(fresh, np.array(reading.revived, dtype=np.int64))
-        more = seen.rows_of(fresh, None)
-        if len(slots) and (reading.revived or slots.max() >= graph.stop):
-            return np.union1d(rows, more)  # some have been fed in this moment
-        return np.concatenate([rows, more])
+        if not len(fresh):
+            return hits
+        rows = fresh if level else seen.rows_of(fresh, None)
+        # Some may have been fed in this moment, and be among the hits already.
+        return sorted({*hits, *self._hits(reading, target, rows, k)})[:k]
+
+    def _near_of(self, target: Target, score: float) -> float:
+        """What `near` has for a score."""
+        if self.space.metric == "cosine":
+            return score * sqrt(target.square)
+        return target.square - score * score if self.space.metric == "l2" else score
 
     def _unusual(self, graph: Graph, target: Target, hits: list[Hit]) -> bool:
         """Whether a graph found so little that its efforts, measured by others, do not hold.
@@ -482,8 +514,11 @@ class VectorSpace(SpaceReadings):
         surely = scores - errors
         return np.flatnonzero(scores + errors >= _kth_best(surely, k))
 
-    def near(self, truth: Truth, query: Vector, start: int, stop: int) -> Matrix:
-        """Float32 scores (for l2, in the same order) of the slots `start` to `stop`."""
+    def near(self, truth: Truth, query: Vector | Matrix, start: int, stop: int) -> Matrix:
+        """Float32 scores (for l2, in the same order) of the slots `start` to `stop`.
+
+        Of one query, or a row for each of several.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             return self._ranked(truth, truth.products(query, start, stop), slice(start, stop))
 
@@ -530,15 +565,24 @@ class VectorSpace(SpaceReadings):
         exact = self._exact_pairs(reading.truth, targets, which, seen.slot[every])
         key_ids, seqs = seen.key[every], seen.seq[every]
         answers = []
-        for target, end, length in zip(targets, ends.tolist(), lengths, strict=True):
+        graph = reading.graph if way == "graph" else None
+        lacking = graph is not None and _lacks(reading)
+        near = np.empty((0, 0), dtype=np.float32)
+        together = len(queries)
+        if graph is not None and lacking:
+            together = max(1, _BATCH_VALUES // max(1, reading.truth.slots - graph.stop))
+        for n, (target, end, length) in enumerate(
+            zip(targets, ends.tolist(), lengths, strict=True)
+        ):
             mine = slice(end - length, end)
             hits = self._ordered(exact[mine], key_ids[mine], seqs[mine], k)
-            unusual = (
-                way == "graph"
-                and length > 0
-                and reading.graph is not None
-                and self._unusual(reading.graph, target, hits)
-            )
+            if graph is not None and lacking:
+                if n % together == 0:
+                    some, stop = queries[n : n + together], reading.truth.slots
+                    near = self.near(reading.truth, some, graph.stop, stop)
+                if length:
+                    hits = self._with_unfed(reading, target, near[n % together], hits, k)
+            unusual = graph is not None and length > 0 and self._unusual(graph, target, hits)
             if not length or unusual:
                 answers.append(
                     self._search(
@@ -558,17 +602,15 @@ class VectorSpace(SpaceReadings):
         graph = reading.graph
         assert graph is not None
         none: list[Numbers | None] = [None] * len(queries)
+        asked = k + min(reading.deaths, _SPARE_FOR_DEAD[0])
         try:
-            slots = graph.live.nearest_many(queries, k + min(reading.deaths, 64), effort)
+            slots = graph.live.nearest_many(queries, asked, max(effort, asked))
         except GraphUnavailable:
             self.drop_graph(graph)
             return none
         if slots is None:
             return none
-        return [
-            self._with_unfed(reading, query, k, some[some < reading.truth.slots])
-            for query, some in zip(queries, slots, strict=True)
-        ]
+        return [self._alive_of(reading, some, k, asked) for some in slots]
 
     def _many_by_codes(
         self, reading: Reading, queries: Matrix, k: int, visible: Mask | None, recall: float
@@ -608,9 +650,7 @@ class VectorSpace(SpaceReadings):
         """Add to each query's part its best among the slots `start` to `stop`."""
         together = max(1, _BATCH_VALUES // (stop - start))
         for first in range(0, len(queries), together):
-            with np.errstate(over="ignore", invalid="ignore"):
-                products = truth.products(queries[first : first + together], start, stop)
-                near = self._ranked(truth, products, slice(start, stop))
+            near = self.near(truth, queries[first : first + together], start, stop)
             for scores, mine in zip(near, parts[first : first + together], strict=True):
                 mine.append(start + _best(scores, k, mask))
 
@@ -723,15 +763,10 @@ def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:
     return hits if threshold is None else [hit for hit in hits if -hit[0] >= threshold]
 
 
-def _is_level(reading: Reading) -> bool:
-    """Whether the graph holds just what is alive, and rows and slots are the same."""
-    return (
-        not reading.deaths
-        and not reading.revived
-        and reading.seen.aligned
-        and reading.graph is not None
-        and reading.graph.stop == reading.truth.slots
-    )
+def _lacks(reading: Reading) -> bool:
+    """Whether something is alive that the graph does not hold yet."""
+    graph = reading.graph
+    return graph is None or graph.stop < reading.truth.slots or bool(reading.revived)
 
 
 def _span(reading: Reading, visible: Mask | None) -> tuple[int, int]:

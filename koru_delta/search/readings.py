@@ -31,6 +31,8 @@ Scores = npt.NDArray[np.float64]
 TINY: Final = 1e-25  # shorter vectors are left to float64
 _ROWS_AT_ONCE = 8192
 _NAMES_KEPT: Final = 2_000_000
+_MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
+_FEW_MORE: Final = 128  # until so many more are there
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Graph:
     floors: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never changed, as `Seen`
 class Reading:
     """Everything a search looks at, as of position `seq` of the log."""
 
@@ -149,11 +151,14 @@ class SpaceReadings:
         graph, revived, deaths = before.graph, before.revived, before.deaths
         if graph is not None:
             deaths += seen.count - before.seen.count - (seen.live - before.seen.live)
-            again = seen.slot[before.seen.count :]
-            if len(again) and again.min() < graph.stop:
+            if not seen.aligned:
+                again = seen.slot[before.seen.count :]
                 revived += tuple(again[again < graph.stop].tolist())
         tiny = before.tiny or self._tiny(before.truth.slots)
-        return Reading(head, seen, truth, tiny, graph, revived, deaths, {})
+        # A few more rows change no choice that many decided.
+        few = seen.live >= _MANY and truth.slots // _FEW_MORE == before.truth.slots // _FEW_MORE
+        ways = before.ways if few and tiny == before.tiny else {}
+        return Reading(head, seen, truth, tiny, graph, revived, deaths, ways)
 
     def _truth(self, segments: tuple[Segment, ...]) -> Truth:
         """What is held now; the lock is held."""
@@ -191,12 +196,13 @@ class SpaceReadings:
         fresh = self.vectors_of(self._wanted)
         held, count = self._held, self._held + len(fresh)
         tail = held - self.reading.truth.sealed
+        squares = _squares(fresh)
         self._squares = _grown(self._squares, held, count)
-        self._squares[held:count] = _squares(fresh)
+        self._squares[held:count] = squares
         if self.space.metric == "cosine":
             self._scales = _grown(self._scales, held, count)
             with np.errstate(over="ignore", divide="ignore"):  # an infinite scale: all rows
-                self._scales[held:count] = 1 / np.sqrt(self._squares[held:count])
+                self._scales[held:count] = 1 / np.sqrt(squares)
         self._room = _grown(self._room, tail, tail + len(fresh))
         self._room[tail : tail + len(fresh)] = fresh
         self._objects = _grown(self._objects, held, count)
@@ -377,6 +383,11 @@ class SpaceReadings:
 
 def _squares(vectors: Matrix) -> Scores:
     """The squared length of each vector, as `_exact` comes to it."""
+    if len(vectors) <= _ROWS_AT_ONCE:
+        wide = vectors.astype(np.float64)
+        wide *= wide
+        few: Scores = np.add.reduce(wide, axis=1)
+        return few
     found = np.empty(len(vectors), dtype=np.float64)
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         wide = vectors[start : start + _ROWS_AT_ONCE].astype(np.float64)

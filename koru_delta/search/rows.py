@@ -33,7 +33,7 @@ _TIMED = ("valid_from", "valid_to", "expires", "seq", "plain")
 _LONG_CHAIN = 64  # rows that share one vector, followed one by one
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never changed; `frozen` would make each write dearer
 class Seen:
     """The rows as they stood at one position: columns of int64, one number a row.
 
@@ -86,7 +86,7 @@ class Seen:
             mask &= (self.times["valid_from"] <= valid_at) & (valid_at < self.times["valid_to"])
         return mask
 
-    def alive(self, rows: Numbers | None = None) -> Mask:
+    def alive(self, rows: Numbers | slice | None = None) -> Mask:
         """Of some rows, or of all, those that nothing had ended at this view's position."""
         died = self.died if rows is None else self.died[rows]
         found: Mask = died > self.changed  # later ends may stand there already
@@ -257,10 +257,12 @@ class Rows:
             self._reserve(len(born))
             end = row + len(born)
             columns = self._columns
-            columns["born"][row:end] = born
-            columns["died"][row:end] = FOREVER
-            columns["slot"][row:end] = slots
-            columns["key"][row:end] = keys
+            one = len(born) == 1  # a number is put in its place much faster than a list
+            where: int | slice = row if one else slice(row, end)
+            columns["born"][where] = born[0] if one else born
+            columns["died"][where] = FOREVER
+            columns["slot"][where] = slots[0] if one else slots
+            columns["key"][where] = keys[0] if one else keys
             if self._timed:
                 columns["valid_from"][row:end] = _ALWAYS
                 columns["valid_to"][row:end] = FOREVER
@@ -280,6 +282,9 @@ class Rows:
     def _placed(self, start: int, end: int) -> None:
         """Note which slots the new rows have."""
         slots = self._columns["slot"][start:end]
+        if self._aligned and end - start == 1 and slots[0] == start:
+            self._slots = end
+            return
         self._slots = max(self._slots, int(slots.max()) + 1)
         if self._aligned:
             if bool((slots == np.arange(start, end)).all()):

@@ -59,7 +59,7 @@ class Segment:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never changed, as `Seen`
 class Truth:
     """All vectors at one moment. `squares` are of their lengths, `scales` one over them."""
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +41,7 @@ GRAPH_ROWS: Final = 4_000  # alive, from which a graph pays
 FEED_ROWS: Final = 128  # born or ended since the graph was fed
 BULK_ROWS: Final = 2_000  # given to a graph that nobody asks yet
 PAUSE_SECONDS: Final = 0.05
+QUIET_SECONDS: Final = 0.25  # without a write, until a graph is given the last few rows
 SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
 _GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
 _UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than its floors
@@ -104,7 +106,7 @@ class Upkeep:
 
     def nudge(self, space: VectorSpace) -> None:
         """Note that a space has read more of the log; start working if that is due."""
-        if self._stop.is_set() or not self._wants(space):
+        if self._stop.is_set() or not (self._wants(space) or _lags(space)):
             return
         with self._starting:
             self._due[space.space.space_id] = space
@@ -151,13 +153,28 @@ class Upkeep:
                     return
                 _, space = self._due.popitem()
             try:
-                self.work(space)
+                if self._wants(space):
+                    self.work(space)
+                elif self._quiet(space):
+                    with self._working:
+                        self._take((("graph", self._feed_rest),), space, complete=False)
+                elif _lags(space):
+                    self.nudge(space)
             except _Stopped:
                 continue
             except BaseException:
                 with self._starting:
                     self._thread = None  # the next that is due starts another
                 raise
+
+    def _quiet(self, space: VectorSpace) -> bool:
+        """Whether a space reads nothing new for a while."""
+        seq, until = space.reading.seq, monotonic() + QUIET_SECONDS
+        while space.reading.seq == seq and not self._halting():
+            if monotonic() >= until:
+                return True
+            self._stop.wait(PAUSE_SECONDS)
+        return False
 
     def _halting(self) -> bool:
         return self._stop.is_set() or not threading.main_thread().is_alive()
@@ -309,7 +326,10 @@ class Upkeep:
 
     # The graph
 
-    def _build_graph(self, space: VectorSpace, complete: bool) -> None:
+    def _feed_rest(self, space: VectorSpace, _complete: bool) -> None:
+        self._build_graph(space, complete=False, least=1)
+
+    def _build_graph(self, space: VectorSpace, complete: bool, *, least: int = FEED_ROWS) -> None:
         reading = space.reading
         if not self._graph_pays(space, reading):
             if reading.graph is not None and reading.seen.live < GRAPH_ROWS // 2:
@@ -335,7 +355,7 @@ class Upkeep:
             space.publish_graph(reading, Graph(made, truth.slots, efforts, made.live, floors))
             return
         fresh = truth.slots - known.stop + len(reading.revived)
-        if fresh + reading.deaths < (1 if complete else FEED_ROWS):
+        if fresh + reading.deaths < (1 if complete else least):
             return
         held = known.live.holds(np.arange(truth.slots))
         # First what has died: its neighbours are then linked to what takes its place.
@@ -538,6 +558,14 @@ class Upkeep:
             return
         space.publish_graph(None, made)
         self._saved_graphs[space.space.space_id] = (made, known.fed)
+
+
+def _lags(space: VectorSpace) -> bool:
+    """Whether the graph of a space is behind by little."""
+    reading = space.reading
+    return reading.graph is not None and bool(
+        reading.deaths or reading.revived or reading.graph.stop < reading.truth.slots
+    )
 
 
 def _kept(place: Path, segment: Segment) -> bool:

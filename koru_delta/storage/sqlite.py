@@ -45,6 +45,7 @@ from koru_delta.storage.engine import (
 )
 from koru_delta.storage.generation import Generation
 from koru_delta.storage.place import check_directory, remove_directory, sync_directory
+from koru_delta.storage.recent import Recent
 from koru_delta.storage.schema import (
     APPLICATION_ID,
     BLOCK,
@@ -111,6 +112,7 @@ class SqliteEngine:
         self._known: tuple[int, Head] | None = None  # the head at a generation
         self._numbers: tuple[int, dict[str, int]] = (0, {})  # next row numbers, likewise
         self._spaces: tuple[int, dict[str, list[Space]]] = (0, {})
+        self._recent = Recent(-1, 0)  # no generation yet
         self._immutable = False
         self._durability_noted = False
         self.after_fork: list[Callable[[], None]] = []  # called in the child
@@ -301,6 +303,7 @@ class SqliteEngine:
             self._writer.close()
             self._writer = None
         self._known = None
+        self._recent = Recent(-1, 0)
 
     def _check_open(self) -> None:
         if self._closed is not None:
@@ -520,6 +523,7 @@ class SqliteEngine:
                 self._known = (after, writer.head)
                 self._numbers = (after, numbers)
                 self._spaces = (after, spaces)
+                self._recent = self._recent.followed(before, after, writer.head.seq, writer.written)
                 kept(before, after)
                 generation.end()
             except apsw.Error as error:
@@ -787,6 +791,9 @@ class SqliteEngine:
 
         With `key_id`, those of one key only, from the first on.
         """
+        recent = self._recent
+        if key_id is None and recent.at == self.generation() and after >= recent.start:
+            return recent.entries(space, after)
         columns = """v.seq, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to, v.expires_at,
             (SELECT x.object FROM vectors x WHERE x.space = :space AND x.seq = v.seq)"""
         ns = self._namespace(space.namespace)
@@ -807,6 +814,9 @@ class SqliteEngine:
 
     def keys_of(self, key_ids: Sequence[int]) -> list[str]:
         """The names of keys, in the order asked for."""
+        recent = self._recent.names(key_ids)
+        if recent is not None:
+            return recent
         found: dict[int, str] = {}
         for some in chunks(key_ids):
             marks = ",".join("?" * len(some))
@@ -817,6 +827,9 @@ class SqliteEngine:
 
     def vectors(self, rows: Sequence[int]) -> list[bytes]:
         """The float32 bytes of vector objects, in the order asked for."""
+        recent = self._recent.vectors(rows)
+        if recent is not None:
+            return recent
         found: dict[int, bytes] = {}
         for some in chunks(rows):
             marks = ",".join("?" * len(some))
@@ -958,6 +971,7 @@ class SqliteEngine:
             self._writer.close()
             self._writer = None
         self._known = None
+        self._recent = Recent(-1, 0)
         self._close_lock()
         self._fork_lock.release()
         self._write_lock.release()

@@ -10,7 +10,8 @@ import orjson
 
 from koru_delta.causal import PUT
 from koru_delta.errors import CorruptionError
-from koru_delta.storage.engine import Head, KeyHead, NewVersion, Space, Stored
+from koru_delta.storage.engine import Entry, Head, KeyHead, NewVersion, Space, Stored
+from koru_delta.storage.recent import MOST_ENTRIES, Written
 from koru_delta.storage.schema import (
     BLOCK,
     DELTA,
@@ -64,6 +65,8 @@ class SqliteWriter:
         self._next = numbers
         self._spaces = spaces
         self._rows: dict[str, list[tuple[Any, ...]]] = {}  # by table
+        self.written: list[Written] | None = []  # what was flushed; None: too much to keep
+        self._gathered: list[Written] = []
 
     def key_head(self, namespace: str, key: str) -> KeyHead | None:
         """The last entry of a key, among those flushed."""
@@ -159,6 +162,7 @@ class SqliteWriter:
                 item, version.version_id, version.record, body,
             ),
         )  # fmt: skip
+        vectors: list[tuple[int, int, bytes | None]] = []
         for space, identity, data in version.vectors:
             vector = self._object_row(identity)
             if vector is None:
@@ -169,6 +173,15 @@ class SqliteWriter:
                     )
                 vector = self._new_object(identity, RAW, None, data)
             self._add("vectors", (space, version.seq, vector))
+            vectors.append((space, vector, data))
+        if self.written is not None:
+            entry = Entry(
+                version.seq, key_id, version.operation, version.tx_time, version.valid_from,
+                version.valid_to, version.expires_at, None,
+            )  # fmt: skip
+            self._gathered.append(Written(version.namespace, version.key, entry, vectors))
+            if len(self._gathered) > MOST_ENTRIES:
+                self._gathered, self.written = [], None
         # A cause named twice, by two kinds, is one edge.
         if version.causes:
             for cause in {first8(cause) for cause in version.causes}:
@@ -184,6 +197,11 @@ class SqliteWriter:
 
     def flush(self) -> None:
         """Insert what was gathered, so that this write's own reads see it."""
+        if self.written is not None:
+            self.written += self._gathered
+            if len(self.written) > MOST_ENTRIES:
+                self.written = None
+        self._gathered = []
         for table, rows in self._rows.items():
             self.dirty = True
             if len(rows) == 1:
@@ -200,6 +218,7 @@ class SqliteWriter:
         ):  # fmt: skip
             known.clear()  # what was flushed is found again by asking
         self._rows.clear()
+        self._gathered = []
         self._unflushed.clear()
 
     def _add(self, table: str, row: tuple[Any, ...]) -> None:

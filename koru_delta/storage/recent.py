@@ -1,0 +1,102 @@
+"""What this process wrote last, kept in memory for the readings that follow the log.
+
+A search right after a write reads its few entries here instead of asking SQLite. It is
+believed only while the generation is the one it was written at, that is while nobody else
+has written since; and it holds what was committed, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from koru_delta.causal import DELETE
+from koru_delta.storage.engine import Entry, Space
+
+MOST_ENTRIES: Final = 256
+_MOST_BYTES: Final = 2 * 1024 * 1024  # of vectors
+
+
+class Written(NamedTuple):
+    """An entry as it was written, with its vectors: (space, object, float32 bytes or None)."""
+
+    namespace: str
+    key: str
+    entry: Entry
+    vectors: Sequence[tuple[int, int, bytes | None]]
+
+
+class Recent:
+    """All that was written after position `start`, as long as the generation is `at`.
+
+    One writer adds at a time. Readers need no lock: what is added lies beyond the position
+    that they have read the end of the log at.
+    """
+
+    __slots__ = ("_bytes", "_names", "_vectors", "_written", "at", "start")
+
+    def __init__(self, at: int, start: int) -> None:
+        self.at = at
+        self.start = start
+        self._written: list[Written] = []
+        self._names: dict[int, str] = {}
+        self._vectors: dict[int, bytes] = {}
+        self._bytes = 0
+
+    def followed(
+        self, before: int, after: int, end: int, written: Sequence[Written] | None
+    ) -> Recent:
+        """With what was written between two generations; `end` is the end of the log then.
+
+        None stands for more than is kept.
+        """
+        if written is None:
+            return Recent(after, end)
+        known = self
+        if self.at != before:  # somebody else wrote in between
+            if not written:
+                return Recent(after, end)
+            known = Recent(after, written[0].entry.seq - 1)
+        elif len(self._written) + len(written) > MOST_ENTRIES or self._bytes > _MOST_BYTES:
+            kept = self._written[-MOST_ENTRIES // 4 :] if self._bytes <= _MOST_BYTES else []
+            first = kept or written
+            known = Recent(after, first[0].entry.seq - 1 if first else end)
+            known._add(kept)
+        known._add(written)
+        known.at = after
+        return known
+
+    def _add(self, written: Sequence[Written]) -> None:
+        for one in written:
+            self._names[one.entry.key_id] = one.key
+            for _, item, data in one.vectors:
+                if data is not None:
+                    self._vectors[item] = data
+                    self._bytes += len(data)
+        self._written += written
+
+    def entries(self, space: Space, after: int) -> list[Entry]:
+        """As the engine's `entries`, for positions from `start` on."""
+        found: list[Entry] = []
+        for one in reversed(self._written):
+            if one.entry.seq <= after:
+                break
+            if one.namespace == space.namespace and one.entry.operation <= DELETE:
+                vector = next((v for of, v, _ in one.vectors if of == space.space_id), None)
+                found.append(one.entry._replace(vector=vector))
+        found.reverse()
+        return found
+
+    def names(self, key_ids: Sequence[int]) -> list[str] | None:
+        """The names of these keys, if all were written lately."""
+        known = self._names
+        if all(key_id in known for key_id in key_ids):
+            return [known[key_id] for key_id in key_ids]
+        return None
+
+    def vectors(self, items: Sequence[int]) -> list[bytes] | None:
+        """The bytes of these vector objects, if all were written lately."""
+        known = self._vectors
+        if all(item in known for item in items):
+            return [known[item] for item in items]
+        return None
