@@ -181,7 +181,7 @@ def _codes(sample: Matrix, metric: str, kind: str, largest: Codes | None) -> dic
             count = made.candidates(_K, _RECALL) or 4 * _K
             calls.append(partial(_asked, made.nearest, count, None))
             values.append(made.rows * sample.shape[1])
-        return _line(values, calls, sample[:50], kind, f"{kind}_call")
+        return _timed(values, calls, sample[:50], kind, f"{kind}_call")
     except CodesUnavailable:
         return {}
 
@@ -197,11 +197,11 @@ def _graph(sample: Matrix, metric: str, live: LiveGraph | None) -> dict[str, flo
             some = sample[:_FED_ROWS]
             live.feed(np.arange(len(some)), some, chunk=len(some))
         calls = [partial(_asked, live.nearest, _K, effort) for effort in _EFFORTS]
-        found = _line(_EFFORTS, calls, sample[:200], "graph_step", "graph_call")
+        found = _timed(_EFFORTS, calls, sample[:200], "graph_step", "graph_call")
         if small:
             # It lies in the processor's cache, where a graph that pays does not: its steps
             # are those of one that comes from memory.
-            found |= _line(_EFFORTS, calls, sample[:200], "graph_step", "", cold=True)
+            found |= _timed(_EFFORTS, calls, sample[:200], "graph_step", "", cold=True)
     except GraphUnavailable:
         return {}
     return found
@@ -233,7 +233,7 @@ def _median(call: Callable[[Vector], object], queries: Matrix, *, cold: bool = F
     return float(np.median(taken))
 
 
-def _line(
+def _timed(
     sizes: Sequence[int],
     calls: Sequence[Callable[[Vector], object]],
     queries: Matrix,
@@ -242,16 +242,23 @@ def _line(
     *,
     cold: bool = False,
 ) -> dict[str, float]:
-    """The line through the times of calls: what one more costs, and what is paid for none."""
+    """What one more costs, and what is paid for none, by calls of several sizes."""
+    for _ in range(_TRIES):
+        found = _line(sizes, [_median(call, queries, cold=cold) for call in calls], each, once)
+        if found:  # else something beside us took the time
+            return found
+    return {}
+
+
+def _line(sizes: Sequence[int], times: Sequence[float], each: str, once: str) -> dict[str, float]:
+    """The line through times: what one more costs, and what is paid for none."""
     if len(set(sizes)) < 2:
         return {}
-    for _ in range(_TRIES):
-        times = [_median(call, queries, cold=cold) for call in calls]
-        slope, start = np.polyfit(np.asarray(sizes, dtype=np.float64), np.asarray(times), 1)
-        if slope > 0:  # else something beside us took the time
-            # No call is for nothing, whatever the line says.
-            return {each: float(slope), once: max(float(start), 0.05 * min(times))}
-    return {}
+    slope, start = np.polyfit(np.asarray(sizes, dtype=np.float64), np.asarray(times), 1)
+    if slope <= 0:
+        return {}
+    # No call is for nothing, whatever the line says.
+    return {each: float(slope), once: max(float(start), 0.05 * min(times))}
 
 
 def _examples(dimensions: int, effort: int) -> Iterator[tuple[str, Situation]]:
