@@ -285,7 +285,7 @@ class _Turbo:
 
     name: Final = "turbo4"
     nested: Final = False  # asked for few, it looks less closely than when asked for many
-    spare: Final = 4
+    spare: Final = 16
     shallow: Final = 0.75
 
     def __init__(self, index: Any, frame: _Frame, rows: int, size: int) -> None:
@@ -427,7 +427,7 @@ class _Signs:
     name: Final = "signs"
     nested: Final = True  # asked for few, it gives the first of those when asked for many
     spare: Final = 28
-    shallow: Final = 0.5
+    shallow: Final = 0.35
 
     def __init__(self, words: _Words, lengths: Vector, aside: Vector, frame: _Frame) -> None:
         self._words = words  # shape (bits / 64, rows): a word of all rows lies together

@@ -34,8 +34,10 @@ _PAIRS_AT_ONCE = 512
 _MASKS_KEPT: Final = 64
 _MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
-_BY_CODES: Final = 0.98  # recall of codes at least, whatever less is asked: it costs little
+_BY_CODES: Final = (0.99, 0.98)  # recall of codes, whatever less is asked: it costs little
+_COMPARED: Final = 64  # candidates, so few that all are scored exactly
 _WIDENED: Final = (1, 4, 16)
+_WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
 _SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
 _DOUBT: Final = 1e-5  # relative, of products in float32
 _FEW: Final = 24  # rows, so few that all are scored exactly
@@ -374,6 +376,8 @@ class VectorSpace(SpaceReadings):
                     found.append(segment.start + _best(near, k, part))
                     doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
                     continue
+                if widened > 1 and wanted * widened * _WORTH > segment.rows:
+                    return None  # so many that a scan is quicker
                 try:
                     some = segment.codes.nearest(query, wanted * widened, part)
                 except CodesUnavailable:
@@ -387,13 +391,24 @@ class VectorSpace(SpaceReadings):
                 found.append(truth.sealed + _best(near, k, part))
                 doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
             slots = np.concatenate(found) if len(found) != 1 else found[0]
-            scores = self.exact(truth, target, slots)
-            if len(slots) <= k:
-                break
             doubt = np.concatenate(doubts) if len(doubts) != 1 else doubts[0]
-            if not doubt[np.argpartition(scores, -k)[-k:]].any():
+            slots, scores, doubt = self._contenders(truth, target, k, slots, doubt)
+            best = slice(None) if len(slots) <= k else np.argpartition(scores, -k)[-k:]
+            if not doubt[best].any():
                 break
         return self._hits_of(reading, slots, scores, k, visible)
+
+    def _contenders(
+        self, truth: Truth, target: Target, k: int, slots: Numbers, doubt: Mask
+    ) -> tuple[Numbers, Scores, Mask]:
+        """Those slots that may be among the `k` best of them, and their exact scores."""
+        if len(slots) > max(k, _COMPARED):
+            with np.errstate(over="ignore", invalid="ignore"):
+                near = truth.gathered(target.vector, slots)
+                best = self._possible(truth, near, slots, target, k)
+            if best is not None:
+                slots, doubt = slots[best], doubt[best]
+        return slots, self.exact(truth, target, slots), doubt
 
     def _slot_mask(self, reading: Reading, visible: Mask | None) -> Mask | None:
         seen, slots = reading.seen, reading.truth.slots
@@ -780,8 +795,11 @@ def _candidates(segment: Segment, k: int, recall: float) -> int | None:
     """How many rows to take from its codes; None: they do not hold the recall, or are missing."""
     if segment.codes is None:
         return None
-    wanted = segment.codes.candidates(k, max(recall, _BY_CODES))
-    return None if wanted is None else max(wanted, 2 * k + segment.codes.spare)
+    for wished in _BY_CODES:
+        wanted = segment.codes.candidates(k, max(recall, wished))
+        if wanted is not None:
+            return max(wanted, 2 * k + segment.codes.spare)
+    return None
 
 
 def _best(near: npt.NDArray[np.float32], k: int, mask: Mask | None) -> Numbers:
