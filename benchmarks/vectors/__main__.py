@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks.vectors.apart import ApartError
 from benchmarks.vectors.bench import Bench
+from benchmarks.vectors.measuring import pace
 from benchmarks.vectors.peers import NAMES
 from benchmarks.vectors.report import Part, document, draw, show
 
@@ -85,11 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(name: str, bench: Bench, console: Console) -> Part:
     """Run one part and print it; a part that fails is told of and does not end the others."""
-    begin = perf_counter()
+    begin, before = perf_counter(), pace()
     try:
         part: Part = importlib.import_module(f"benchmarks.vectors.{name}").run(bench)
     except ApartError as error:
         part = Part(name, "it could not be measured", skipped=str(error))
+    part.pace = f"{before} before; {pace()} after"
     show(part, console)
     console.print(f"  {name}: {perf_counter() - begin:.0f} s")
     return part

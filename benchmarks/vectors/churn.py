@@ -42,7 +42,7 @@ def run(bench: Bench) -> Part:
             ratio(case["itself"]), case["us"],
         )  # fmt: skip
         part.checks.append(
-            Check(f"recall around it, {case['moment']}", case["recall"], "", ">=", 0.95)
+            Check(f"recall around it, {case['moment']}", case["recall"], "", ">=", 0.99)
         )
     part.tables.append(table)
     part.raw = {"measured": found}

@@ -14,7 +14,7 @@ from benchmarks.vectors.measuring import Block, seconds, timed
 from benchmarks.vectors.now import PACKAGES
 from benchmarks.vectors.peers.base import K
 from benchmarks.vectors.peers.koru import NAMESPACE
-from benchmarks.vectors.report import Part, Table
+from benchmarks.vectors.report import Check, Part, Table
 from benchmarks.vectors.sets import unpacked
 
 COMMITS, OTHERS, ENDS = 1000, 500, 100
@@ -63,6 +63,16 @@ def run(bench: Bench) -> Part:
             table.add(each["name"], *(each[name] for name, _ in _COLUMNS))
     part.tables.append(table)
     part.raw = {"measured": found}
+    ours = found["koru"]
+    if not bench.quick and "missing" not in ours:
+        growth = ours["last_ms"] / ours["first_ms"]
+        slower = max(ours["newest_late_us"], ours["past_late_us"]) / ours["newest_early_us"]
+        besides = ours["growth_kb"] - 4 * data.dimensions / 1000
+        part.checks = [
+            Check("a commit at the end, by one at the start", growth, "", "<=", 1.25),
+            Check("the slowest query at the end, by the first", slower, "", "<=", 1.5),
+            Check("disk a commit, besides the vector", besides, "KB", "<=", 8 * 1.024),
+        ]
     return part
 
 

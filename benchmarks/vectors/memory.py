@@ -12,10 +12,11 @@ from benchmarks.vectors.bench import Bench, installed
 from benchmarks.vectors.measuring import memory
 from benchmarks.vectors.peers.base import K
 from benchmarks.vectors.peers.koru import NAMESPACE
-from benchmarks.vectors.report import Part, Table
+from benchmarks.vectors.report import Check, Part, Table
 from benchmarks.vectors.sets import VectorSet, unpacked
 
-STORED = 200_000
+STORED, NEWEST = 200_000, 60_000
+_MOST = {"everything that is installed": 3600, "codes, no graph": 1900}  # bytes, of 384 numbers
 _KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("everything that is installed", "", ()),
     ("codes, no graph", "turbovec", ("hnswlib",)),
@@ -32,6 +33,8 @@ def run(bench: Bench) -> Part:
     real = bench.real()
     if real is not None:
         sets.append((real, stock.chunks(bench, real)[0], real.rows))
+    newest = bench.made_up(bench.sized(NEWEST))
+    sets.append((newest, stock.chunks(bench, newest, texts=False)[0], newest.rows))
     made = bench.made_up(bench.sized(STORED))
     sets.append((made, stock.history(bench, made)[0], made.rows // 2))
     table = Table(
@@ -61,6 +64,11 @@ def run(bench: Bench) -> Part:
                 f"{4 * data.dimensions:,}",
             )  # fmt: skip
             part.raw[f"{data.title}, {name}"] = found
+            if data is newest and name in _MOST and not bench.quick:
+                part.checks.append(
+                    Check(f"own memory with {name}, {data.title}, all newest",
+                          found["private"] / live, "bytes", "<=", _MOST[name])
+                )  # fmt: skip
     part.tables.append(table)
     return part
 

@@ -6,13 +6,14 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from benchmarks.vectors import turns
 from benchmarks.vectors.apart import ApartError
 from benchmarks.vectors.bench import Bench, installed
 from benchmarks.vectors.measuring import blocks, recall, seconds, timed
 from benchmarks.vectors.peers import NAMES
 from benchmarks.vectors.peers.base import K
 from benchmarks.vectors.report import Check, Curve, Part, Table, ratio
-from benchmarks.vectors.sets import fields_of, unpacked
+from benchmarks.vectors.sets import VectorSet, fields_of, unpacked
 
 SIZES = (20_000, 100_000)
 WANTED = 0.95
@@ -50,9 +51,13 @@ def run(bench: Bench) -> Part:
                 )  # fmt: skip
             except ApartError as error:
                 found[peer] = {"missing": str(error)}
-        part.tables += [_table(data.title, found), _settings(data.title, found)]
-        part.checks += _checks(data.title, found)
+        together = _together(bench, data, found)
+        part.tables += [
+            _table(data.title, found), _turns(data.title, together), _settings(data.title, found)
+        ]  # fmt: skip
+        part.checks += _checks(data.title, found, together)
         part.raw[data.title] = found
+        part.raw[f"{data.title}, by turns"] = together
         for each in found.values():
             if "settings" in each:
                 points = [(point["recall"], point["us"]) for point in each["settings"]]
@@ -182,25 +187,57 @@ def _settings(title: str, found: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-def _checks(title: str, found: dict[str, dict[str, Any]]) -> list[Check]:
+def _together(
+    bench: Bench, data: VectorSet, found: dict[str, dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Those that were measured and are quick, once more, in one process and by turns."""
+    peers = [peer for peer in turns.QUICK if "settings" in found.get(peer, {})]
+    told: dict[str, list[dict[str, Any]]] = bench.run(
+        "turns", "measure", peers=peers, data=data, counted=bench.counted + bench.warm,
+        folder=str(bench.place(f"now-{data.rows}")), seconds=_SECONDS,
+    )  # fmt: skip
+    return told
+
+
+def _turns(title: str, together: dict[str, list[dict[str, Any]]]) -> Table:
+    table = Table(
+        f"By turns in one process: {title}",
+        ("subject", "setting", "recall@10", "call, us"),
+        note="Each is built as in the table above. What is compared below is from here, where "
+        "it can be: at another hour, or in another process, the same call may take half as "
+        "long or twice.",
+    )
+    for name, points in together.items():
+        for point in points:
+            table.add(name, point["label"], ratio(point["recall"]), point["us"])
+    return table
+
+
+def _checks(
+    title: str, found: dict[str, dict[str, Any]], together: dict[str, list[dict[str, Any]]]
+) -> list[Check]:
     ours = reaching(found["koru"].get("settings", []))
-    if ours is None:
+    by_turns = reaching(together.get("KoruDelta", []))
+    if ours is None or by_turns is None:
         return [Check(f"recall@10, {title}", 0.0, "", ">=", WANTED)]
-    checks = [Check(f"recall@10 of {ours['label']}, {title}", ours["recall"], "", ">=", WANTED)]
+    label, us = by_turns["label"], by_turns["us"]
+    checks = [Check(f"recall@10 of {label}, {title}", by_turns["recall"], "", ">=", WANTED)]
     for peer, each in found.items():
         if peer == "koru" or "settings" not in each:
             continue
-        theirs = at_recall(each["settings"], ours["recall"])
         name = each["name"]
         if peer == "hnsw":
+            theirs = at_recall(together[name], by_turns["recall"])
             checks.append(
                 Check(
-                    f"call, 1.5 x {name} at {ours['recall']:.3f} ({theirs:.0f} us) + 15, {title}",
-                    ours["us"], "us", "<=", 1.5 * theirs + 15,
+                    f"call, 1.5 x {name} at {by_turns['recall']:.3f} ({theirs:.0f} us) + 15, "
+                    f"{title}", us, "us", "<=", 1.5 * theirs + 15,
                 )
             )  # fmt: skip
-        elif (good := reaching(each["settings"])) is not None:
-            checks.append(
-                Check(f"call at {WANTED}, {title}", ours["us"], "us", "<=", good["us"], name)
-            )
+            continue
+        beside = name in together
+        good = reaching(together[name] if beside else each["settings"])
+        if good is not None:
+            mine = us if beside else ours["us"]
+            checks.append(Check(f"call at {WANTED}, {title}", mine, "us", "<=", good["us"], name))
     return checks

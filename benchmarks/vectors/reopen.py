@@ -13,7 +13,7 @@ from benchmarks.vectors import stock
 from benchmarks.vectors.bench import Bench
 from benchmarks.vectors.peers.base import K
 from benchmarks.vectors.peers.koru import NAMESPACE
-from benchmarks.vectors.report import Part, Table
+from benchmarks.vectors.report import Check, Part, Table
 from benchmarks.vectors.sets import VectorSet, unpacked
 
 STORED = 200_000
@@ -52,6 +52,19 @@ def run(bench: Bench) -> Part:
                 found["first_plan"], found["full_s"], found["steady_us"], found["steady_plan"],
             )  # fmt: skip
             part.raw[f"{data.title}, index {name}"] = found
+            if bench.quick:
+                continue
+            label = f"{data.title}, {what}"
+            if name == "there":
+                most = 40 if data.rows <= 60_000 else 100
+                part.checks += [
+                    Check(f"first answer, {label}", found["first_ms"], "ms", "<=", most),
+                    Check(f"full speed, {label}", found["full_s"], "s", "<=", 3),
+                ]
+            else:
+                part.checks.append(
+                    Check(f"full speed without files, {label}", found["full_s"], "s", "<=", 15)
+                )
     part.tables.append(table)
     return part
 

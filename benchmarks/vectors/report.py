@@ -81,6 +81,7 @@ class Part:
     checks: list[Check] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     skipped: str = ""
+    pace: str = ""  # how fast the machine was before and after
     raw: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -88,6 +89,7 @@ class Part:
         return {
             "title": self.title,
             "skipped": self.skipped,
+            "pace": self.pace,
             "tables": [asdict(table) for table in self.tables],
             "checks": checks,
             "measured": self.raw,
@@ -113,6 +115,8 @@ def show(part: Part, console: Console) -> None:
     console.print(f"\n[bold]{part.name}[/]: {part.title}")
     if part.skipped:
         console.print(f"  skipped: {part.skipped}")
+    if part.pace:
+        console.print(f"  the machine's pace: {part.pace}")
     for table in part.tables:
         printed = Printed(title=table.title, title_justify="left", caption=table.note)
         printed.caption_justify = "left"
@@ -189,7 +193,9 @@ def document(parts: Iterable[Part], facts: dict[str, str], plot: str | None) -> 
         "with others, from one thread; no result cache takes part. Each subject runs in a "
         "process of its own. Recall is recall@10 against every row that a query may see. "
         "LID is the local intrinsic dimension of a set around its queries (maximum likelihood, "
-        "100 neighbours). On a machine shared with other work the figures move by 10 to 30 %.",
+        "100 neighbours). On a machine shared with other work the figures move, by half and "
+        "more: each part says how long a plain loop of Python and a numpy product took before "
+        "it and after, so that parts can be compared.",
         "",
     ]
     if plot is not None:
@@ -198,6 +204,8 @@ def document(parts: Iterable[Part], facts: dict[str, str], plot: str | None) -> 
         lines += [f"## {part.title}", ""]
         if part.skipped:
             lines += [f"Skipped: {part.skipped}.", ""]
+        if part.pace:
+            lines += [f"The machine's pace: {part.pace}.", ""]
         for table in part.tables:
             lines += [f"### {table.title}", "", *_markdown(table.columns, table.rows), ""]
             if table.note:

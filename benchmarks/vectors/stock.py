@@ -102,21 +102,21 @@ def copied(bench: Bench, place: Path, name: str) -> Path:
     return other
 
 
-def chunks(bench: Bench, data: VectorSet) -> tuple[Path, dict[str, float]]:
-    """A database with the real chunks and their texts, all of them newest."""
-    place = bench.place(f"chunks-{data.rows}")
+def chunks(bench: Bench, data: VectorSet, *, texts: bool = True) -> tuple[Path, dict[str, float]]:
+    """A database with a set, all of it newest; of real chunks with their texts."""
+    place = bench.place(f"{'chunks' if texts else 'newest'}-{data.rows}")
     told = place / "told.json"
     if not told.exists():
-        found = bench.run("stock", "fill_chunks", data=data, folder=str(place))
+        found = bench.run("stock", "fill_chunks", data=data, folder=str(place), texts=texts)
         told.write_text(json.dumps(found))
     read: dict[str, float] = json.loads(told.read_text())
     return place, read
 
 
-def fill_chunks(data: dict[str, Any], folder: str) -> dict[str, float]:
+def fill_chunks(data: dict[str, Any], folder: str, texts: bool) -> dict[str, float]:
     """Write the chunks and index them; run in a process of its own."""
     these = unpacked(data)
-    vectors, fields = these.vectors(), fields_of(these, texts=True)
+    vectors, fields = these.vectors(), fields_of(these, texts=texts)
     subject = Subject(Path(folder), these.dimensions)
     filled = seconds(lambda: subject.fill(vectors, fields))
     subject.close()
