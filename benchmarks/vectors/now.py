@@ -193,7 +193,7 @@ def _together(
     """Those that were measured and are quick, once more, in one process and by turns."""
     peers = [peer for peer in turns.QUICK if "settings" in found.get(peer, {})]
     told: dict[str, list[dict[str, Any]]] = bench.run(
-        "turns", "measure", peers=peers, data=data, counted=bench.counted + bench.warm,
+        "turns", "measure", peers=peers, data=data, counted=bench.counted,
         folder=str(bench.place(f"now-{data.rows}")), seconds=_SECONDS,
     )  # fmt: skip
     return told

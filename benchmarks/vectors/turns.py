@@ -6,19 +6,20 @@ A machine that is shared slows down and speeds up; here whatever it does befalls
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from time import perf_counter_ns
 from typing import Any
 
-from benchmarks.measure import by_turns
+from benchmarks.measure import quiet
 from benchmarks.vectors.measuring import recall
-from benchmarks.vectors.peers.base import Peer, Setting
+from benchmarks.vectors.peers.base import Peer, Setting, Vectors
 from benchmarks.vectors.sets import fields_of, unpacked
 
 QUICK = ("koru", "hnsw", "usearch", "faiss_langchain")
 _EFFORTS = (16, 20, 24, 32, 48, 64, 96)
 _TARGETS = (0.9, 0.95)
-_STRETCH = 25  # calls before it is the next one's turn
+_TURNS, _WARM = 3, 15  # calls that begin a turn and do not count: caches hold another's things
 
 
 def measure(peers: list[str], data: dict[str, Any], counted: int, folder: str) -> dict[str, Any]:
@@ -39,26 +40,24 @@ def measure(peers: list[str], data: dict[str, Any], counted: int, folder: str) -
         else:
             subject.fill(vectors, fields)
         subjects.append(subject)
-    sides: list[Callable[[int], object]] = []
-    points: list[dict[str, Any]] = []
-    answers: list[list[Any]] = []
-    for which, subject in enumerate(subjects):
-        for place, setting in enumerate(_settings(peers[which])):
-            answers.append([])
-            sides.append(_side(subject, setting, queries, place * counted, answers[-1]))
-            points.append({"peer": peers[which], "label": setting.label, "place": place})
-    warm_up = min(_STRETCH, counted // 4)
-    times = by_turns(sides, counted - warm_up, warm_up=warm_up, stretch=_STRETCH)
+    sides = [
+        _Side(subject, setting, place * counted)
+        for peer, subject in zip(peers, subjects, strict=True)
+        for place, setting in enumerate(_settings(peer))
+    ]
+    with quiet():
+        for turn in range(_TURNS):
+            for side in sides if turn % 2 else reversed(sides):
+                side.take(queries, turn * counted // _TURNS, (turn + 1) * counted // _TURNS)
     found: dict[str, Any] = {subject.name: [] for subject in subjects}
-    for point, nanoseconds, given in zip(points, times, answers, strict=True):
-        subject = subjects[peers.index(point["peer"])]
-        part = slice(point["place"] * counted, point["place"] * counted + len(given))
-        found[subject.name].append(
+    for side in sides:
+        part = slice(side.start, side.start + counted)
+        found[side.subject.name].append(
             {
-                "label": point["label"],
-                "us": nanoseconds / 1000,
+                "label": side.setting.label,
+                "us": median(side.taken) / 1000,
                 "recall": recall(
-                    [subject.ids(answer) for answer in given],
+                    [side.subject.ids(answer) for answer in side.answers],
                     vectors, queries[part], tenth[part], len(vectors),
                 ),
             }
@@ -66,6 +65,29 @@ def measure(peers: list[str], data: dict[str, Any], counted: int, folder: str) -
     for subject in subjects:
         subject.close()
     return found
+
+
+class _Side:
+    """A subject with one setting, and the queries from `start` on."""
+
+    def __init__(self, subject: Peer, setting: Setting, start: int) -> None:
+        self.subject = subject
+        self.setting = setting
+        self.start = start
+        self.taken: list[int] = []
+        self.answers: list[Any] = []
+
+    def take(self, queries: Vectors, first: int, end: int) -> None:
+        """Ask these of its queries, of which the first few are not counted."""
+        search = self.subject.searcher(self.setting)
+        for n in range(first, end):
+            query = queries[self.start + n]
+            begin = perf_counter_ns()
+            answer = search(query)
+            after = perf_counter_ns()
+            self.answers.append(answer)
+            if n - first >= min(_WARM, (end - first) // 2):
+                self.taken.append(after - begin)
 
 
 def _settings(peer: str) -> list[Setting]:
@@ -77,16 +99,3 @@ def _settings(peer: str) -> list[Setting]:
         "faiss_langchain": ("ef", {"kind": "graph"}),
     }[peer]
     return [Setting(f"{knob}={effort}", {knob: effort, **more}) for effort in _EFFORTS]
-
-
-def _side(
-    subject: Peer, setting: Setting, queries: Any, start: int, kept: list[Any]
-) -> Callable[[int], object]:
-    search: list[Any] = []
-
-    def call(n: int) -> None:
-        if n % _STRETCH == 0:  # others of the same subject set its knob meanwhile
-            search[:] = [subject.searcher(setting)]
-        kept.append(search[0](queries[start + n]))
-
-    return call

@@ -127,14 +127,14 @@ class Answers:
     def of(self, found: Found) -> Matches:
         """The matches of one answer."""
         hits, way, approximate, considered = found
-        answer = Matches(plan=way, approximate=approximate, considered=considered)
+        matches: list[Match] = []
         if hits:
             load = _Load(self._log, [hit[2] for hit in hits])
             if self._closing:
                 load.get(0)  # there may be no later
             self._open.add(weakref.ref(load, self._open.discard))
-            answer.extend([Match(hit[1], -hit[0], load, place) for place, hit in enumerate(hits)])
-        return answer
+            matches = [Match(key, -least, load, n) for n, (least, key, _) in enumerate(hits)]
+        return Matches(matches, plan=way, approximate=approximate, considered=considered)
 
     def close(self) -> None:
         """Read the versions of answers that somebody still holds, before the log is closed."""

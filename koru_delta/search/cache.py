@@ -153,8 +153,8 @@ class CacheFile:
         self._descriptor = descriptor
         self.close = weakref.finalize(self, os.close, descriptor)  # what is mapped stays mapped
         self.name = path.name
-        self._stamp = self._stamped()
-        size = self._stamp[0]
+        self.stamp = self._stamped()
+        size = self.stamp[0]
         head = self._read(0, _HEAD)
         length = int.from_bytes(head[40:48], "little")
         if head[:8] != _MAGIC or length > min(size, _LARGEST_DESCRIPTION):
@@ -209,12 +209,12 @@ class CacheFile:
             Unusable: it is not as long as it was.
         """
         stamp = self._stamped()
-        if stamp == self._stamp:
+        if stamp == self.stamp:
             return
-        if stamp[0] != self._stamp[0]:
+        if stamp[0] != self.stamp[0]:
             raise Unusable(f"{self.name} is no longer as long as it was")
         doubt()  # first: no other thread may find the new stamp and what was sure before
-        self._stamp = stamp
+        self.stamp = stamp
 
     def _stamped(self) -> tuple[int, int, int]:
         found = os.fstat(self._descriptor)
@@ -252,6 +252,7 @@ class Mapped:
     ) -> None:
         """Map `length` bytes from `start` on, which begins a page."""
         self._file = file
+        self._descriptor = file._descriptor
         self._digest = digest
         self._row_bytes = max(1, length // max(1, shape[0]))
         page = mmap.ALLOCATIONGRANULARITY
@@ -275,7 +276,9 @@ class Mapped:
         Raises:
             Unusable: they are not.
         """
-        self._file.watch(self._doubt)
+        now = os.fstat(self._descriptor)
+        if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != self._file.stamp:
+            self._file.watch(self._doubt)
         unchecked = self._unchecked
         if unchecked is None:
             return

@@ -758,7 +758,7 @@ class VectorSpace(SpaceReadings):
         seen = reading.seen
         slots = rows if seen.aligned else seen.slot[rows]
         exact = self.exact(reading.truth, target, slots)
-        return self._ordered(exact, seen.key[rows], seen.seq[rows], k)
+        return self._ordered(exact, seen.key.take(rows), seen.seq.take(rows), k)
 
     def _ordered(self, exact: Scores, key_ids: Numbers, seqs: Numbers, k: int) -> list[Hit]:
         """Best first; equal scores by key, which each appears once at a moment."""

@@ -82,10 +82,10 @@ class Truth:
     def take(self, slots: Numbers) -> Matrix:
         """The vectors of some slots: a copy of shape (len(slots), dimensions)."""
         if not self.segments:
-            return self.tail[slots]
+            return self.tail.take(slots, axis=0)
         first = self.segments[0]
         if first.stop == len(self.squares):  # all in one
-            return first.vectors(slots)[slots]
+            return first.vectors(slots).take(slots, axis=0)
         found = np.empty((len(slots), self.dimensions), dtype=np.float32)
         for segment in self.segments:
             inside = np.flatnonzero((slots >= segment.start) & (slots < segment.stop))
