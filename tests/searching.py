@@ -41,8 +41,10 @@ BUSY = {
     "SAVE_ENTRIES": 150, "PAUSE_SECONDS": 0.0,
 }  # fmt: skip
 # By these, codes cost about as much as a graph, and whatever is exact far more.
-COSTS = {"gather": 1e3, "gather_far": 1e3, "scan": 1e3, "scan_far": 1e3, "turbo4": 0.02,
-         "turbo4_call": 1.0, "signs_call": 1.0, "graph_call": 1.0, "graph_step": 10.0}  # fmt: skip
+COSTS = {
+    "gather": 1e3, "gather_far": 1e3, "packed": 1e3, "scan": 1e3, "scan_far": 1e3, "turbo4": 0.02,
+    "turbo4_call": 1.0, "signs_call": 1.0, "graph_call": 1.0, "graph_step": 10.0,
+}  # fmt: skip
 MISSED_MOST = 0.02  # of the approximate searches by a vector that is there
 
 

@@ -88,7 +88,7 @@ class Match:
 class Matches(list[Match]):
     """The hits of one search, best first, and how they were found.
 
-    `plan` is the way: "gather", "scan" and "bounds" compare every row that may be looked at,
+    `plan` is the way: "gather", "packed", "scan" and "bounds" compare every row that may be found,
     "graph" and "codes" look at a part and compare what is promising, "none" had nothing
     to look at. `approximate` says whether a better hit may be missing (every score and
     the order are exact all the same). `considered` is how many rows passed every filter.

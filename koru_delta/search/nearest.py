@@ -21,7 +21,15 @@ from koru_delta.search.codes import CodesUnavailable
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.plan import HIGHEST_APPROXIMATE, Situation, Way, choose
-from koru_delta.search.readings import TINY, Graph, Reading, Scores, SpaceReadings
+from koru_delta.search.readings import (
+    TINY,
+    Graph,
+    KeptMask,
+    Packed,
+    Reading,
+    Scores,
+    SpaceReadings,
+)
 from koru_delta.search.rows import Mask, Numbers
 from koru_delta.search.truth import Matrix, Segment, Truth
 from koru_delta.values import Vector
@@ -33,11 +41,14 @@ _ROWS_AT_ONCE = 8192
 _PAIRS_AT_ONCE = 512
 _MASKS_KEPT: Final = 64
 _MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
+_PACKED_MOST: Final = 12_000_000  # bytes of vectors under one mask, that fit into a cache
+_PACKED_BYTES: Final = 48_000_000  # and under all of them
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
 _BY_CODES: Final = (0.99, 0.98)  # recall of codes, whatever less is asked: it costs little
 _COMPARED: Final = 64  # candidates, so few that all are scored exactly
 _WIDENED: Final = (1, 4, 16)
 _WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
+_SMALL: Final = 4096  # rows of a segment, of which any number is quickly looked at
 _SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
 _DOUBT: Final = 1e-5  # relative, of products in float32
 _FEW: Final = 24  # rows, so few that all are scored exactly
@@ -172,6 +183,8 @@ class VectorSpace(SpaceReadings):
             rows = self._by_bounds(reading, target, k, visible)
             if rows is None:
                 way = "scan"
+        if way == "packed":
+            rows = self._by_packed(reading, target, k, visible)
         if way in ("scan", "gather"):
             rows = self._by_scan(reading, target, k, visible, gather=way == "gather")
         assert rows is not None
@@ -193,20 +206,44 @@ class VectorSpace(SpaceReadings):
             return mask, int(np.count_nonzero(mask))
         name = (where, seen.changed if now else cut.seq)
         kept = self._masks.get(name)
-        if kept is not None and kept[0] == seen.count:
-            return kept[1], kept[2]
+        if kept is not None and len(kept.mask) == seen.count:
+            kept.uses += 1
+            return kept.mask, kept.count
         mask = seen.visible(cut, valid_at, self.log.position)
         if where is not None:
             mask &= self._matching(where, seen.count)
         mask.flags.writeable = False
         count = int(np.count_nonzero(mask))
         with self._columns_lock:
-            self._masks[name] = (seen.count, mask, count)
-            while len(self._masks) > 1 and len(self._masks) * seen.count > _MASKS_KEPT_BYTES:
+            self._masks.pop(name, None)
+            self._masks[name] = KeptMask(mask, count)
+            most = max(1, min(_MASKS_KEPT, _MASKS_KEPT_BYTES // max(1, seen.count)))
+            while len(self._masks) > most:
                 self._masks.popitem(last=False)
-            while len(self._masks) > _MASKS_KEPT:
-                self._masks.popitem(last=False)
+            self._kept = {id(kept.mask): kept for kept in self._masks.values()}
         return mask, count
+
+    def _kept_of(self, visible: Mask | None) -> KeptMask | None:
+        """What was made of a mask that is kept."""
+        kept = None if visible is None else self._kept.get(id(visible))
+        return kept if kept is not None and kept.mask is visible else None
+
+    def _packed(self, reading: Reading, kept: KeptMask) -> Packed:
+        """The vectors under a kept mask, copied together at the first time."""
+        if kept.packed is None:
+            rows = np.flatnonzero(kept.mask)
+            slots = rows if reading.seen.aligned else reading.seen.slot[rows]
+            packed = Packed(rows, slots, reading.truth.take(slots))
+            with self._columns_lock:
+                kept.packed = packed
+                others = [each for each in self._masks.values() if each.packed is not None]
+                size = sum(each.packed.vectors.nbytes for each in others if each.packed)
+                for each in others:  # the oldest first
+                    if size > _PACKED_BYTES and each is not kept and each.packed is not None:
+                        size -= each.packed.vectors.nbytes
+                        each.packed = None
+            return packed
+        return kept.packed
 
     def _matching(self, where: CompiledFilter, rows: int) -> Mask:
         with self._columns_lock:
@@ -228,6 +265,14 @@ class VectorSpace(SpaceReadings):
             if known_way is not None:
                 return known_way
         truth = reading.truth
+        kept = self._kept_of(visible)
+        if kept is not None and kept.uses > 1:
+            if kept.chosen_for is truth.segments:
+                chosen = kept.ways.get((k, recall))
+                if chosen is not None:
+                    return chosen, 0
+            else:
+                kept.chosen_for, kept.ways = truth.segments, {}
         first, end = _span(reading, visible)
         kinds: set[str] = set()
         coded, unfed, effort = 0, 0, None
@@ -248,13 +293,16 @@ class VectorSpace(SpaceReadings):
             Situation(
                 visible=count, stored=truth.slots, span=end - first,
                 dimensions=self.space.dimensions, codes=min(kinds, default=None), coded=coded,
-                bounded=bounded,
-                effort=effort, unfed=unfed,
+                bounded=bounded, effort=effort, unfed=unfed,
+                packable=kept is not None and kept.uses > 0 and not reading.tiny
+                and count * self.space.dimensions * 4 <= _PACKED_MOST,
             ),
             self._costs(),
         )  # fmt: skip
         if visible is None and graph:
             reading.ways[k, recall] = (way, effort or 0)
+        elif kept is not None and kept.chosen_for is truth.segments:
+            kept.ways[k, recall] = way
         return way, effort or 0
 
     # Candidates
@@ -376,7 +424,7 @@ class VectorSpace(SpaceReadings):
                     found.append(segment.start + _best(near, k, part))
                     doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
                     continue
-                if widened > 1 and wanted * widened * _WORTH > segment.rows:
+                if widened > 1 and wanted * widened * _WORTH > segment.rows > _SMALL:
                     return None  # so many that a scan is quicker
                 try:
                     some = segment.codes.nearest(query, wanted * widened, part)
@@ -416,14 +464,12 @@ class VectorSpace(SpaceReadings):
             if seen.live == seen.count and seen.aligned:
                 return None
             visible = seen.alive()
-        if seen.aligned or visible.flags.writeable:
+        kept = self._kept_of(visible)
+        if seen.aligned or kept is None:
             return seen.slots_of(visible, slots)
-        known = self._slot_masks.get(id(visible))
-        if known is None or known[0] is not visible or len(known[1]) != slots:
-            if len(self._slot_masks) >= _MASKS_KEPT:
-                self._slot_masks.clear()
-            known = self._slot_masks[id(visible)] = (visible, seen.slots_of(visible, slots))
-        return known[1]
+        if kept.slots is None or len(kept.slots) != slots:
+            kept.slots = seen.slots_of(visible, slots)
+        return kept.slots
 
     def _by_scan(
         self,
@@ -461,6 +507,21 @@ class VectorSpace(SpaceReadings):
         if best is None:
             best = np.arange(count)
         return best if rows is None else rows[best]
+
+    def _by_packed(
+        self, reading: Reading, target: Target, k: int, visible: Mask | None
+    ) -> Numbers | None:
+        """As `_by_scan`, over copies of just the visible vectors."""
+        kept = self._kept_of(visible)
+        if kept is None:  # it has just been let go
+            return self._by_scan(reading, target, k, visible, gather=True)
+        packed = self._packed(reading, kept)
+        if len(packed.rows) <= k:
+            return packed.rows
+        with np.errstate(over="ignore", invalid="ignore"):
+            near: Matrix = np.vecdot(packed.vectors, target.vector)
+            best = self._possible(reading.truth, near, packed.slots, target, k)
+        return packed.rows if best is None else packed.rows[best]
 
     def _by_bounds(
         self, reading: Reading, target: Target, k: int, visible: Mask | None
@@ -568,8 +629,8 @@ class VectorSpace(SpaceReadings):
             found = self._many_by_graph(reading, queries, k, effort)
         elif way == "codes":
             found = self._many_by_codes(reading, queries, k, visible, recall)
-        elif way in ("scan", "bounds") and not reading.tiny and count > k:
-            found = self._many_by_scan(reading, queries, targets, k, visible)
+        elif way in ("scan", "bounds", "packed") and not reading.tiny and count > k:
+            found = self._many_by_scan(reading, queries, targets, k, visible, pack=way == "packed")
         wanted = min(k, count)
         lengths = [0 if rows is None or len(rows) < wanted else len(rows) for rows in found]
         seen, ends = reading.seen, np.cumsum(lengths)
@@ -676,9 +737,13 @@ class VectorSpace(SpaceReadings):
         targets: Sequence[Target],
         k: int,
         visible: Mask | None,
+        *,
+        pack: bool,
     ) -> list[Numbers | None]:
         seen, truth = reading.seen, reading.truth
         span = _span(reading, visible)
+        kept = self._kept_of(visible)
+        packed = self._packed(reading, kept) if kept is not None and pack else None
         rows: Numbers | None = None
         if visible is not None:
             rows = np.flatnonzero(visible)
@@ -690,9 +755,12 @@ class VectorSpace(SpaceReadings):
         for first in range(0, len(queries), together):
             some = queries[first : first + together]
             with np.errstate(over="ignore", invalid="ignore"):
-                near = truth.products(some, *span)
-                if not seen.aligned or len(slots) != near.shape[1]:
-                    near = near[:, slots - span[0]]
+                if packed is not None:
+                    near = some @ packed.vectors.T
+                else:
+                    near = truth.products(some, *span)
+                    if not seen.aligned or len(slots) != near.shape[1]:
+                        near = near[:, slots - span[0]]
                 whole = None if rows is None and seen.aligned else slots
                 for target, scores in zip(targets[first : first + together], near, strict=True):
                     best = self._possible(truth, scores, whole, target, k)

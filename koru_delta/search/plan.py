@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from koru_delta.errors import InvalidDataError
 
-Way = Literal["gather", "scan", "bounds", "graph", "codes"]
+Way = Literal["gather", "packed", "scan", "bounds", "graph", "codes"]
 HIGHEST_APPROXIMATE = 0.99  # recall targets above it are answered exactly
 
 
@@ -25,6 +25,7 @@ class Costs:
     scan: float = 0.06  # a value of rows that lie together
     scan_far: float = 0.12  # likewise, of sets too large for the cache
     far_bytes: float = 12e6
+    packed: float = 0.06  # a value of rows that were copied together for a mask used before
     bounds: float = 0.045  # a value looked at as a small integer
     bounds_call: float = 60_000.0
     turbo4: float = 0.0055  # a value looked at as a 4-bit code
@@ -60,6 +61,7 @@ class Situation(NamedTuple):
     Args:
         visible: Rows that pass the mask.
         stored: Vectors that a scan goes over.
+        packable: Whether copies of the visible ones lie together, or may.
         span: Vectors between the first and the last visible one, where they lie in order.
         codes: The kind of codes, if they hold the recall; `coded` of the stored have them.
         bounded: So many of the stored have bounds for exact scans.
@@ -76,6 +78,7 @@ class Situation(NamedTuple):
     bounded: int
     effort: int | None
     unfed: int
+    packable: bool = False
 
 
 def choose(it: Situation, costs: Costs) -> Way:
@@ -86,6 +89,8 @@ def choose(it: Situation, costs: Costs) -> Way:
     scan = _scan(it.span, it.dimensions, costs)
     if scan < least:
         best, least = "scan", scan
+    if it.packable and values * costs.packed < least:
+        best, least = "packed", values * costs.packed
     if it.bounded:
         bounds = (
             costs.bounds_call

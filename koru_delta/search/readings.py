@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from koru_delta.search.cache import Unusable
 from koru_delta.search.columns import Columns
 from koru_delta.search.graph import LiveGraph
 from koru_delta.search.plan import Costs, Way
-from koru_delta.search.rows import Mask, Rows, Seen
+from koru_delta.search.rows import Mask, Numbers, Rows, Seen
 from koru_delta.search.truth import Matrix, Segment, Truth
 from koru_delta.storage import Entry, Space
 from koru_delta.values import Value, decode
@@ -64,6 +64,27 @@ class Reading:
     ways: dict[tuple[int, float], tuple[Way, int]]  # and effort, for all that is alive
 
 
+class Packed(NamedTuple):
+    """Copies of the vectors under a mask, side by side: `rows` are theirs, `slots` too."""
+
+    rows: Numbers
+    slots: Numbers
+    vectors: Matrix
+
+
+@dataclass(slots=True, eq=False)
+class KeptMask:
+    """Which rows pass a filter or are visible at a moment, and what was made of it since."""
+
+    mask: Mask  # never changed
+    count: int  # of those that pass
+    uses: int = 0
+    slots: Mask | None = None  # which vectors have such a row
+    packed: Packed | None = None
+    ways: dict[tuple[int, float], Way] = field(default_factory=dict)
+    chosen_for: tuple[Segment, ...] = ()  # the segments there were when these were chosen
+
+
 class SpaceReadings:
     """Reads the vectors of one model in one namespace. Safe to share by threads."""
 
@@ -91,8 +112,8 @@ class SpaceReadings:
             self._squares = np.empty(0, dtype=np.float64)
             self._scales = np.empty(0, dtype=np.float32)
             self._rows = Rows(self._slot_of, self._timeline)
-            self._masks: OrderedDict[Any, tuple[int, Mask, int]] = OrderedDict()
-            self._slot_masks: dict[int, tuple[Mask, Mask]] = {}  # by the id of a kept mask
+            self._masks: OrderedDict[Any, KeptMask] = OrderedDict()
+            self._kept: dict[int, KeptMask] = {}  # the same, by the id of the mask
             with self._columns_lock:
                 self._columns = Columns(self._values)
             empty = Truth(self.space.dimensions, (), self._room, self._squares, self._scales)

@@ -350,11 +350,11 @@ class SqliteEngine:
         yield "trusted_schema = OFF"
         yield "cell_size_check = ON"
         yield "mmap_size = 0"
+        yield "cache_size = -16000"
         if self.read_only:
             return
         yield "journal_mode = WAL"
         yield "secure_delete = ON"
-        yield "cache_size = -16000"
         if self.temporary:
             yield "synchronous = OFF"
         else:

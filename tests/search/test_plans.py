@@ -39,6 +39,7 @@ Metric = Literal["cosine", "dot", "l2"]
 METRICS: tuple[Metric, ...] = ("cosine", "dot", "l2")
 KINDS = ["signs", *(["turbo4"] if codes.best_kind() == "turbo4" else [])]
 WAYS = ["gather", "scan", "codes", *(["graph"] if graph.available() else [])]
+EVERY_WAY = [*WAYS, "packed"]  # which is for a mask that comes again; else it is a scan
 EXAMPLES = int(os.environ.get("KORU_EXAMPLES", "12"))
 needs_graph = pytest.mark.skipif(not graph.available(), reason="hnswlib is not installed")
 
@@ -56,7 +57,11 @@ def forced(db: koru_delta.Database, way: str) -> Iterator[None]:
     """Every search goes this way if it can, whatever it costs."""
 
     def chosen(it: Any, _costs: Any) -> str:
-        able = {"codes": it.codes is not None and it.coded > 0, "graph": it.effort is not None}
+        able = {
+            "codes": it.codes is not None and it.coded > 0,
+            "graph": it.effort is not None,
+            "packed": it.packable,
+        }
         return way if able.get(way, True) else "scan"
 
     with pytest.MonkeyPatch.context() as patch:
@@ -69,6 +74,8 @@ def forced(db: koru_delta.Database, way: str) -> Iterator[None]:
 def _choose_again(db: koru_delta.Database) -> None:
     for space in db._vectors.opened():
         space.reading.ways.clear()
+        for kept in space._masks.values():
+            kept.ways.clear()
 
 
 def rows_of(numbers: np.random.Generator, rows: int, dimensions: int) -> np.ndarray:
@@ -212,7 +219,7 @@ class History:
         assert hits(wholes[0]) == hits(whole)
         if where is None:
             self._check_against_a_fresh_one(query, whole, asked)
-        for way in WAYS:
+        for way in EVERY_WAY:
             with forced(self.db, way):
                 k = chance.choice([1, 3, 10])
                 found = self.db.similar("v", query, k=k, exact=True, **asked)
@@ -304,6 +311,40 @@ def test_each_way_answers_now_and_finds_most_of_the_best(small, metric, kind, wa
     assert found_of_best >= 0.9 * 200
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metric):
+    small.setattr(nearest, "_PACKED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
+    numbers = np.random.default_rng(40)
+    vectors = rows_of(numbers, 300, 16)
+    with koru_delta.open() as db:
+        then = db.embed_many(
+            "v", [(f"k{n:03}", vector, {"n": n % 3}) for n, vector in enumerate(vectors)],
+            metric=metric,
+        )[-1]  # fmt: skip
+        db.build_index()
+        with forced(db, "packed"):
+            for query in rows_of(numbers, 4, 16):
+                for n in (0, 1, 2):
+                    options = {"filter": {"n": n}, "k": 7}
+                    first = db.similar("v", query, **options)
+                    again = db.similar("v", query, **options)
+                    [together] = db.similar_many("v", query[None], **options)
+                    found = (again.plan, again.approximate, again.considered)
+                    assert found == ("packed", False, 100)
+                    whole = check_exact(db, "v", metric, query)
+                    best = [match for match in whole if int(match.key[1:]) % 3 == n][:7]
+                    assert first == again == together == best
+            [space] = db._vectors.opened()
+            held = [kept for kept in space._masks.values() if kept.packed is not None]
+            assert len(held) == 2
+            db.embed("v", "k000", vectors[0], {"n": 1})
+            for _ in range(3):
+                keys = {hit.key for hit in db.similar("v", vectors[0], filter={"n": 0}, k=100)}
+                assert "k000" not in keys
+                past = db.similar("v", vectors[0], filter={"n": 0}, k=1, as_of=then)
+                assert past[0].key == "k000"
+
+
 def test_some_of_many_segments_may_have_codes_that_do_not_hold_the_recall(small):
     encode = codes.encode
     made = []
@@ -357,7 +398,7 @@ def test_many_keys_may_share_few_vectors(small, vectors):
         db.build_index()
         for query in few[:3]:
             whole = check_exact(db, "v", "cosine", query)
-            for way in WAYS:
+            for way in EVERY_WAY:
                 with forced(db, way):
                     check_approximate(db.similar("v", query, k=5), whole, 5)
 
@@ -546,7 +587,7 @@ def test_a_library_that_fails_changes_no_exact_answer_and_raises_nothing(
     def used(db: koru_delta.Database) -> None:
         for query in (vectors[5], vectors[100] * 3):
             whole = check_exact(db, "v", "l2", query)
-            for way in WAYS:
+            for way in EVERY_WAY:
                 with forced(db, way):
                     check_approximate(db.similar("v", query, k=4), whole, 4, way)
                     for found in db.similar_many("v", [query, query], k=4):
