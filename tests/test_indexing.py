@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import koru_delta
-from koru_delta.search import codes, graph
+from koru_delta.search import codes, graph, upkeep
 from tests.indexing import SMALL, check_approximate, check_exact, lower
 from tests.worker import ROOT
 
@@ -100,6 +100,23 @@ def test_a_thread_makes_what_search_lacks_and_ends(small):
         assert space["in_tail"] < SMALL["SEAL_ROWS"]
         assert (space["in_graph"] > 390) == graph.available()
         check_exact(db, "v", "cosine", VECTORS[3])
+
+
+@needs_graph
+def test_the_last_few_rows_come_into_the_graph_when_nobody_writes(small):
+    small.setattr(upkeep, "FEED_ROWS", 1000)
+    small.setattr(upkeep, "QUIET_SECONDS", 0.0)
+    with koru_delta.open() as db:
+        db.embed_many("v", ITEMS[:200])
+        db.build_index()
+        db.embed_many("v", ITEMS[200:203])
+        db.delete("v", "k000")
+        assert db.similar("v", VECTORS[201], k=1)[0].key == "k201"
+        until_idle()
+        (space,) = db.stats()["vector_spaces"]
+        assert space["in_graph"] == 202
+        assert db.similar("v", VECTORS[201], k=1)[0].key == "k201"
+        assert not working()
 
 
 def test_searches_go_on_while_indexes_are_made(small):

@@ -311,6 +311,30 @@ def test_each_way_answers_now_and_finds_most_of_the_best(small, metric, kind, wa
     assert found_of_best >= 0.9 * 200
 
 
+@needs_graph
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_graph_that_is_behind_still_gives_what_is_alive_now(small, metric):
+    numbers = np.random.default_rng(41)
+    vectors = rows_of(numbers, 300, 16)
+    with koru_delta.open() as db:
+        db.embed_many("v", [(f"k{n:03}", v) for n, v in enumerate(vectors)], metric=metric)
+        db.build_index()
+        with forced(db, "graph"):
+            for query in rows_of(numbers, 4, 16):
+                near = [match.key for match in db.similar("v", query, k=40)]
+                db.delete_many("v", near[:5])  # fewer than are asked for beside, then more
+                check_approximate(db.similar("v", query), check_exact(db, "v", metric, query), 10)
+                db.delete_many("v", near[5:30])
+                db.embed_many("v", [(near[n], query * (1 + n / 100)) for n in (3, 4)])
+                whole = check_exact(db, "v", metric, query)
+                for found in (db.similar("v", query), *db.similar_many("v", query[None])):
+                    assert found.plan == "graph"
+                    check_approximate(found, whole, 10)
+                    assert {near[3], near[4]} <= {match.key for match in whole[:10]} & {
+                        match.key for match in found
+                    }
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metric):
     small.setattr(nearest, "_PACKED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
