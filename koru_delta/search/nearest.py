@@ -431,8 +431,7 @@ class VectorSpace(SpaceReadings):
                 except CodesUnavailable:
                     return None
                 found.append(segment.start + some)
-                late = wanted * widened * segment.codes.shallow
-                doubts.append(np.arange(len(some)) >= late)
+                doubts.append(np.arange(len(some)) >= len(some) * segment.codes.shallow)
             if truth.sealed < truth.slots:
                 part = None if mask is None else mask[truth.sealed :]
                 near = self.near(truth, query, truth.sealed, truth.slots)

@@ -82,7 +82,7 @@ def test_the_candidates_hold_the_recall_they_are_said_to(kind, metric, share):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("metric", METRICS)
-def test_no_row_outside_the_mask_is_found_and_as_many_as_there_are(kind, metric):
+def test_no_row_outside_the_mask_is_found_and_about_as_many_as_asked_for(kind, metric):
     made = encoded(some_vectors(), metric, kind)
     chance = np.random.default_rng(3)
     for visible in (0, 1, 7, 300, 2500, ROWS):
@@ -92,7 +92,8 @@ def test_no_row_outside_the_mask_is_found_and_as_many_as_there_are(kind, metric)
             for query in some_queries(3):
                 found = made.nearest(query, count, mask)
                 assert found.dtype == np.int64
-                assert len(np.unique(found)) == len(found) == min(count, visible)
+                assert len(np.unique(found)) == len(found)
+                assert min(2 * count / 3, visible) <= len(found) <= min(count, visible)
                 assert mask[found].all()
 
 
