@@ -55,7 +55,14 @@ from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, matching, select_rows
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
-from koru_delta.transaction import KEEP, CauseLike, Intents, Transaction, WriteOptions
+from koru_delta.transaction import (
+    DEFAULT_MODEL,
+    KEEP,
+    CauseLike,
+    Intents,
+    Transaction,
+    WriteOptions,
+)
 from koru_delta.values import Value, Vector, VectorLike, as_matrix, as_vector, check_key, decode
 
 _RAISE: Final[Any] = object()
@@ -896,12 +903,13 @@ class Database:
         """Counts and sizes (bytes) of the log and of what is held in memory.
 
         Args:
-            spaces: Read all vectors' rows first; else `vector_spaces` tells only of those
-                that something has searched.
+            spaces: Read all vectors' rows and index files first; else `vector_spaces` tells
+                only of those that something has searched.
         """
         head = self._log.head()
         if spaces:
-            self._read_spaces(None, self._log.now())
+            for space in self._read_spaces(None, self._log.now()):
+                self._vectors.upkeep.load(space)
         return {
             "path": None if self.directory is None else str(self.directory),
             "durability": self._log.engine.durability,
@@ -917,8 +925,9 @@ class Database:
     def build_index(self, namespace: str | None = None) -> None:
         """Make now, and keep in files, what search otherwise makes in the background.
 
-        Searches are right without it; after it they are as fast as they get, in this
-        process and in the next that opens the database.
+        Searches are right without it; after it they are as fast as they get, and in a
+        process that opens the database later, once it has read the files (about a second for
+        each 100,000 vectors).
 
         Args:
             namespace: Only the vectors of this one; None is all.
@@ -948,6 +957,9 @@ class Database:
                 made-up ones take their place.
             progress: Called with `(done, total)` steps.
 
+        Raises:
+            QueryError: there are no vectors in that namespace.
+
         Returns:
             `costs` and `defaults` (nanoseconds, by name), which of them were `measured`, on
             whose vectors (`namespace` and `model`, None: made up; `dimensions`, `rows`), in
@@ -956,6 +968,11 @@ class Database:
         from koru_delta.search.tune import tune
 
         spaces = self._read_spaces(namespace, self._log.now())
+        if namespace is not None and not spaces:
+            raise QueryError(
+                f"namespace {namespace!r} holds no vectors to measure; leave it out to measure "
+                "on those of the whole database"
+            )
         tuned = tune(spaces, progress or (lambda _done, _total: None))
         self._vectors.upkeep.set_costs(tuned.costs)
         for space in self._vectors.opened():
@@ -1047,8 +1064,8 @@ class Database:
                     if space.space.model == embedder.name:
                         return space
                     alive.append(space.space.model)
-            if alive and embedder.name in (space.model for space in known):
-                # It was embedded anew; this embedder's vectors mean something else.
+            if any(model != DEFAULT_MODEL for model in alive):
+                # This embedder's vectors mean something else, however long they are.
                 raise ModelMismatchError(namespace, embedder.name, tuple(alive))
         return self._vectors.space(namespace, model, cut, valid_at)
 

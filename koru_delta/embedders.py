@@ -296,7 +296,10 @@ class _LocalModel:
             encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
             for position, encoding in enumerate(encodings, start):
                 if not encoding.ids:
-                    raise EmbedderError(f"text {position} (the first is 0) is empty: no vector")
+                    raise EmbedderError(
+                        f"text {position} (the first is 0) is empty, so it has no vector; "
+                        "leave it out"
+                    )
                 vectors[position] = self._sum(np.array(encoding.ids))
         # The direction of the sum is that of the mean.
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

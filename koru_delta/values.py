@@ -305,7 +305,10 @@ def _numbers(given: object) -> npt.NDArray[Any]:
     except ValueError as error:
         raise InvalidDataError(f"not a vector of numbers: {error}") from error
     if array.dtype.kind not in "fiu":
-        raise InvalidDataError(f"a vector holds numbers, this holds {array.dtype}")
+        raise InvalidDataError(
+            f"a vector holds numbers, this holds {array.dtype}; pass a list or an array of floats, "
+            "or text with an embedder"
+        )
     return array
 
 
@@ -319,5 +322,7 @@ def _float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         with np.errstate(over="ignore"):
             narrow = array.astype(np.float32, order="C")
     if not np.isfinite(narrow).all():
-        raise InvalidDataError("a vector holds NaN, infinity, or a number beyond float32")
+        raise InvalidDataError(
+            "a vector holds NaN, infinity, or a number beyond float32; look at what made it"
+        )
     return narrow

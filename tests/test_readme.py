@@ -19,8 +19,8 @@ def make_repository(path: Path) -> None:
     git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
     subprocess.run([*git, "init", "-q", "."], cwd=path, check=True)
     for way in ("by hand", "by the caller"):
-        (path / "notes.md").write_text(f"# Errors\n\nErrors are handled {way}.\n")
-        subprocess.run([*git, "add", "notes.md"], cwd=path, check=True)
+        (path / "README.md").write_text(f"# Errors\n\nErrors are handled {way}.\n")
+        subprocess.run([*git, "add", "README.md"], cwd=path, check=True)
         subprocess.run([*git, "commit", "-q", "-m", way], cwd=path, check=True)
 
 

@@ -34,6 +34,10 @@ from koru_delta.search.rows import Mask, Numbers
 from koru_delta.search.truth import Matrix, Segment, Truth
 from koru_delta.values import Vector
 
+_NOWHERE: Final = (
+    "a zero vector points nowhere, and cosine cannot rank by it; ask with another, or keep the "
+    'vectors under metric="dot" or "l2"'
+)
 _FLOAT32_STEP = 2.0**-24  # relative error of one float32 operation
 _FLOAT32_SMALL = 2.0**-126  # below it, float32 loses digits or becomes zero
 _FLOAT64_STEP = 2.0**-52
@@ -115,7 +119,7 @@ class VectorSpace(SpaceReadings):
                 self.space.namespace, self.space.dimensions, len(target.vector)
             )
         if self.space.metric == "cosine" and not target.square:
-            raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
+            raise InvalidDataError(_NOWHERE)
         while True:
             reading = self.at(cut.seq)
             try:
@@ -140,7 +144,7 @@ class VectorSpace(SpaceReadings):
                 self.space.namespace, self.space.dimensions, queries.shape[1]
             )
         if self.space.metric == "cosine" and not queries.any(axis=1).all():
-            raise InvalidDataError("a zero vector points nowhere; cosine cannot rank by it")
+            raise InvalidDataError(_NOWHERE)
         while True:
             reading = self.at(cut.seq)
             try:

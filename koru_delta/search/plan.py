@@ -28,8 +28,8 @@ class Costs:
     packed: float = 0.06  # a value of rows that were copied together for a mask used before
     bounds: float = 0.045  # a value looked at as a small integer
     bounds_call: float = 60_000.0
-    turbo4: float = 0.0055  # a value looked at as a 4-bit code
-    turbo4_call: float = 60_000.0
+    turbo4: float = 0.008  # a value looked at as a 4-bit code
+    turbo4_call: float = 120_000.0
     signs: float = 0.02  # a value looked at as a sign, by numpy alone
     signs_call: float = 200_000.0
     graph_call: float = 8_000.0

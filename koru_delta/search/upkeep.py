@@ -214,6 +214,12 @@ class Upkeep:
         with self._working:
             self._take(steps, space, complete=complete)
 
+    def load(self, space: VectorSpace) -> None:
+        """Take up what is in files, and make nothing."""
+        with self._working:
+            steps = (("codes", self._load_codes), ("graph", self._load_graph))
+            self._take(steps, space, complete=False)
+
     def _take(self, steps: Sequence[_Step], space: VectorSpace, *, complete: bool) -> None:
         """Take these steps; one that fails is told of once, and not taken again."""
         for what, step in steps:
@@ -273,6 +279,12 @@ class Upkeep:
         except CodesUnavailable as error:
             self._give_up("encoding", "codes", space, error)
             return None
+
+    def _load_codes(self, space: VectorSpace, _complete: bool) -> None:
+        for segment in space.reading.truth.segments:
+            kept = self._kept_codes(space, segment) if segment.uncoded else None
+            if kept is not None and kept.name == codes.best_kind():
+                space.publish((segment,), replace(segment, codes=kept, uncoded=False))
 
     def _recode(self, space: VectorSpace, complete: bool) -> None:
         """Give codes to segments that have none, or none of the best kind: from their files.

@@ -529,6 +529,8 @@ def search(
             )
         elif not hits:
             _hint(database, namespace, known, true)
+            if not ingested and k:
+                _note(_why_nothing(database, namespace, place, known))
     if as_json:
         show.print_json(
             {
@@ -545,7 +547,7 @@ def search(
         return
     out = show.console()
     if not hits:
-        _note("nothing found at that moment")
+        _note("nothing found")
     for number, hit in enumerate(hits, 1):
         _print_hit(out, number, hit)
     if hits:
@@ -696,7 +698,8 @@ def reembed(
 ) -> None:
     """Give every key that has a vector one of the local model; the past keeps those it had.
 
-    Of an ingested namespace these are its chunks. Interrupted, the same command goes on.
+    What is embedded is the value's text: itself, or its field `text`, else its JSON. Of an
+    ingested namespace these are its chunks. Interrupted, the same command goes on.
     """
     embedder = _local("the new vectors are its")
     with (
@@ -1028,6 +1031,23 @@ def _hint(
     first = moments.beginning(database, base)
     if true is not None and first is not None and true < first:
         _note(f"the history in {show.clean(base)} begins at {show.when(first)}")
+
+
+def _why_nothing(
+    database: Database, namespace: str, place: str, known: int | str | datetime | None
+) -> str:
+    """What a namespace has, where nothing in it was found."""
+    if namespace not in database.list_namespaces(as_of=known):
+        return (
+            f"nothing is in {show.clean(namespace)} at that moment; kdelta stats tells what "
+            "there is, kdelta keys NAMESPACE what is in it"
+        )
+    if not any(space["namespace"] == place for space in database.stats()["vector_spaces"]):
+        return (
+            f"what is in {show.clean(namespace)} has no vectors to search by; "
+            "Database.embed and kdelta ingest give some"
+        )
+    return "no vector there at that moment passes the filter and the threshold"
 
 
 def _without_vectors(database: Database, namespace: str) -> bool:

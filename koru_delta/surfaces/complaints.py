@@ -61,7 +61,8 @@ def told(error: KoruDeltaError, *, moment_asked: bool) -> str:
         return (
             f"namespace {error.namespace!r} holds vectors of {error.expected} numbers, the local "
             f"model makes {error.got}; search it from Python, with the model that filled it, or "
-            "give it vectors of the local model: kdelta reembed NAMESPACE"
+            f"if its values are texts, give it vectors of the local model: kdelta reembed "
+            f"{error.namespace}"
         )
     if isinstance(error, ConflictError) and error.namespace == _TAGS:
         return f"tag:{error.key} is taken; pass --move to point it elsewhere"
