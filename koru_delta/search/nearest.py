@@ -170,13 +170,13 @@ class VectorSpace(SpaceReadings):
         visible, count = self._visible(reading, cut, valid_at, where)
         if not count or not k:
             return Found([], "none", approximate=False, considered=count)
-        way, effort = self._way(reading, visible, count, k, recall, graph=graph)
+        way, effort = self._way(reading, visible, count, k, recall, cut.clock, graph=graph)
         if way == "graph":
-            hits = self._by_graph(reading, target, k, effort)
+            hits = self._by_graph(reading, target, k, effort, visible)
             if hits is not None and len(hits) >= min(k, count):
                 return Found(_above(hits, threshold), way, approximate=True, considered=count)
             # It is busy, too many of it have died, or it is not to be trusted here.
-            way, _ = self._way(reading, visible, count, k, recall, graph=False)
+            way, _ = self._way(reading, visible, count, k, recall, cut.clock, graph=False)
         if way == "codes":
             hits = self._by_codes(reading, target, k, visible, recall)
             if hits is not None and len(hits) >= min(k, count):
@@ -203,14 +203,16 @@ class VectorSpace(SpaceReadings):
         now = seen.is_now(cut, valid_at)
         if now and where is None:
             return None, seen.live
-        if seen.timed or valid_at < cut.clock:
+        goes_along = valid_at >= cut.clock
+        if valid_at > cut.clock and seen.timed:  # of what is planned
             mask = seen.visible(cut, valid_at, self.log.position)
             if where is not None:
                 mask &= self._matching(where, seen.count)
             return mask, int(np.count_nonzero(mask))
-        name = (where, seen.changed if now else cut.seq)
+        latest = cut.seq >= seen.changed
+        name = (where, seen.changed if latest else cut.seq, None if goes_along else valid_at)
         kept = self._masks.get(name)
-        if kept is not None and len(kept.mask) == seen.count:
+        if kept is not None and len(kept.mask) == seen.count and kept.low <= cut.clock < kept.high:
             kept.uses += 1
             return kept.mask, kept.count
         mask = seen.visible(cut, valid_at, self.log.position)
@@ -220,7 +222,9 @@ class VectorSpace(SpaceReadings):
         count = int(np.count_nonzero(mask))
         with self._columns_lock:
             self._masks.pop(name, None)
-            self._masks[name] = KeptMask(mask, count)
+            self._masks[name] = KeptMask(
+                mask, count, *seen.steady(cut, valid_at), latest and goes_along and where is None
+            )
             most = max(1, min(_MASKS_KEPT, _MASKS_KEPT_BYTES // max(1, seen.count)))
             while len(self._masks) > most:
                 self._masks.popitem(last=False)
@@ -260,6 +264,7 @@ class VectorSpace(SpaceReadings):
         count: int,
         k: int,
         recall: float,
+        clock: int,
         *,
         graph: bool = True,
     ) -> tuple[Way, int]:
@@ -270,7 +275,8 @@ class VectorSpace(SpaceReadings):
                 return known_way
         truth = reading.truth
         kept = self._kept_of(visible)
-        if kept is not None and kept.uses > 1:
+        present = visible is None or (kept is not None and kept.present)
+        if kept is not None and kept.uses > 1 and not present:
             if kept.chosen_for is truth.segments:
                 chosen = kept.ways.get((k, recall))
                 if chosen is not None:
@@ -289,7 +295,7 @@ class VectorSpace(SpaceReadings):
                     kinds.add(segment.codes.name)
                     coded += segment.rows
             known = reading.graph
-            if graph and visible is None and known is not None:
+            if graph and present and known is not None and known.since <= clock < known.until:
                 unfed = truth.slots - known.stop + len(reading.revived)
                 if unfed <= _UNFED_MOST:
                     effort = self._effort(known, recall, k)
@@ -305,7 +311,7 @@ class VectorSpace(SpaceReadings):
         )  # fmt: skip
         if visible is None and graph:
             reading.ways[k, recall] = (way, effort or 0)
-        elif kept is not None and kept.chosen_for is truth.segments:
+        elif kept is not None and not present and kept.chosen_for is truth.segments:
             kept.ways[k, recall] = way
         return way, effort or 0
 
@@ -318,7 +324,9 @@ class VectorSpace(SpaceReadings):
                 return effort * max(k, 10) // 10
         return None
 
-    def _by_graph(self, reading: Reading, target: Target, k: int, effort: int) -> list[Hit] | None:
+    def _by_graph(
+        self, reading: Reading, target: Target, k: int, effort: int, visible: Mask | None
+    ) -> list[Hit] | None:
         """The best that the graph leads to; None if it is busy or not to be trusted here."""
         graph = reading.graph
         assert graph is not None
@@ -331,27 +339,35 @@ class VectorSpace(SpaceReadings):
                 return None
             if slots is None:
                 return None
-            rows = self._alive_of(reading, slots, k, asked)
+            rows = self._alive_of(reading, slots, k, asked, visible)
             if rows is not None:
                 hits = self._hits(reading, target, rows, k)
                 if _lacks(reading):
                     near = self.near(reading.truth, target.vector, graph.stop, reading.truth.slots)
-                    hits = self._with_unfed(reading, target, near, hits, k)
+                    hits = self._with_unfed(reading, target, near, hits, k, visible)
                 return None if self._unusual(graph, target, hits) else hits
         return None
 
-    def _alive_of(self, reading: Reading, slots: Numbers, k: int, asked: int) -> Numbers | None:
-        """Rows alive of slots that the graph gave; None if too many died, and it has more."""
+    def _alive_of(
+        self, reading: Reading, slots: Numbers, k: int, asked: int, visible: Mask | None
+    ) -> Numbers | None:
+        """Rows visible of slots that the graph gave; None if too many died, and it has more."""
         seen = reading.seen
         enough = len(slots) < asked
         if self.reading is not reading:  # the graph may have been fed what this reading lacks
             slots = slots[slots < reading.truth.slots]
-        level = seen.aligned and not reading.deaths
-        rows = slots if level else seen.rows_of(slots, None)
+        level = visible is None and seen.aligned and not reading.deaths
+        rows = slots if level else seen.rows_of(slots, visible)
         return rows if enough or len(rows) >= k else None
 
     def _with_unfed(
-        self, reading: Reading, target: Target, near: Matrix, hits: list[Hit], k: int
+        self,
+        reading: Reading,
+        target: Target,
+        near: Matrix,
+        hits: list[Hit],
+        k: int,
+        visible: Mask | None,
     ) -> list[Hit]:
         """The best of what the graph gave and of what it does not hold yet.
 
@@ -360,7 +376,7 @@ class VectorSpace(SpaceReadings):
         """
         graph, seen, truth = reading.graph, reading.seen, reading.truth
         assert graph is not None
-        level = seen.aligned and not reading.deaths
+        level = visible is None and seen.aligned and not reading.deaths
         if len(hits) >= k and len(near) and isfinite(near.sum()):
             floor = self._near_of(target, -hits[-1][0])
             floor -= _DOUBT * (abs(floor) + float(np.abs(near).max()))
@@ -370,18 +386,17 @@ class VectorSpace(SpaceReadings):
             if len(fresh) > _FEW:
                 every = slice(graph.stop, None)
                 alive = None
-                if not level:
-                    alive = (
-                        seen.alive(every)
-                        if seen.aligned
-                        else seen.slots_of(seen.alive(), truth.slots)[every]
-                    )
+                if not level and visible is None and seen.aligned:
+                    alive = seen.alive(every)
+                elif not level:
+                    there = seen.alive() if visible is None else visible
+                    alive = seen.slots_of(there, truth.slots)[every]
                 fresh = fresh[_best(near, k, alive)]
         if reading.revived:
             fresh = np.union1d(fresh, np.array(reading.revived, dtype=np.int64))
         if not len(fresh):
             return hits
-        rows = fresh if level else seen.rows_of(fresh, None)
+        rows = fresh if level else seen.rows_of(fresh, visible)
         # Some may have been fed in this moment, and be among the hits already.
         return sorted({*hits, *self._hits(reading, target, rows, k)})[:k]
 
@@ -626,10 +641,10 @@ class VectorSpace(SpaceReadings):
         if not count or not k:
             return [Found([], "none", approximate=False, considered=count) for _ in queries]
         targets = [Target.of(query) for query in queries]
-        way, effort = self._way(reading, visible, count, k, recall)
+        way, effort = self._way(reading, visible, count, k, recall, cut.clock)
         found: list[Numbers | None] = [None] * len(queries)
         if way == "graph":
-            found = self._many_by_graph(reading, queries, k, effort)
+            found = self._many_by_graph(reading, queries, k, effort, visible)
         elif way == "codes":
             found = self._many_by_codes(reading, queries, k, visible, recall)
         elif way in ("scan", "bounds", "packed") and not reading.tiny and count > k:
@@ -660,7 +675,7 @@ class VectorSpace(SpaceReadings):
                     some, stop = queries[n : n + together], reading.truth.slots
                     near = self.near(reading.truth, some, graph.stop, stop)
                 if length:
-                    hits = self._with_unfed(reading, target, near[n % together], hits, k)
+                    hits = self._with_unfed(reading, target, near[n % together], hits, k, visible)
             unusual = graph is not None and length > 0 and self._unusual(graph, target, hits)
             if not length or unusual:
                 answers.append(
@@ -676,7 +691,7 @@ class VectorSpace(SpaceReadings):
         return answers
 
     def _many_by_graph(
-        self, reading: Reading, queries: Matrix, k: int, effort: int
+        self, reading: Reading, queries: Matrix, k: int, effort: int, visible: Mask | None
     ) -> list[Numbers | None]:
         graph = reading.graph
         assert graph is not None
@@ -689,7 +704,7 @@ class VectorSpace(SpaceReadings):
             return none
         if slots is None:
             return none
-        return [self._alive_of(reading, some, k, asked) for some in slots]
+        return [self._alive_of(reading, some, k, asked, visible) for some in slots]
 
     def _many_by_codes(
         self, reading: Reading, queries: Matrix, k: int, visible: Mask | None, recall: float

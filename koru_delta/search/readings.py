@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from koru_delta.causal import Cut
+from koru_delta.causal import FOREVER, Cut
 from koru_delta.log import CausalLog
 from koru_delta.search.cache import Unusable
 from koru_delta.search.columns import Columns
@@ -37,9 +37,10 @@ _FEW_MORE: Final = 128  # until so many more are there
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A live graph: it holds what was alive among the first `stop` slots when it was fed.
+    """A live graph: it holds what was visible among the first `stop` slots when it was fed.
 
-    `efforts` for a recall target were measured when `measured` were alive, by queries of
+    That was at the clock `since`; at `until` some that it lacks become true. `efforts` for a
+    recall target were measured when `measured` were alive, by queries of
     which only a few found worse than `floors`: scores of the best hit, the second, and on.
     """
 
@@ -48,6 +49,8 @@ class Graph:
     efforts: dict[float, int]
     measured: int
     floors: tuple[float, ...]
+    since: int = 0
+    until: int = FOREVER
 
 
 @dataclass(slots=True, eq=False)  # never changed, as `Seen`
@@ -78,6 +81,9 @@ class KeptMask:
 
     mask: Mask  # never changed
     count: int  # of those that pass
+    low: int  # clocks at which it holds, from this one on
+    high: int  # and up to this one, exclusive
+    present: bool  # whether it is all that is visible now
     uses: int = 0
     slots: Mask | None = None  # which vectors have such a row
     packed: Packed | None = None
@@ -125,6 +131,15 @@ class SpaceReadings:
         if seen.is_now(cut, valid_at):
             return seen.live
         return int(np.count_nonzero(seen.visible(cut, valid_at, self.log.position)))
+
+    def present_slots(self, reading: Reading) -> tuple[Mask, int, int]:
+        """Which vectors have a row that is visible now, since when, until when no other has."""
+        seen, slots = reading.seen, reading.truth.slots
+        if not seen.timed:
+            return seen.slots_of(seen.alive(), slots), 0, FOREVER
+        cut = self.log.now()._replace(seq=reading.seq)
+        visible = seen.visible(cut, cut.clock, self.log.position)
+        return seen.slots_of(visible, slots), cut.clock, seen.beginning(cut.clock)
 
     def names(self, key_ids: Sequence[int]) -> list[str]:
         """The names of keys, from memory where they are known."""
@@ -343,11 +358,12 @@ class SpaceReadings:
         with self.lock:
             seen = self.reading.seen
             if fed is None:
-                alive = seen.slots_of(seen.alive(), self.reading.truth.slots)
+                alive, since, until = self.present_slots(self.reading)
                 held = graph.live.holds(np.arange(len(alive)))
                 lacking = np.flatnonzero(alive & ~held)
                 self.reading = replace(
-                    self.reading, graph=graph, deaths=int((held & ~alive).sum()),
+                    self.reading, graph=replace(graph, since=since, until=until),
+                    deaths=int((held & ~alive).sum()),
                     revived=tuple(lacking[lacking < graph.stop].tolist()), ways={},
                 )  # fmt: skip
                 return

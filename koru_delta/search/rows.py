@@ -86,6 +86,26 @@ class Seen:
             mask &= (self.times["valid_from"] <= valid_at) & (valid_at < self.times["valid_to"])
         return mask
 
+    def steady(self, cut: Cut, valid_at: int) -> tuple[int, int]:
+        """From when to when, exclusive, a clock may go on and the same rows are visible.
+
+        With `valid_at` before the clock it stands still, else it goes along.
+        """
+        if not self.timed:
+            return _ALWAYS, FOREVER
+        names = ("valid_from", "valid_to", "expires") if valid_at >= cut.clock else ("expires",)
+        times = np.concatenate([self.times[name] for name in names])
+        past = times <= cut.clock
+        low = int(times[past].max(initial=_ALWAYS))
+        return low, int(times[~past].min(initial=FOREVER))
+
+    def beginning(self, clock: int) -> int:
+        """When a row that is not true yet at a clock will be."""
+        if not self.timed:
+            return FOREVER
+        begins = self.times["valid_from"]
+        return int(begins[begins > clock].min(initial=FOREVER))
+
     def alive(self, rows: Numbers | slice | None = None) -> Mask:
         """Of some rows, or of all, those that nothing had ended at this view's position."""
         died = self.died if rows is None else self.died[rows]

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from koru_delta.causal import FOREVER
 from koru_delta.errors import CorruptionError, InvalidDataError, KoruDeltaError
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
@@ -132,14 +133,14 @@ class Upkeep:
         if reading.graph is None:
             return True
         fresh = reading.truth.slots - reading.graph.stop + len(reading.revived) + reading.deaths
-        return fresh >= FEED_ROWS
+        until = reading.graph.until
+        return fresh >= FEED_ROWS or (until != FOREVER and self._log.now().clock >= until)
 
     def _graph_pays(self, space: VectorSpace, reading: Reading) -> bool:
         seen_before = self._too_few.get(space.space.space_id, -GRAPH_ROWS // 4)
         return (
             min(reading.seen.live, reading.truth.slots) >= GRAPH_ROWS
             and reading.truth.slots >= seen_before + GRAPH_ROWS // 4
-            and not reading.seen.timed
             and not self._has_given_up("graph", space)
             and graph.available()
         )
@@ -351,7 +352,7 @@ class Upkeep:
         if known is not None and known.live.worn:
             known = None
         truth = reading.truth
-        alive = reading.seen.slots_of(reading.seen.alive(), truth.slots)
+        alive, since, until = space.present_slots(reading)
         if known is None:
             if np.count_nonzero(alive) < GRAPH_ROWS:  # many keys, but few vectors
                 self._too_few[space.space.space_id] = truth.slots
@@ -364,10 +365,13 @@ class Upkeep:
                 made.feed(some, truth.take(some), chunk=BULK_ROWS)
             efforts, floors = self._efforts(space, reading, made, kept_out, slots)
             made.feed(kept_out, truth.take(kept_out))
-            space.publish_graph(reading, Graph(made, truth.slots, efforts, made.live, floors))
+            space.publish_graph(
+                reading, Graph(made, truth.slots, efforts, made.live, floors, since, until)
+            )
             return
         fresh = truth.slots - known.stop + len(reading.revived)
-        if fresh + reading.deaths < (1 if complete else least):
+        few = fresh + reading.deaths < (1 if complete else least)
+        if few and since < known.until:
             return
         held = known.live.holds(np.arange(truth.slots))
         # First what has died: its neighbours are then linked to what takes its place.
@@ -382,7 +386,7 @@ class Upkeep:
         for _, some in _pieces(lacking, FEED_ROWS):
             self._check_unless(complete)
             known.live.feed(some, truth.take(some))
-        space.publish_graph(reading, replace(known, stop=truth.slots))
+        space.publish_graph(reading, replace(known, stop=truth.slots, since=since, until=until))
         if known.live.worn:
             self._build_graph(space, complete)
 
