@@ -825,13 +825,13 @@ class Database:
             DimensionMismatchError, ModelMismatchError, QueryError, EmbedderError.
         """
         _check_namespace(namespace)
-        _check_search(k, threshold, recall)
+        k = _check_search(k, threshold, recall)
         where = None if filter is None else compiled(filter)
         cut = self._log.cut(as_of)
         at = cut.clock if valid_at is None else microseconds(valid_at)
         target = self._target(query)
         space = self._space(namespace, model, cut, at, text=isinstance(query, str))
-        if space is None or k == 0:
+        if space is None:
             return Matches()
         return self._answers.of(
             space.search(
@@ -860,11 +860,13 @@ class Database:
             queries: Shape (n, dimensions), or texts for the database's embedder.
         """
         _check_namespace(namespace)
-        _check_search(k, threshold, recall)
+        k = _check_search(k, threshold, recall)
         if isinstance(queries, (str, bytes)):
             raise InvalidDataError("queries is a list of them; for one query there is similar()")
         if not isinstance(queries, (Sequence, np.ndarray)):
             raise InvalidDataError(f"queries is a list or an array, not {type(queries).__name__}")
+        if isinstance(queries, np.ndarray) and not queries.ndim:
+            raise InvalidDataError("queries is a list of vectors, this is a single number")
         where = None if filter is None else compiled(filter)
         cut = self._log.cut(as_of)
         at = _valid(valid_at, cut)
@@ -873,7 +875,7 @@ class Database:
         texts = isinstance(queries[0], str)
         targets = self._query_matrix(queries)
         space = self._space(namespace, model, cut, at, text=texts)
-        if space is None or k == 0:
+        if space is None:
             return [Matches() for _ in queries]
         found = space.search_many(
             targets, k, cut, at, where=where, threshold=threshold, recall=1.0 if exact else recall
@@ -1353,15 +1355,21 @@ def _valid(valid_at: When | None, cut: Cut) -> int:
     return cut.clock if valid_at is None else microseconds(valid_at)
 
 
-def _check_search(k: int, threshold: float | None, recall: float) -> None:
+def _check_search(k: int, threshold: float | None, recall: float) -> int:
+    """`k` as a plain integer, once all three make sense."""
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 0:
         raise QueryError(f"k is a whole number from 0 on, not {k!r}")
     if threshold is not None and (
-        not isinstance(threshold, (int, float)) or threshold != threshold  # noqa: PLR0124 - NaN
+        not _is_number(threshold) or threshold != threshold  # noqa: PLR0124 - NaN
     ):
         raise QueryError(f"threshold is a number, not {threshold!r}")
-    if isinstance(recall, bool) or not isinstance(recall, (int, float)) or not 0 < recall <= 1:
+    if not _is_number(recall) or not 0 < recall <= 1:
         raise QueryError(f"recall is a share in (0, 1], not {recall!r}")
+    return int(k)
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool)
 
 
 def _check_namespace(namespace: str) -> None:

@@ -300,6 +300,8 @@ def _alike(vectors: Sequence[VectorLike]) -> TypeGuard[Sequence[npt.NDArray[Any]
 
 
 def _numbers(given: object) -> npt.NDArray[Any]:
+    if isinstance(given, np.ma.MaskedArray):
+        raise InvalidDataError("a vector has all its numbers; fill those that are masked")
     try:
         array = np.asarray(given)
     except ValueError as error:

@@ -39,7 +39,6 @@ SMALL = {
     "SEAL_ROWS": 40, "SEAL_LEAST": 16, "SEGMENT_ROWS": 100, "GRAPH_ROWS": 30, "FEED_ROWS": 8,
     "BULK_ROWS": 16, "SAVE_ENTRIES": 50, "PAUSE_SECONDS": 0.0, "_CALIBRATED": 12,
 }  # fmt: skip
-SMALL_SEARCH = {"_FEW": 4}
 # So low that a build has many steps to be killed in.
 MANY_STEPS = {"SEAL_ROWS": 300, "FEED_ROWS": 20, "BULK_ROWS": 200, "SAVE_ENTRIES": 50,
               "GRAPH_ROWS": 600, "SEGMENT_ROWS": 1500, "PAUSE_SECONDS": 0.0}  # fmt: skip
@@ -52,8 +51,6 @@ def lower(thresholds: dict[str, Any], put: Callable[[Any, str, Any], None] = set
     if thresholds is SMALL:
         # Made-up vectors are all unlike each other; asked for, the graph is to answer.
         put(nearest.VectorSpace, "_unusual", lambda *_: False)
-        for name, value in SMALL_SEARCH.items():
-            put(nearest, name, value)
 
 
 def scores(metric: str, vectors: np.ndarray, query: np.ndarray) -> np.ndarray:

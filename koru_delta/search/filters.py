@@ -55,6 +55,7 @@ MAX_PATTERN_CHARACTERS = 1000
 _REGEX_MEMORY_BYTES = 1 << 20  # bounds the size of the compiled program, and of its cache
 _RECENT = 256  # compiled filters kept, of up to so many characters each
 _RECENT_CHARACTERS = 65_536
+_PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
 _recent: OrderedDict[str, CompiledFilter] = OrderedDict()
 _lock = threading.Lock()
 
@@ -117,6 +118,8 @@ def compiled(filter: Filter, *, under: Path = ()) -> CompiledFilter:
     if isinstance(filter, CompiledFilter):
         return compile_filter(filter, under=under) if under else filter
     try:
+        if not _is_plain(filter):  # whose `repr` need not tell what it holds
+            return compile_filter(filter, under=under)
         text = repr((filter, under))  # tells types apart that JSON or equality would not
     except RecursionError:
         return compile_filter(filter, under=under)
@@ -133,6 +136,16 @@ def compiled(filter: Filter, *, under: Path = ()) -> CompiledFilter:
         while len(_recent) > _RECENT:
             _recent.popitem(last=False)
     return fresh
+
+
+def _is_plain(part: object) -> bool:
+    """Whether it is made of objects of JSON's own types, and tuples."""
+    kind = type(part)
+    if kind is dict:
+        return all(_is_plain(key) and _is_plain(each) for key, each in part.items())  # type: ignore[attr-defined]
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, part))  # type: ignore[call-overload]
+    return kind in _PLAIN_TYPES
 
 
 def prefixed(filter: Filter, *keys: str) -> CompiledFilter:

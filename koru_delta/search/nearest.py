@@ -8,7 +8,7 @@ and nothing else and a search can be repeated exactly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, sqrt
+from math import sqrt
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -54,8 +54,7 @@ _WIDENED: Final = (1, 4, 16)
 _WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
 _SMALL: Final = 4096  # rows of a segment, of which any number is quickly looked at
 _SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
-_DOUBT: Final = 1e-5  # relative, of products in float32
-_FEW: Final = 24  # rows, so few that all are scored exactly
+_ROUNDED: Final = 1e-12  # relative, of float64
 _BATCH_VALUES: Final = 32 * 1024 * 1024  # scores of a batch held at once
 
 
@@ -238,7 +237,8 @@ class VectorSpace(SpaceReadings):
 
     def _packed(self, reading: Reading, kept: KeptMask) -> Packed:
         """The vectors under a kept mask, copied together at the first time."""
-        if kept.packed is None:
+        known = kept.packed
+        if known is None:
             rows = np.flatnonzero(kept.mask)
             slots = rows if reading.seen.aligned else reading.seen.slot[rows]
             packed = Packed(rows, slots, reading.truth.take(slots))
@@ -251,7 +251,7 @@ class VectorSpace(SpaceReadings):
                         size -= each.packed.vectors.nbytes
                         each.packed = None
             return packed
-        return kept.packed
+        return known
 
     def _matching(self, where: CompiledFilter, rows: int) -> Mask:
         with self._columns_lock:
@@ -343,8 +343,11 @@ class VectorSpace(SpaceReadings):
             if rows is not None:
                 hits = self._hits(reading, target, rows, k)
                 if _lacks(reading):
-                    near = self.near(reading.truth, target.vector, graph.stop, reading.truth.slots)
-                    hits = self._with_unfed(reading, target, near, hits, k, visible)
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        products = reading.truth.products(
+                            target.vector, graph.stop, reading.truth.slots
+                        )
+                    hits = self._with_unfed(reading, target, products, hits, k, visible)
                 return None if self._unusual(graph, target, hits) else hits
         return None
 
@@ -364,7 +367,7 @@ class VectorSpace(SpaceReadings):
         self,
         reading: Reading,
         target: Target,
-        near: Matrix,
+        products: Matrix,
         hits: list[Hit],
         k: int,
         visible: Mask | None,
@@ -372,26 +375,17 @@ class VectorSpace(SpaceReadings):
         """The best of what the graph gave and of what it does not hold yet.
 
         Args:
-            near: What is in the order of their scores, of the slots after the graph's end.
+            products: Of the query with the slots after the graph's end.
         """
         graph, seen, truth = reading.graph, reading.seen, reading.truth
         assert graph is not None
         level = visible is None and seen.aligned and not reading.deaths
-        if len(hits) >= k and len(near) and isfinite(near.sum()):
-            floor = self._near_of(target, -hits[-1][0])
-            floor -= _DOUBT * (abs(floor) + float(np.abs(near).max()))
-            fresh = graph.stop + np.flatnonzero(near >= floor)
-        else:
-            fresh = np.arange(graph.stop, truth.slots)
-            if len(fresh) > _FEW:
-                every = slice(graph.stop, None)
-                alive = None
-                if not level and visible is None and seen.aligned:
-                    alive = seen.alive(every)
-                elif not level:
-                    there = seen.alive() if visible is None else visible
-                    alive = seen.slots_of(there, truth.slots)[every]
-                fresh = fresh[_best(near, k, alive)]
+        fresh = np.arange(graph.stop, truth.slots)
+        with np.errstate(over="ignore", invalid="ignore"):
+            known = self._estimates(truth, products, slice(graph.stop, truth.slots), target)
+        if known is not None and len(hits) >= k:
+            scores, errors = known
+            fresh = fresh[scores + errors >= self._estimate_of(target, -hits[-1][0])]
         if reading.revived:
             fresh = np.union1d(fresh, np.array(reading.revived, dtype=np.int64))
         if not len(fresh):
@@ -400,11 +394,14 @@ class VectorSpace(SpaceReadings):
         # Some may have been fed in this moment, and be among the hits already.
         return sorted({*hits, *self._hits(reading, target, rows, k)})[:k]
 
-    def _near_of(self, target: Target, score: float) -> float:
-        """What `near` has for a score."""
+    def _estimate_of(self, target: Target, score: float) -> float:
+        """What an estimate is, at least, of whatever has this score."""
         if self.space.metric == "cosine":
-            return score * sqrt(target.square)
-        return target.square - score * score if self.space.metric == "l2" else score
+            exact = score * sqrt(target.square)
+        else:
+            exact = target.square - score * score if self.space.metric == "l2" else score
+        larger = max(abs(exact), target.square if self.space.metric == "l2" else 0.0)
+        return exact - _ROUNDED * larger
 
     def _unusual(self, graph: Graph, target: Target, hits: list[Hit]) -> bool:
         """Whether a graph found so little that its efforts, measured by others, do not hold.
@@ -439,8 +436,9 @@ class VectorSpace(SpaceReadings):
                     continue
                 wanted = _candidates(segment, k, recall)
                 if segment.codes is None or wanted is None:
-                    near = self.near(truth, query, segment.start, segment.stop)
-                    found.append(segment.start + _best(near, k, part))
+                    found.append(
+                        self._possible_of(truth, target, k, segment.start, segment.stop, part)
+                    )
                     doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
                     continue
                 if widened > 1 and wanted * widened * _WORTH > segment.rows > _SMALL:
@@ -453,8 +451,7 @@ class VectorSpace(SpaceReadings):
                 doubts.append(np.arange(len(some)) >= len(some) * segment.codes.shallow)
             if truth.sealed < truth.slots:
                 part = None if mask is None else mask[truth.sealed :]
-                near = self.near(truth, query, truth.sealed, truth.slots)
-                found.append(truth.sealed + _best(near, k, part))
+                found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
                 doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
             slots = np.concatenate(found) if len(found) != 1 else found[0]
             doubt = np.concatenate(doubts) if len(doubts) != 1 else doubts[0]
@@ -521,7 +518,7 @@ class VectorSpace(SpaceReadings):
                     if not seen.aligned or len(slots) != len(near):
                         near = near[slots - first if first else slots]
                 whole = rows is None and seen.aligned
-                best = self._possible(truth, near, None if whole else slots, target, k)
+                best = self._possible(truth, near, slice(None) if whole else slots, target, k)
         if best is None:
             best = np.arange(count)
         return best if rows is None else rows[best]
@@ -577,36 +574,41 @@ class VectorSpace(SpaceReadings):
         return slots if best is None else slots[best]
 
     def _possible(
-        self,
-        truth: Truth,
-        near: npt.NDArray[np.float32],
-        slots: Numbers | None,
-        target: Target,
-        k: int,
+        self, truth: Truth, products: Matrix, slots: Numbers | slice, target: Target, k: int
     ) -> Numbers | None:
-        """Places that may be among the `k` best by float32 products; None if any may be.
+        """Places that may be among the `k` best by products in float32; None if any may be."""
+        known = self._estimates(truth, products, slots, target)
+        if known is None:
+            return None
+        scores, errors = known
+        if isinstance(errors, float):
+            return _within(scores, k, errors)
+        return np.flatnonzero(scores + errors >= _kth_best(scores - errors, k))
 
-        The products are with these slots, or with all of them.
+    def _estimates(
+        self, truth: Truth, products: Matrix, slots: Numbers | slice, target: Target
+    ) -> tuple[Any, Any] | None:
+        """What is in the order of the scores of these slots, and how wrong it may be.
+
+        None where float32 does not reach.
         """
         size = self.space.dimensions
         length = sqrt(target.square)
         if self.space.metric == "cosine":
-            near *= truth.scales if slots is None else truth.scales[slots]
+            near = products * truth.scales[slots]
+            if not np.isfinite(near.sum()):
+                return None
             # Only the rows are of length one here; no scale is above one over TINY.
-            error = _FLOAT32_STEP * length + _FLOAT32_SMALL / TINY
-            return _within(near, k, (size + 8) * error)
-        squares = truth.squares if slots is None else truth.squares[slots]
+            return near, (size + 8) * (_FLOAT32_STEP * length + _FLOAT32_SMALL / TINY)
+        squares = truth.squares[slots]
         lengths = np.sqrt(squares)
-        scores = near.astype(np.float64)
+        scores = products.astype(np.float64)
         errors = size * (_FLOAT32_STEP * length * lengths + _FLOAT32_SMALL)
         if self.space.metric == "l2":
             # -|x - q|^2 without its constant |q|^2: the same order as minus the distance.
             scores = 2 * scores - squares
             errors = 2 * errors + size * _FLOAT64_STEP * (length + lengths) ** 2
-        if not np.isfinite(scores).all():
-            return None
-        surely = scores - errors
-        return np.flatnonzero(scores + errors >= _kth_best(surely, k))
+        return (scores, errors) if np.isfinite(scores).all() else None
 
     def near(self, truth: Truth, query: Vector | Matrix, start: int, stop: int) -> Matrix:
         """Float32 scores (for l2, in the same order) of the slots `start` to `stop`.
@@ -646,7 +648,7 @@ class VectorSpace(SpaceReadings):
         if way == "graph":
             found = self._many_by_graph(reading, queries, k, effort, visible)
         elif way == "codes":
-            found = self._many_by_codes(reading, queries, k, visible, recall)
+            found = self._many_by_codes(reading, queries, targets, k, visible, recall)
         elif way in ("scan", "bounds", "packed") and not reading.tiny and count > k:
             found = self._many_by_scan(reading, queries, targets, k, visible, pack=way == "packed")
         wanted = min(k, count)
@@ -661,7 +663,7 @@ class VectorSpace(SpaceReadings):
         answers = []
         graph = reading.graph if way == "graph" else None
         lacking = graph is not None and _lacks(reading)
-        near = np.empty((0, 0), dtype=np.float32)
+        products = np.empty((0, 0), dtype=np.float32)
         together = len(queries)
         if graph is not None and lacking:
             together = max(1, _BATCH_VALUES // max(1, reading.truth.slots - graph.stop))
@@ -673,9 +675,12 @@ class VectorSpace(SpaceReadings):
             if graph is not None and lacking:
                 if n % together == 0:
                     some, stop = queries[n : n + together], reading.truth.slots
-                    near = self.near(reading.truth, some, graph.stop, stop)
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        products = reading.truth.products(some, graph.stop, stop)
                 if length:
-                    hits = self._with_unfed(reading, target, near[n % together], hits, k, visible)
+                    hits = self._with_unfed(
+                        reading, target, products[n % together], hits, k, visible
+                    )
             unusual = graph is not None and length > 0 and self._unusual(graph, target, hits)
             if not length or unusual:
                 answers.append(
@@ -707,7 +712,13 @@ class VectorSpace(SpaceReadings):
         return [self._alive_of(reading, some, k, asked, visible) for some in slots]
 
     def _many_by_codes(
-        self, reading: Reading, queries: Matrix, k: int, visible: Mask | None, recall: float
+        self,
+        reading: Reading,
+        queries: Matrix,
+        targets: Sequence[Target],
+        k: int,
+        visible: Mask | None,
+        recall: float,
     ) -> list[Numbers | None]:
         seen, truth = reading.seen, reading.truth
         mask = self._slot_mask(reading, visible)
@@ -718,7 +729,7 @@ class VectorSpace(SpaceReadings):
                 continue
             wanted = _candidates(segment, k, recall)
             if segment.codes is None or wanted is None:
-                self._many_near(truth, queries, segment.start, segment.stop, k, part, parts)
+                self._many_near(truth, targets, segment.start, segment.stop, k, part, parts)
                 continue
             try:
                 rows = segment.codes.nearest_many(queries, wanted, part)
@@ -728,25 +739,35 @@ class VectorSpace(SpaceReadings):
                 mine.append(segment.start + some)
         if truth.sealed < truth.slots:
             part = None if mask is None else mask[truth.sealed :]
-            self._many_near(truth, queries, truth.sealed, truth.slots, k, part, parts)
+            self._many_near(truth, targets, truth.sealed, truth.slots, k, part, parts)
         return [seen.rows_of(np.concatenate(mine), visible) for mine in parts]
 
     def _many_near(
         self,
         truth: Truth,
-        queries: Matrix,
+        targets: Sequence[Target],
         start: int,
         stop: int,
         k: int,
         mask: Mask | None,
         parts: list[list[Numbers]],
     ) -> None:
-        """Add to each query's part its best among the slots `start` to `stop`."""
+        """Add to each query's part what may be its best among the slots `start` to `stop`."""
+        slots = np.arange(start, stop) if mask is None else start + np.flatnonzero(mask)
         together = max(1, _BATCH_VALUES // (stop - start))
-        for first in range(0, len(queries), together):
-            near = self.near(truth, queries[first : first + together], start, stop)
-            for scores, mine in zip(near, parts[first : first + together], strict=True):
-                mine.append(start + _best(scores, k, mask))
+        for first in range(0, len(targets), together):
+            some = targets[first : first + together]
+            with np.errstate(over="ignore", invalid="ignore"):
+                products = truth.products(np.stack([t.vector for t in some]), start, stop)
+                if mask is not None:
+                    products = products[:, mask]
+                for near, target, mine in zip(
+                    products, some, parts[first : first + together], strict=True
+                ):
+                    best = None
+                    if len(slots) > k:
+                        best = self._possible(truth, near, slots, target, k)
+                    mine.append(slots if best is None else slots[best])
 
     def _many_by_scan(
         self,
@@ -779,7 +800,7 @@ class VectorSpace(SpaceReadings):
                     near = truth.products(some, *span)
                     if not seen.aligned or len(slots) != near.shape[1]:
                         near = near[:, slots - span[0]]
-                whole = None if rows is None and seen.aligned else slots
+                whole = slice(None) if rows is None and seen.aligned else slots
                 for target, scores in zip(targets[first : first + together], near, strict=True):
                     best = self._possible(truth, scores, whole, target, k)
                     found.append(best if best is None or rows is None else rows[best])
@@ -823,6 +844,8 @@ class VectorSpace(SpaceReadings):
         scores: Scores = np.add.reduce(wide, axis=1)
         if self.space.metric == "cosine":  # a vector finds itself with exactly 1
             scores /= np.sqrt(truth.squares[slots] * squares)
+            np.minimum(scores, 1.0, out=scores)
+            np.maximum(scores, -1.0, out=scores)
         return scores
 
     def _hits_of(
@@ -854,8 +877,6 @@ class VectorSpace(SpaceReadings):
         names = self.names(key_ids.tolist())
         hits = list(zip((-exact).tolist(), names, seqs.tolist(), strict=True))
         hits.sort()
-        if hits and self.space.metric == "cosine" and (hits[0][0] < -1 or hits[-1][0] > 1):
-            hits = sorted((min(max(least, -1.0), 1.0), key, seq) for least, key, seq in hits)
         return hits[:k]
 
 
@@ -886,16 +907,6 @@ def _candidates(segment: Segment, k: int, recall: float) -> int | None:
         if wanted is not None:
             return max(wanted, 2 * k + segment.codes.spare)
     return None
-
-
-def _best(near: npt.NDArray[np.float32], k: int, mask: Mask | None) -> Numbers:
-    """Places of the `k` largest, and of what equals the last of them."""
-    if mask is not None:
-        places = np.flatnonzero(mask)
-        return places[_best(near[places], k, None)]
-    if len(near) <= k:
-        return np.arange(len(near))
-    return np.flatnonzero(near >= _kth_best(near, k))
 
 
 def _kth_best(scores: npt.NDArray[np.floating[Any]], k: int) -> float:

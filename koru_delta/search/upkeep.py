@@ -152,7 +152,9 @@ class Upkeep:
                 if not self._due or self._halting():
                     self._thread = None
                     return
-                _, space = self._due.popitem()
+                due = self._due  # what there is to make before what is only behind by little
+                number = next((n for n, each in due.items() if self._wants(each)), next(iter(due)))
+                space = due.pop(number)
             try:
                 if self._wants(space):
                     self.work(space)
@@ -171,7 +173,7 @@ class Upkeep:
     def _quiet(self, space: VectorSpace) -> bool:
         """Whether a space reads nothing new for a while."""
         seq, until = space.reading.seq, monotonic() + QUIET_SECONDS
-        while space.reading.seq == seq and not self._halting():
+        while space.reading.seq == seq and not self._halting() and not self._due:
             if monotonic() >= until:
                 return True
             self._stop.wait(PAUSE_SECONDS)

@@ -1,0 +1,156 @@
+"""What was just written is found by the next search, by every way and at the ends of float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import koru_delta
+from koru_delta import Database
+from koru_delta.errors import InvalidDataError
+from koru_delta.search import upkeep
+from tests.indexing import SMALL, check_exact, lower
+from tests.search.test_plans import METRICS, WAYS, forced
+
+DIMENSIONS = 32
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    lower(SMALL, monkeypatch.setattr)
+    monkeypatch.setattr(upkeep.Upkeep, "nudge", lambda _self, _space: None)
+    return monkeypatch
+
+
+def shifted(numbers: np.random.Generator, rows: int) -> np.ndarray:
+    return (numbers.standard_normal((rows, DIMENSIONS)) + 10_000).astype(np.float32)
+
+
+def large(numbers: np.random.Generator, rows: int) -> np.ndarray:
+    return (numbers.standard_normal((rows, DIMENSIONS)) * 1e20).astype(np.float32)
+
+
+def plain(numbers: np.random.Generator, rows: int) -> np.ndarray:
+    return numbers.standard_normal((rows, DIMENSIONS)).astype(np.float32)
+
+
+def parallel(numbers: np.random.Generator, rows: int) -> np.ndarray:
+    return (1 + 1e-4 * numbers.standard_normal((rows, DIMENSIONS))).astype(np.float32)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("make", [plain, shifted, large, parallel])
+def test_a_fresh_row_is_found_by_itself(small, make, metric, way):
+    numbers = np.random.default_rng(60)
+    with koru_delta.open() as db:
+        base = make(numbers, 400)
+        items = [(f"k{n:03}", vector, {"t": 1}) for n, vector in enumerate(base)]
+        db.embed_many("v", items, metric=metric)
+        db.build_index()
+        for turn in range(4):
+            mine = make(numbers, 12)
+            db.embed_many("v", [(f"m{n}", vector, {"t": 1}) for n, vector in enumerate(mine)])
+            with forced(db, way):
+                for options in ({}, {"filter": {"t": 1}}):
+                    best = db.similar("v", mine[turn], k=1, exact=True, **options)
+                    assert db.similar("v", mine[turn], k=1, **options) == best
+                    assert db.similar_many("v", mine[turn][None], k=1, **options) == [best]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_an_extreme_row_hides_no_other(small, metric, way):
+    numbers = np.random.default_rng(61)
+    with koru_delta.open() as db:
+        base = plain(numbers, 300)
+        db.embed_many("v", [(f"k{n:03}", v) for n, v in enumerate(base)], metric=metric)
+        db.build_index()
+        extreme = np.zeros(DIMENSIONS, dtype=np.float32)
+        extreme[:2] = 3e38, -3e38
+        query = np.zeros(DIMENSIONS, dtype=np.float32)
+        query[:2] = 2.0  # with the extreme row float32 comes to infinity minus infinity
+        db.embed("v", "extreme", extreme)
+        db.embed_many("v", [(f"m{n:02}", v) for n, v in enumerate(plain(numbers, 30))])
+        db.embed("v", "mine", query)
+        with forced(db, way):
+            for k in (1, 3):
+                best = db.similar("v", query, k=k, exact=True)
+                assert metric == "dot" or best[0].key == "mine"
+                assert db.similar("v", query, k=k) == best
+                assert db.similar_many("v", query[None], k=k) == [best]
+
+
+def test_equal_scores_are_in_key_order_however_few_are_asked_for(db: Database) -> None:
+    query = np.array(
+        [0.3573804199695587, -1.2083185911178589, -0.004454133100807667, 0.6564749479293823,
+         -1.2883614301681519], dtype=np.float32,
+    )  # fmt: skip
+    scales = (1, 3, 5, 7, 0.3, 11, 13, 1.7, 9, 6)  # some would score a little above one
+    db.embed_many("v", [(f"k{n}", query * np.float32(s)) for n, s in enumerate(scales)])
+
+    whole = [(hit.key, hit.score) for hit in db.similar("v", query, k=10, exact=True)]
+    assert whole == sorted(whole, key=lambda pair: (-pair[1], pair[0]))
+    assert whole[:4] == [("k0", 1.0), ("k1", 1.0), ("k2", 1.0), ("k3", 1.0)]
+    for k in range(1, 10):
+        found = db.similar("v", query, k=k, exact=True)
+        assert [(hit.key, hit.score) for hit in found] == whole[:k]
+
+
+class Odd(Mapping[str, Any]):
+    """A filter that does not tell by its `repr` what it asks for."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+
+    def __getitem__(self, key: str) -> Any:
+        return self.fields[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __repr__(self) -> str:
+        return "Odd"
+
+
+class OddText(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "OddText"
+
+
+def test_a_filter_is_what_it_holds_and_not_what_it_is_called(db: Database) -> None:
+    db.embed_many("v", [("a", [1.0, 0.0], {"c": "red"}), ("b", [1.0, 0.1], {"c": "blue"})])
+    for colour, key in (("red", "a"), ("blue", "b"), ("red", "a")):
+        for given in (Odd(c=colour), {"c": OddText(colour)}, {"c": {"$in": [OddText(colour)]}}):
+            assert [hit.key for hit in db.similar("v", [1.0, 0.0], filter=given)] == [key]
+    changing = Odd(c="red")
+    assert [hit.key for hit in db.similar("v", [1.0, 0.0], filter=changing)] == ["a"]
+    changing.fields["c"] = "blue"
+    assert [hit.key for hit in db.similar("v", [1.0, 0.0], filter=changing)] == ["b"]
+
+
+def test_numbers_of_numpy_are_numbers(db: Database) -> None:
+    vectors = np.random.default_rng(62).standard_normal((3000, 16)).astype(np.float32)
+    db.embed_many("v", [(f"k{n:04}", vector) for n, vector in enumerate(vectors)])
+    whole = check_exact(db, "v", "cosine", vectors[0])
+    for kind in (np.int8, np.uint8, np.int16, np.uint64):
+        assert db.similar("v", vectors[0], k=kind(100), exact=True) == whole[:100]
+    assert len(db.similar("v", vectors[0], k=np.int16(1100), exact=True)) == 1100
+    found = db.similar("v", vectors[0], k=3000, recall=np.float32(1.0), threshold=np.float64(0.5))
+    assert found == [hit for hit in whole if hit.score >= 0.5]
+    with pytest.raises(InvalidDataError, match="single number"):
+        db.similar_many("v", np.array(1.0))
+    with pytest.raises(InvalidDataError, match="masked"):
+        db.similar("v", np.ma.masked_array(vectors[0], mask=vectors[0] > 0))
+    with pytest.raises(koru_delta.errors.QueryError, match="threshold"):
+        db.similar("v", vectors[0], threshold=True)
+    with pytest.raises(koru_delta.errors.DimensionMismatchError):
+        db.similar("v", [1.0, 2.0], k=0)
