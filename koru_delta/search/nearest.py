@@ -330,8 +330,9 @@ class VectorSpace(SpaceReadings):
         """The best that the graph leads to; None if it is busy or not to be trusted here."""
         graph = reading.graph
         assert graph is not None
+        dead = self._dead(reading, graph, visible)
         for spare in _SPARE_FOR_DEAD:
-            asked = k + min(reading.deaths, spare)
+            asked = k + min(dead, spare)
             try:
                 slots = graph.live.nearest(target.vector, asked, max(effort, asked))
             except GraphUnavailable:
@@ -350,6 +351,11 @@ class VectorSpace(SpaceReadings):
                     hits = self._with_unfed(reading, target, products, hits, k, visible)
                 return None if self._unusual(graph, target, hits) else hits
         return None
+
+    def _dead(self, reading: Reading, graph: Graph, visible: Mask | None) -> int:
+        """About how many that the graph holds are not visible any more."""
+        kept = self._kept_of(visible)
+        return max(reading.deaths, 0 if kept is None else graph.live.live - kept.count)
 
     def _alive_of(
         self, reading: Reading, slots: Numbers, k: int, asked: int, visible: Mask | None
@@ -701,7 +707,7 @@ class VectorSpace(SpaceReadings):
         graph = reading.graph
         assert graph is not None
         none: list[Numbers | None] = [None] * len(queries)
-        asked = k + min(reading.deaths, _SPARE_FOR_DEAD[0])
+        asked = k + min(self._dead(reading, graph, visible), _SPARE_FOR_DEAD[0])
         try:
             slots = graph.live.nearest_many(queries, asked, max(effort, asked))
         except GraphUnavailable:
