@@ -74,6 +74,7 @@ class Upkeep:
         self._given_up: set[tuple[str, int, int]] = set()  # what failed, in which space and epoch
         self._too_few: dict[int, int] = {}  # slots when too few of them were alive for a graph
         self._saved: dict[int, int] = {}  # position of the last state written or read
+        self._swept: set[int] = set()  # spaces whose folder was looked through
         self._saved_graphs: dict[int, tuple[Graph, int]] = {}
 
     # Settings
@@ -205,6 +206,7 @@ class Upkeep:
     def work(self, space: VectorSpace, *, complete: bool = False) -> None:
         """Make what a space lacks: with `complete`, everything."""
         steps = (
+            ("files", self._sweep),
             ("codes", self._seal),
             ("codes", self._recode),
             ("files", self._save),
@@ -430,6 +432,17 @@ class Upkeep:
             "format": FORMAT, "kind": kind, "namespace": mine.namespace, "model": mine.model,
             "dimensions": mine.dimensions, "metric": mine.metric,
         }  # fmt: skip
+
+    def _sweep(self, space: VectorSpace, _complete: bool) -> None:
+        """Once, remove what killed processes left of files they were writing."""
+        place = self._place(space)
+        if space.space.space_id in self._swept or place is None or not self._writable:
+            return
+        self._swept.add(space.space.space_id)
+        if place.exists():
+            with cache.writing(place) as mine:
+                if mine:
+                    cache.sweep(place)
 
     def _save(self, space: VectorSpace, complete: bool = False) -> None:
         """Write segments that have no file, and a state that names them all."""
