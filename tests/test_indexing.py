@@ -119,6 +119,47 @@ def test_the_last_few_rows_come_into_the_graph_when_nobody_writes(small):
         assert not working()
 
 
+@needs_graph
+def test_spaces_that_are_behind_by_little_are_all_fed(small):
+    small.setattr(upkeep, "FEED_ROWS", 1000)
+    small.setattr(upkeep, "QUIET_SECONDS", 0.01)
+    with koru_delta.open() as db:
+        for name in "abc":
+            db.embed_many(name, ITEMS[:100])
+        db.build_index()
+        for name in "abc":
+            db.embed_many(name, ITEMS[100:103])
+            db.similar(name, VECTORS[0])
+        until_idle()
+        assert [space["in_graph"] for space in db.stats()["vector_spaces"]] == [103] * 3
+
+
+@needs_graph
+def test_one_that_is_written_slowly_keeps_no_other_waiting(small):
+    small.setattr(upkeep, "FEED_ROWS", 1000)
+    with koru_delta.open() as db:
+        for name in "ab":
+            db.embed_many(name, ITEMS[:100])
+        db.build_index("a")
+        made = threading.Event()
+        work = upkeep.Upkeep.work
+
+        def working_on(self: Any, space: Any, **how: Any) -> None:
+            work(self, space, **how)
+            made.set()
+
+        small.setattr(upkeep.Upkeep, "work", working_on)
+        db.similar("b", VECTORS[0])
+        for n in range(100, 400):
+            db.embed("a", f"k{n:03}", VECTORS[n])
+            db.similar("a", VECTORS[0])
+            if made.wait(0.02):
+                break
+        spaces = {space["namespace"]: space for space in db.stats()["vector_spaces"]}
+        assert spaces["b"]["in_graph"] == 100
+        until_idle()
+
+
 def test_searches_go_on_while_indexes_are_made(small):
     begun, go_on = threading.Event(), threading.Event()
     encode = codes.encode

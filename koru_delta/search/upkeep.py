@@ -174,7 +174,9 @@ class Upkeep:
     def _quiet(self, space: VectorSpace) -> bool:
         """Whether a space reads nothing new for a while."""
         seq, until = space.reading.seq, monotonic() + QUIET_SECONDS
-        while space.reading.seq == seq and not self._halting() and not self._due:
+        while space.reading.seq == seq and not self._halting():
+            if any(self._wants(other) for other in list(self._due.values())):
+                return False  # that goes first
             if monotonic() >= until:
                 return True
             self._stop.wait(PAUSE_SECONDS)
