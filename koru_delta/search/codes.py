@@ -44,7 +44,7 @@ _TRIED: Final = 48  # rows searched for at the end, to see how many candidates i
 _TRIED_K: Final = 10
 _BLOCK: Final = 2048  # rows encoded together: some megabytes
 _FAR: Final = 2.0**20  # rows further from the centre, in typical distances, are drawn in
-_MOST_PASS: Final = 0.4
+_MOST_PASS: Final = 0.6  # of the rows, for a mask to be applied afterwards
 _FEW: Final = 1000  # rows, the fewest they are searched for among
 _COUNTS: Final = (
     12, 16, 20, 24, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640,
