@@ -929,10 +929,8 @@ def _kth_best(scores: npt.NDArray[np.floating[Any]], k: int) -> float:
     return float(np.partition(scores, len(scores) - k)[len(scores) - k])
 
 
-def _within(near: npt.NDArray[np.float32], k: int, error: float) -> Numbers | None:
-    """Rows at most two errors below the `k`-th best; None if a score is no number."""
-    if not np.isfinite(near.sum()):
-        return None
+def _within(near: npt.NDArray[np.float32], k: int, error: float) -> Numbers:
+    """Rows at most two errors below the `k`-th best, where every score is a number."""
     kth = _kth_best(near, k)
     floor = np.nextafter(np.float32(kth - 2 * error), np.float32(-np.inf))
     return np.flatnonzero(near >= floor)

@@ -57,14 +57,14 @@ class Recent:
             if not written:
                 return Recent(after, end)
             known = Recent(after, written[0].entry.seq - 1)
-        elif len(self._written) + len(written) > MOST_ENTRIES or self._bytes > _MOST_BYTES:
-            kept = self._written[-MOST_ENTRIES // 4 :] if self._bytes <= _MOST_BYTES else []
+        elif len(self._written) + len(written) > MOST_ENTRIES:
+            kept = self._written[-MOST_ENTRIES // 4 :]
             first = kept or written
             known = Recent(after, first[0].entry.seq - 1 if first else end)
             known._add(kept)
         known._add(written)
         known.at = after
-        return known
+        return known if known._bytes <= _MOST_BYTES else Recent(after, end)
 
     def _add(self, written: Sequence[Written]) -> None:
         for one in written:

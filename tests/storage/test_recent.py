@@ -88,6 +88,15 @@ def test_more_than_is_kept_is_read_from_the_log(tmp_path):
         assert found(db, 5) == found(other, 5)
 
 
+def test_long_vectors_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(recent, "_MOST_BYTES", 5 * VECTORS[0].nbytes)
+    with koru_delta.open(tmp_path / "db") as db:
+        for n in range(0, 40, 4):
+            db.embed_many("v", [(f"k{m}", VECTORS[m]) for m in range(n, n + 4)])
+            assert len(found(db, n)) == n + 4
+            assert len(db._log.engine._recent._vectors) <= 5
+
+
 def test_a_write_that_failed_leaves_nothing_to_be_found(tmp_path):
     with koru_delta.open(tmp_path / "db") as db:
         kept = db.embed("v", "kept", VECTORS[0])
