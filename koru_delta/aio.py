@@ -581,6 +581,9 @@ class AsyncDatabase:
             recall=recall,
         )
 
+    search = _forwarded(Database.search, _loaded)
+    configure_text = _written(Database.configure_text)
+
     async def similar_at(
         self, namespace: str, query: VectorLike | str, timestamp: AsOf, top_k: int = 10
     ) -> Matches:

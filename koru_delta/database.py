@@ -9,7 +9,7 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from math import isfinite
@@ -50,9 +50,12 @@ from koru_delta.log import CausalLog, VerifyReport
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.log import TAGS, AsOf
 from koru_delta.search.answers import Answers, Matches
-from koru_delta.search.filters import Filter, compile_filter, compiled
+from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.nearest import Target, VectorSpace
-from koru_delta.search.query import Row, check_page, matching, select_rows
+from koru_delta.search.fusion import FUSIONS, LEGS, MODES, Fusion, Mode, checked_weights
+from koru_delta.search.hybrid import Asked, Cursor, digest_of, rank
+from koru_delta.search.query import Row, check_page, count_rows, select_rows
+from koru_delta.search.texts import SETTINGS, Texts, TextSettings
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
 from koru_delta.transaction import (
@@ -129,6 +132,7 @@ class Database:
         self._log = CausalLog(engine, clock or system_clock, node=node)
         self._intents = Intents(self._log, text, author=author, run=run)
         self._vectors = Vectors(self._log)
+        self._texts = Texts(self._log)
         self._answers = Answers(self._log)
         # The last transaction begun in this thread or task, which may have ended since.
         self._transaction: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
@@ -177,6 +181,7 @@ class Database:
         with self._closing:
             try:
                 self._answers.close()
+                self._texts.close()
                 self._vectors.close()
             finally:
                 self._log.close()
@@ -634,7 +639,7 @@ class Database:
         _check_namespace(namespace)
         cut = self._log.cut(as_of)
         return select_rows(
-            self._log, namespace, cut, _valid(valid_at, cut), filter=filter, sort=sort,
+            self._texts.records(namespace), cut, _valid(valid_at, cut), filter=filter, sort=sort,
             limit=limit, offset=offset, select=select,
         )  # fmt: skip
 
@@ -649,12 +654,9 @@ class Database:
         """How many keys `query` would return."""
         _check_namespace(namespace)
         cut = self._log.cut(as_of)
-        at = _valid(valid_at, cut)
-        if filter is None:
-            return self._log.engine.count_visible(namespace, cut.seq, at, cut.clock)
-        where = compile_filter(filter)
-        found = self._log.engine.visible_keys(namespace, cut.seq, at, cut.clock)
-        return len(matching(found, where))
+        return count_rows(
+            self._texts.records(namespace), cut, _valid(valid_at, cut), filter=filter
+        )
 
     def list_keys(
         self,
@@ -881,6 +883,137 @@ class Database:
             targets, k, cut, at, where=where, threshold=threshold, recall=1.0 if exact else recall
         )
         return [self._answers.of(one) for one in found]
+
+    def search(
+        self,
+        namespace: str,
+        text: str,
+        *,
+        mode: Mode = "hybrid",
+        k: int = 10,
+        filter: Filter | None = None,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        vector: VectorLike | None = None,
+        weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "rrf",
+        mmr: float | None = None,
+        half_life: float | timedelta | None = None,
+        group_by: str | None = None,
+        threshold: float | None = None,
+        cursor: str | None = None,
+        syntax: bool = True,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> Matches:
+        """Find the keys that answer a text best: by words, by meaning, or both fused.
+
+        Filters, the moment and what has been superseded are applied before the best are
+        taken: there are `min(k, matches)` hits, always.
+
+        Args:
+            text: A question, or words: `"a phrase"`, `prefix*`, `+must`, `-not`. Blank text
+                has no words; without `vector` it finds nothing.
+            mode: "text" ranks by BM25 over the texts that are visible at that moment, "vector"
+                as `similar` does, "hybrid" fuses both. Where a namespace has no vectors, or a
+                text none of the words, hybrid is what the other leg finds.
+            vector: Shape (dimensions,); in the place of what the database's embedder makes
+                of the text.
+            weights: Of the legs "vector" and "text", 1 each by default; 0 leaves a leg out.
+            fusion: "rrf" adds weight / (60 + rank) of each leg's best 50 or 3 k, "score"
+                their weighted scores, scaled to [0, 1].
+            mmr: In [0, 1]: choose by maximal marginal relevance among those best; 1 is by
+                relevance alone, 0 by difference alone. Not for pages.
+            half_life: Seconds (or a timedelta) after which a score counts half, from when
+                the version began to be true; scores below 0 stay.
+            group_by: A dotted path into the value; only the best hit of those that say the
+                same there is kept. What lacks the path is a group of its own.
+            threshold: Keep hits with `score >= threshold`, whatever the mode's score is.
+            cursor: `cursor` of the page before. All else must be as it was; the moment
+                is that of the first page. Pages after the first compare every row.
+            syntax: False takes the text as it is, with no operators.
+            exact, recall, model, filter, as_of, valid_at: As for `similar`.
+
+        Returns:
+            Best first; equal scores in key order. `score` is the fused one in "hybrid", BM25
+            in "text", that of `similar` in "vector".
+
+        Raises:
+            QueryError, DimensionMismatchError, ModelMismatchError, EmbedderError.
+        """
+        _check_namespace(namespace)
+        k = _check_search(k, threshold, recall)
+        legs = _check_mode(mode, fusion, mmr, text)
+        if mmr is not None and cursor is not None:
+            raise QueryError("mmr chooses among one page; leave cursor out, and ask for more (k)")
+        chosen = checked_weights(weights, legs)
+        where = None if filter is None else compiled(filter)
+        digest = digest_of(
+            {
+                "namespace": namespace, "text": text, "mode": mode, "filter": filter,
+                "model": model, "weights": chosen, "fusion": fusion, "group": group_by,
+                "threshold": threshold, "half_life": half_life, "syntax": syntax,
+                "vector": None if vector is None else as_vector(vector).tobytes(),
+            }
+        )  # fmt: skip
+        page = None if cursor is None else Cursor.read(cursor)
+        if page is None:
+            cut = self._log.cut(as_of)
+            at = _valid(valid_at, cut)
+        else:
+            if page.asked != digest:
+                raise QueryError("this cursor is of another question; ask as for the first page")
+            cut, at = self._log.checked_cut(page.cut), page.valid_at
+        target: Target | None = None
+        space: VectorSpace | None = None
+        if chosen.get("vector") and (vector is not None or text.strip()):
+            meant = text if vector is None else vector
+            if vector is not None or self._intents.embedder is not None:
+                space = self._space(namespace, model, cut, at, text=vector is None)
+            elif self._vectors.known(namespace, cut):
+                self._target(meant)  # raises, and says what to do
+            if space is not None:
+                target = self._target(meant)
+        ranked = rank(
+            Asked(
+                namespace, text, k, cut, at, where, None,
+                {name: weight for name, weight in chosen.items() if weight}, fusion,
+                None if mmr is None else float(mmr), threshold,
+                None if group_by is None else _path(group_by), _half_life(half_life),
+                syntax, 1.0 if exact else recall, page, digest,
+            ),
+            self._log,
+            self._texts.index(namespace, cut) if chosen.get("text") else None,
+            space,
+            target,
+        )  # fmt: skip
+        return self._answers.ranked(ranked)
+
+    def configure_text(
+        self,
+        namespace: str,
+        *,
+        fields: Sequence[str] | None = None,
+        stemmer: str | None = None,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> Version:
+        """Say what of a namespace's values is searched by words, and how; recorded in the log.
+
+        It holds from now on: searches of earlier moments go by what was recorded then.
+
+        Args:
+            fields: Dotted paths of strings, or of arrays or objects that hold some; None is
+                a value that is a string, the `"text"` of an object, or else all its strings.
+            stemmer: A Snowball language, such as "english"; None compares whole words.
+
+        Raises:
+            QueryError: a field that is no path, or an unknown stemmer.
+        """
+        _check_namespace(namespace)
+        settings = TextSettings.of(fields, stemmer)
+        return self.put(SETTINGS, namespace, settings.to_json(), author=author, message=message)
 
     def similar_at(
         self, namespace: str, query: VectorLike | str, timestamp: AsOf, top_k: int = 10
@@ -1279,6 +1412,36 @@ class View:
             model=model, threshold=threshold, exact=exact, recall=recall,
         )  # fmt: skip
 
+    def search(
+        self,
+        namespace: str,
+        text: str,
+        *,
+        mode: Mode = "hybrid",
+        k: int = 10,
+        filter: Filter | None = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        vector: VectorLike | None = None,
+        weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "rrf",
+        mmr: float | None = None,
+        half_life: float | timedelta | None = None,
+        group_by: str | None = None,
+        threshold: float | None = None,
+        cursor: str | None = None,
+        syntax: bool = True,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> Matches:
+        """As `Database.search`."""
+        return self._database.search(
+            namespace, text, mode=mode, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
+            model=model, vector=vector, weights=weights, fusion=fusion, mmr=mmr,
+            half_life=half_life, group_by=group_by, threshold=threshold, cursor=cursor,
+            syntax=syntax, exact=exact, recall=recall,
+        )  # fmt: skip
+
     def similar_many(
         self,
         namespace: str,
@@ -1366,6 +1529,34 @@ def _check_search(k: int, threshold: float | None, recall: float) -> int:
     if not _is_number(recall) or not 0 < recall <= 1:
         raise QueryError(f"recall is a share in (0, 1], not {recall!r}")
     return int(k)
+
+
+def _check_mode(mode: str, fusion: str, mmr: object, text: object) -> Sequence[str]:
+    """The legs of a mode, once all of these make sense."""
+    if not isinstance(text, str):
+        raise QueryError(f"text is a string, not {type(text).__name__}; vectors go into vector=")
+    if mode not in MODES:
+        raise QueryError(f"there is no mode {mode!r}; it is one of {', '.join(MODES)}")
+    if fusion not in FUSIONS:
+        raise QueryError(f"there is no fusion {fusion!r}; it is one of {', '.join(FUSIONS)}")
+    if mmr is not None and (not _is_number(mmr) or not 0 <= mmr <= 1):  # type: ignore[operator]
+        raise QueryError(f"mmr is a number in [0, 1], not {mmr!r}")
+    return LEGS if mode == "hybrid" else (mode,)
+
+
+def _half_life(given: float | timedelta | None) -> int | None:
+    if given is None:
+        return None
+    seconds = given.total_seconds() if isinstance(given, timedelta) else given
+    if not _is_number(seconds) or not isfinite(seconds) or seconds <= 0:
+        raise QueryError(f"half_life is seconds or a timedelta above 0, not {given!r}")
+    return max(1, int(seconds * 1_000_000))
+
+
+def _path(name: object) -> tuple[str, ...]:
+    if not isinstance(name, str):
+        raise QueryError(f"group_by is a dotted path, not {name!r}")
+    return tuple(name.split(".")) if name else ()
 
 
 def _is_number(given: object) -> bool:

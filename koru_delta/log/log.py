@@ -258,6 +258,19 @@ class CausalLog:
             "a position or 'tag:name'",
         )
 
+    def checked_cut(self, cut: Cut) -> Cut:
+        """A cut that came from outside, if this log has got that far.
+
+        Raises:
+            InvalidTimestampError: it has not.
+        """
+        end = self.engine.head().seq
+        if not 0 <= cut.seq <= end or (cut.seq and self.position(cut.clock) < cut.seq):
+            raise InvalidTimestampError(
+                f"position {cut.seq}", f"is not of this database, whose log goes from 0 to {end}"
+            )
+        return cut
+
     def full_id(self, reference: str | Version, *, missing_ok: bool = False) -> str | None:
         """The whole id of a version given by itself, its id, or at least 8 digits of it.
 

@@ -14,6 +14,7 @@ from typing import Any
 from koru_delta.causal import Version
 from koru_delta.errors import DatabaseClosedError, KoruDeltaError
 from koru_delta.log import CausalLog
+from koru_delta.search.hybrid import Ranked
 from koru_delta.search.nearest import Found
 from koru_delta.values import Value
 
@@ -90,11 +91,13 @@ class Matches(list[Match]):
 
     `plan` is the way: "gather", "packed", "scan" and "bounds" compare every row that may be found,
     "graph" and "codes" look at a part and compare what is promising, "none" had nothing
-    to look at. `approximate` says whether a better hit may be missing (every score and
+    to look at; "bm25" scored every text that has one of the words, "graph+bm25" is both.
+    `approximate` says whether a better hit may be missing (every score and
     the order are exact all the same). `considered` is how many rows passed every filter.
+    `cursor` leads a `search` on to the next page; None where there is none.
     """
 
-    __slots__ = ("approximate", "considered", "plan")
+    __slots__ = ("approximate", "considered", "cursor", "plan")
 
     def __init__(
         self,
@@ -103,8 +106,10 @@ class Matches(list[Match]):
         plan: str = "none",
         approximate: bool = False,
         considered: int = 0,
+        cursor: str | None = None,
     ) -> None:
         super().__init__(hits)
+        self.cursor = cursor
         self.plan = plan
         self.approximate = approximate
         self.considered = considered
@@ -129,12 +134,29 @@ class Answers:
         hits, way, approximate, considered = found
         matches: list[Match] = []
         if hits:
-            load = _Load(self._log, [hit[2] for hit in hits])
-            if self._closing:
-                load.get(0)  # there may be no later
-            self._open.add(weakref.ref(load, self._open.discard))
+            load = self._load([hit[2] for hit in hits])
             matches = [Match(key, -least, load, n) for n, (least, key, _) in enumerate(hits)]
         return Matches(matches, plan=way, approximate=approximate, considered=considered)
+
+    def ranked(self, found: Ranked) -> Matches:
+        """The matches of one search over several legs."""
+        matches: list[Match] = []
+        if found.candidates:
+            load = self._load([each.seq for each in found.candidates])
+            matches = [
+                Match(each.key, each.score, load, n) for n, each in enumerate(found.candidates)
+            ]
+        return Matches(
+            matches, plan=found.plan, approximate=found.approximate, considered=found.considered,
+            cursor=None if found.cursor is None else str(found.cursor),
+        )  # fmt: skip
+
+    def _load(self, seqs: Sequence[int]) -> _Load:
+        load = _Load(self._log, seqs)
+        if self._closing:
+            load.get(0)  # there may be no later
+        self._open.add(weakref.ref(load, self._open.discard))
+        return load
 
     def close(self) -> None:
         """Read the versions of answers that somebody still holds, before the log is closed."""

@@ -161,6 +161,11 @@ class Columns:
         self._catch_up([growing for growing in asked.values() if growing.rows < rows], rows)
         return {path: growing.read(rows) for path, growing in asked.items()}
 
+    def has(self, paths: Iterable[Path], rows: int) -> bool:
+        """Whether these paths were read before, in most of rows 0 to `rows`."""
+        known = self._growing
+        return all(path in known and known[path].rows >= rows // 2 for path in paths)
+
     def column(self, path: Path, rows: int) -> Column:
         """Read one path in rows 0 to `rows`."""
         return self.prepare((path,), rows)[path]

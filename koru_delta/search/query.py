@@ -1,4 +1,10 @@
-"""Selecting, sorting and paging the keys of a namespace by what their values hold."""
+"""Selecting, sorting and paging the keys of a namespace by what their values hold.
+
+Two ways to the same answer: reading what is visible from the log and looking at each
+value, or columns of the values (`records.py`), which answer in well under a millisecond
+once they are read. Columns hold every version there ever was, so they are read when as much
+has been looked at one by one as reading them would have cost.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from koru_delta.causal import Cut, Version
 from koru_delta.errors import QueryError
-from koru_delta.log import CausalLog
-from koru_delta.search.columns import MISSING, Path, look_up
-from koru_delta.search.filters import CompiledFilter, Filter, compile_filter
+from koru_delta.search.columns import MISSING, Column, Path, look_up
+from koru_delta.search.filters import CompiledFilter, Filter, compile_filter, compiled
+from koru_delta.search.records import Condition, Records
 from koru_delta.storage import Stored
 from koru_delta.values import Value, decode
 
@@ -25,8 +34,7 @@ class Row:
 
 
 def select_rows(
-    log: CausalLog,
-    namespace: str,
+    records: Records,
     cut: Cut,
     valid_at: int,
     *,
@@ -35,26 +43,101 @@ def select_rows(
     limit: int | None,
     offset: int,
     select: Sequence[str] | None,
+    causal: Condition | None = None,
 ) -> list[Row]:
     """Rows that match, sorted, from `offset` on, at most `limit`; ties in key order."""
     check_page(limit, offset)
-    where = compile_filter(filter)
+    where = None if filter is None else compiled(filter)
     order = _order(sort)
     fields = None if select is None else [_path(name) for name in _names("select", select)]
-    simple = filter is None and not order
-    want = offset + limit if simple and limit is not None else None
-    found = log.engine.visible_keys(namespace, cut.seq, valid_at, cut.clock, limit=want)
-    kept = matching(found, where)
-    for path, descending in reversed(order):
-        kept.sort(key=lambda row: _rank(look_up(row[2], path)), reverse=descending)
-        if descending:  # a missing field comes last either way
-            kept.sort(key=lambda row: look_up(row[2], path) is MISSING)
-    page = kept[offset : None if limit is None else offset + limit]
-    versions = log.loaded([entry for _, entry, _ in page], [key for key, _, _ in page])
+    log = records.log
+    stop = None if limit is None else offset + limit
+    if where is None and causal is None and not order:
+        plain = log.engine.visible_keys(
+            records.namespace, cut.seq, valid_at, cut.clock, limit=stop
+        )[offset:]
+        versions = log.loaded([entry for _, entry in plain], [key for key, _ in plain])
+    else:
+        paths = {path for path, _ in order} | (where.paths if where is not None else set())
+        if causal is not None or records.pays(paths, cut):
+            seqs = _by_columns(records, cut, valid_at, where, causal, order)[offset:stop]
+            versions = log.versions(seqs)
+        else:
+            kept = matching(_visible(records, cut, valid_at), where or compile_filter(None))
+            for path, descending in reversed(order):
+                kept.sort(key=lambda row: _rank(look_up(row[2], path)), reverse=descending)
+                if descending:  # a missing field comes last either way
+                    kept.sort(key=lambda row: look_up(row[2], path) is MISSING)
+            page = kept[offset:stop]
+            versions = log.loaded([entry for _, entry, _ in page], [key for key, _, _ in page])
     return [
-        Row(key, value if fields is None else _project(value, fields), version)
-        for (key, _, value), version in zip(page, versions, strict=True)
+        Row(
+            version.key,
+            version.value if fields is None else _project(version.value, fields),
+            version,
+        )
+        for version in versions
     ]
+
+
+def count_rows(
+    records: Records,
+    cut: Cut,
+    valid_at: int,
+    *,
+    filter: Filter | None,
+    causal: Condition | None = None,
+) -> int:
+    """How many rows `select_rows` would give."""
+    engine = records.log.engine
+    if filter is None and causal is None:
+        return engine.count_visible(records.namespace, cut.seq, valid_at, cut.clock)
+    where = None if filter is None else compiled(filter)
+    if causal is not None or records.pays(set() if where is None else where.paths, cut):
+        reading = records.at(cut.seq)
+        return records.passing(
+            reading, cut, valid_at, where, causal, with_superseded=causal is None
+        ).count
+    return len(matching(_visible(records, cut, valid_at), where or compile_filter(None)))
+
+
+def _visible(records: Records, cut: Cut, valid_at: int) -> list[tuple[str, Stored]]:
+    found = records.log.engine.visible_keys(records.namespace, cut.seq, valid_at, cut.clock)
+    records.looked_at += len(found)
+    return found
+
+
+def _by_columns(
+    records: Records,
+    cut: Cut,
+    valid_at: int,
+    where: CompiledFilter | None,
+    causal: Condition | None,
+    order: Sequence[tuple[Path, bool]],
+) -> list[int]:
+    """The positions of the versions that match, in order."""
+    reading = records.at(cut.seq)
+    passing = records.passing(
+        reading, cut, valid_at, where, causal, with_superseded=causal is None
+    )
+    slots = np.flatnonzero(passing.mask)
+    keys = records.keys(reading, slots)
+    slots = slots[sorted(range(len(keys)), key=keys.__getitem__)]
+    if order:
+        columns = records.columns([path for path, _ in order], reading.slots)
+        for path, descending in reversed(order):
+            ranks = _ranks(columns[path])[columns[path].codes[slots]]
+            missing = columns[path].codes[slots] == 0
+            slots = slots[np.lexsort((-ranks if descending else ranks, missing))]
+    found: list[int] = reading.seqs[slots].tolist()
+    return found
+
+
+def _ranks(column: Column) -> npt.NDArray[np.int64]:
+    """For each code of a column where its value comes in order; equal ones share a rank."""
+    values = [_rank(value) for value in column.distinct]
+    places = {rank: place for place, rank in enumerate(sorted(set(values)), 1)}
+    return np.array([0, *(places[rank] for rank in values)], dtype=np.int64)
 
 
 def matching(

@@ -812,6 +812,33 @@ class SqliteEngine:
         rows.sort()
         return [Entry(*row) for row in rows]
 
+    def records(self, namespace: str, after: int, *, key_id: int | None = None) -> list[Entry]:
+        """Puts and deletes of a namespace, in log order; `vector` is the position of a put."""
+        columns = f"""v.seq, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to, v.expires_at,
+            iif(v.op = {PUT}, v.seq, NULL)"""
+        ns = self._namespace(namespace)
+        if key_id is not None:
+            source = "versions v WHERE v.key_id = :key"
+        elif after:
+            source = """versions v CROSS JOIN keys k ON k.key_id = v.key_id
+                WHERE v.seq > :after AND k.ns = :ns"""
+        else:
+            source = "keys k CROSS JOIN versions v ON v.key_id = k.key_id WHERE k.ns = :ns"
+        rows = self._rows(f"SELECT {columns} FROM {source} AND v.op <= {DELETE}",
+                          {"ns": ns, "after": after, "key": key_id})
+        rows.sort()
+        return [Entry(*row) for row in rows]
+
+    def stored(self, namespace: str) -> int:
+        """How many entries there are of a namespace's keys."""
+        rows = self._rows(
+            """SELECT count(*) FROM keys k CROSS JOIN versions v ON v.key_id = k.key_id
+            WHERE k.ns = ?""",
+            (self._namespace(namespace),),
+        )
+        count: int = rows[0][0]
+        return count
+
     def keys_of(self, key_ids: Sequence[int]) -> list[str]:
         """The names of keys, in the order asked for."""
         recent = self._recent.names(key_ids)

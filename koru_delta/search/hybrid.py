@@ -1,0 +1,296 @@
+"""One search over text and vectors: legs under one set of conditions, fused, then chosen from.
+
+Every leg is asked under the same cut, filter and causal conditions, before its best are
+taken. What they find is fused (`fusion.py`), weighted by age if asked, and chosen from:
+by groups, by diversity, by pages. A cursor carries the cut, so all pages are of one
+snapshot; a page after the first compares every row.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from koru_delta.causal import Cut
+from koru_delta.errors import QueryError
+from koru_delta.log import CausalLog
+from koru_delta.search.columns import MISSING, Path, look_up
+from koru_delta.search.filters import CompiledFilter
+from koru_delta.search.fusion import Candidate, Fusion, Leg, alone, diverse, fuse
+from koru_delta.search.nearest import Hit, Target, VectorSpace
+from koru_delta.search.records import Condition
+from koru_delta.values import canonical_bytes
+
+_LEAST_WINDOW: Final = 50  # hits of each leg that are fused together
+_MORE: Final = 3  # times as many hits as are wanted
+_MARK_BYTES: Final = 6  # of what a cursor says was given already
+
+
+class TextLeg(Protocol):
+    """Texts of a namespace, to be searched by words."""
+
+    def search(
+        self,
+        text: str,
+        k: int,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None,
+        causal: Condition | None,
+        syntax: bool,
+    ) -> tuple[list[Hit], int]:
+        """The `k` best by BM25, ties by key; and how many there are in all."""
+        ...
+
+
+class Cursor(NamedTuple):
+    """Where a search that is read in pages stands."""
+
+    asked: str  # a digest of the question: it must stay the same
+    cut: Cut
+    valid_at: int
+    window: int
+    given: bytes  # short digests of what earlier pages gave
+
+    def __str__(self) -> str:
+        facts = [self.asked, *self.cut, self.valid_at, self.window]
+        head = json.dumps(facts, separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(head + b"\n" + self.given).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, text: object) -> Cursor:
+        """A cursor from its text.
+
+        Raises:
+            QueryError: it is none.
+        """
+        wrong = QueryError("this is no cursor; pass the `cursor` of the page before, unchanged")
+        if not isinstance(text, str):
+            raise wrong
+        try:
+            data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            head, _, given = data.partition(b"\n")
+            asked, seq, clock, valid_at, window = json.loads(head)
+        except (binascii.Error, ValueError, TypeError) as error:
+            raise wrong from error
+        numbers = (seq, clock, valid_at, window)
+        if (
+            not isinstance(asked, str)
+            or any(type(number) is not int for number in numbers)
+            or not 0 < window < 2**31
+            or len(given) % _MARK_BYTES
+        ):
+            raise wrong
+        return cls(asked, Cut(seq, clock), valid_at, window, given)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A search, checked, with its moment resolved."""
+
+    namespace: str
+    text: str
+    k: int
+    cut: Cut
+    valid_at: int
+    where: CompiledFilter | None
+    causal: Condition | None
+    weights: dict[str, float]  # of the legs that are asked
+    fusion: Fusion
+    balance: float | None  # of relevance against diversity
+    threshold: float | None
+    group: Path | None
+    half_life: int | None  # microseconds
+    syntax: bool
+    recall: float
+    cursor: Cursor | None
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """What a search chose, best first, and how; `cursor` is for the next page, if there is one."""
+
+    candidates: list[Candidate]
+    plan: str
+    approximate: bool
+    considered: int
+    cursor: Cursor | None
+
+
+def digest_of(question: dict[str, Any]) -> str:
+    """A short name for a question, to tell whether a cursor belongs to it."""
+    return blake3(repr(sorted(question.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def rank(
+    asked: Asked,
+    log: CausalLog,
+    texts: TextLeg | None,
+    space: VectorSpace | None,
+    target: Target | None,
+) -> Ranked:
+    """Ask the legs, fuse, and choose."""
+    cursor = asked.cursor
+    given = set[bytes]()
+    if cursor is not None:
+        given = {
+            cursor.given[at : at + _MARK_BYTES]
+            for at in range(0, len(cursor.given), _MARK_BYTES)
+        }
+    window = cursor.window if cursor else max(_LEAST_WINDOW, _MORE * asked.k)
+    wanted = asked.k + len(given)
+    depth = window if len(asked.weights) > 1 or asked.balance is not None else wanted
+    if asked.group is not None or asked.half_life is not None:
+        depth = max(depth, window)
+    depth = max(depth, wanted)
+    while True:
+        legs, plan, approximate, considered = _ask(asked, texts, space, target, depth)
+        candidates = fuse(legs, window, asked.fusion) if len(legs) > 1 else alone(legs[0])
+        complete = all(leg.complete for leg in legs)
+        if asked.half_life is not None:
+            _age(candidates, asked, log)
+        if asked.threshold is not None:
+            enough = [each for each in candidates if each.score >= asked.threshold]
+            complete |= len(enough) < len(candidates)  # what is deeper is no better
+            candidates = enough
+        names = _groups(candidates, asked.group, log)
+        left, taken = _distinct(candidates, names, given)
+        if complete or len(left) >= asked.k:
+            break
+        depth *= 4
+    if asked.balance is not None and left:
+        left, taken = _diversify(left, taken, asked, space, log)
+    chosen, marks = left[: asked.k], taken[: asked.k]
+    following = None
+    if asked.k and (len(left) > asked.k or not complete):
+        following = Cursor(
+            asked.digest, asked.cut, asked.valid_at, window,
+            (cursor.given if cursor else b"") + b"".join(marks),
+        )  # fmt: skip
+    return Ranked(chosen, plan, approximate, considered, following)
+
+
+def _ask(
+    asked: Asked,
+    texts: TextLeg | None,
+    space: VectorSpace | None,
+    target: Target | None,
+    depth: int,
+) -> tuple[list[Leg], str, bool, int]:
+    """The rankings, how they were found, whether something may be missing, rows looked at."""
+    legs: list[Leg] = []
+    plans: list[str] = []
+    approximate = False
+    considered = 0
+    if "vector" in asked.weights:
+        hits: Sequence[Hit] = ()
+        complete = True
+        if space is not None and target is not None:
+            found = space.search(
+                target, depth, asked.cut, asked.valid_at, where=asked.where,
+                causal=asked.causal, recall=1.0 if asked.cursor is not None else asked.recall,
+            )  # fmt: skip
+            hits, approximate, considered = found.hits, found.approximate, found.considered
+            complete = len(hits) >= considered
+            plans.append(found.way)
+        legs.append(Leg("vector", asked.weights["vector"], hits, complete))
+    if "text" in asked.weights:
+        total = 0
+        hits = ()
+        if texts is not None and asked.text.strip():
+            hits, total = texts.search(
+                asked.text, depth, asked.cut, asked.valid_at, where=asked.where,
+                causal=asked.causal, syntax=asked.syntax,
+            )  # fmt: skip
+            plans.append("bm25")
+        considered = max(considered, total)
+        legs.append(Leg("text", asked.weights["text"], hits, len(hits) >= total))
+    return legs, "+".join(plans) or "none", approximate, considered
+
+
+def _age(candidates: list[Candidate], asked: Asked, log: CausalLog) -> None:
+    """Halve scores for every half-life since a version began to be true, and order anew.
+
+    Scores below 0 have no half, and stay.
+    """
+    assert asked.half_life is not None
+    versions = log.versions([each.seq for each in candidates])
+    for each, version in zip(candidates, versions, strict=True):
+        begun = int(version.record().get("valid_from", version.tx_time))
+        decay = 0.5 ** (max(0, asked.valid_at - begun) / asked.half_life)
+        if each.score < 0:
+            continue
+        each.score *= decay
+        each.parts = {name: part * decay for name, part in each.parts.items()}
+        each.decay = decay
+    candidates.sort(key=lambda each: (-each.score, each.key))
+
+
+def _groups(candidates: Sequence[Candidate], group: Path | None, log: CausalLog) -> list[bytes]:
+    """What each candidate counts as: its key, or what its value says at a path."""
+    names = [b"k" + each.key.encode("utf-8", "surrogatepass") for each in candidates]
+    if group is None:
+        return names
+    versions = log.versions([each.seq for each in candidates])
+    for place, version in enumerate(versions):
+        found = look_up(version.value, group)
+        if found is not MISSING:
+            names[place] = b"g" + canonical_bytes(found)
+    return names
+
+
+def _distinct(
+    candidates: Sequence[Candidate], names: Sequence[bytes], given: set[bytes]
+) -> tuple[list[Candidate], list[bytes]]:
+    """The best of each group that earlier pages did not give, and their marks."""
+    seen = set(given)
+    left: list[Candidate] = []
+    marks: list[bytes] = []
+    for each, name in zip(candidates, names, strict=True):
+        mark = blake3(name).digest()[:_MARK_BYTES]
+        if mark not in seen:
+            seen.add(mark)
+            left.append(each)
+            marks.append(mark)
+    return left, marks
+
+
+def _diversify(
+    left: list[Candidate],
+    marks: list[bytes],
+    asked: Asked,
+    space: VectorSpace | None,
+    log: CausalLog,
+) -> tuple[list[Candidate], list[bytes]]:
+    assert asked.balance is not None
+    pool = left[: max(_LEAST_WINDOW, _MORE * asked.k)]
+    vectors = _vectors_of(pool, space, log)
+    order = diverse([each.score for each in pool], vectors, len(pool), asked.balance)
+    return [pool[place] for place in order], [marks[place] for place in order]
+
+
+def _vectors_of(
+    candidates: Sequence[Candidate], space: VectorSpace | None, log: CausalLog
+) -> npt.NDArray[np.float32]:
+    """Their vectors of one model; zeros for what has none."""
+    if space is None:
+        return np.zeros((len(candidates), 1), dtype=np.float32)
+    found = np.zeros((len(candidates), space.space.dimensions), dtype=np.float32)
+    for place, each in enumerate(candidates):
+        for model, _, _, _, data in log.engine.vectors_at(each.seq):
+            if model == space.space.model:
+                found[place] = np.frombuffer(data, dtype="<f4")
+    return found
+
+
+

@@ -1,0 +1,256 @@
+"""What a namespace holds, version by version: the reading that text, `query` and `count` share.
+
+Every put is a slot, in log order, whatever it holds; rows say when a slot is what its key
+holds (`rows.py`). Columns of values and masks of what passes are kept per slot, so that
+what was made for one question serves the next. All of it is a reading of the log: it
+follows the log's tail, and can be dropped at any moment.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from koru_delta.causal import FOREVER, PUT, Cut
+from koru_delta.log import CausalLog
+from koru_delta.search.columns import Column, Columns, Path
+from koru_delta.search.filters import CompiledFilter
+from koru_delta.search.rows import Mask, Numbers, Rows, Seen
+from koru_delta.storage import Entry
+from koru_delta.values import Value, decode
+
+_MASKS_KEPT: Final = 64
+_MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
+_NAMES_KEPT: Final = 2_000_000
+
+
+class Condition(Protocol):
+    """What decides by a version's place in the log, such as a compiled `CausalFilter`."""
+
+    @property
+    def name(self) -> Hashable:
+        """Equal for conditions that always decide alike."""
+        ...
+
+    @property
+    def with_superseded(self) -> bool:
+        """Whether what a later version supersedes may be found."""
+        ...
+
+    def mask(self, seqs: Numbers) -> Mask:
+        """Which of these versions pass."""
+        ...
+
+
+@dataclass(slots=True, eq=False)  # never changed; `frozen` would make each write dearer
+class RecordReading:
+    """The records as of position `seq` of the log."""
+
+    seq: int
+    seen: Seen
+    seqs: Numbers  # of each slot the position of its version, ascending
+    key: Numbers  # and the number of its key
+
+    @property
+    def slots(self) -> int:
+        """How many puts were read."""
+        return len(self.seqs)
+
+    def slots_at(self, seqs: Numbers) -> Numbers:
+        """The slots of versions that are known to have one."""
+        return np.searchsorted(self.seqs, seqs)
+
+
+@dataclass(slots=True, eq=False)
+class Passing:
+    """The slots that are visible and pass, and what was made of them since."""
+
+    mask: Mask  # never changed
+    count: int
+    low: int  # clocks at which it holds, from this one on
+    high: int  # and up to this one, exclusive
+    made: dict[Hashable, Any] = field(default_factory=dict)
+
+
+class Records:
+    """Reads the puts of one namespace. Safe to share by threads."""
+
+    def __init__(self, log: CausalLog, namespace: str) -> None:
+        self.log = log
+        self.namespace = namespace
+        self.lock = threading.RLock()  # held to read the log
+        self._columns_lock = threading.Lock()
+        self._names: dict[int, str] = {}
+        self.epoch = 0  # how often it has begun again
+        self.looked_at = 0  # values that were looked at one by one, for want of columns
+        self._stored = 1  # entries there were when that was last counted
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin again from an empty reading of the log."""
+        with self.lock:
+            self.epoch += 1
+            self._seqs = np.empty(64, dtype=np.int64)
+            self._keys = np.empty(64, dtype=np.int64)
+            self._held = 0
+            self._rows = Rows(self._slot_of, self._timeline)
+            with self._columns_lock:
+                self._columns = Columns(self._values)
+                self._masks: OrderedDict[Hashable, Passing] = OrderedDict()
+            self.reading = RecordReading(0, self._rows.seen(), self._seqs[:0], self._keys[:0])
+
+    # Reading the log
+
+    def at(self, seq: int) -> RecordReading:
+        """A reading that has come at least as far as `seq`."""
+        reading = self.reading
+        if reading.seq >= seq:
+            return reading
+        with self.lock:
+            if self.reading.seq < seq:
+                self._catch_up()
+            return self.reading
+
+    def _catch_up(self) -> None:
+        head = self.log.head().seq
+        before = self.reading
+        try:
+            entries = self.log.engine.records(self.namespace, before.seq)
+            if entries and entries[-1].seq > head:
+                entries = [entry for entry in entries if entry.seq <= head]
+            slots = self._held
+            self._rows.add(entries)
+            if len(self._keys) < len(self._seqs):
+                wider = np.empty(len(self._seqs), dtype=np.int64)
+                wider[:slots] = self._keys[:slots]
+                self._keys = wider
+            self._keys[slots : self._held] = [e.key_id for e in entries if e.operation == PUT]
+            self.reading = RecordReading(
+                head, self._rows.seen(), self._seqs[: self._held], self._keys[: self._held]
+            )
+        except BaseException:
+            if self.reading is before:  # interrupted: half a reading answers wrongly
+                self.forget()
+            raise
+
+    def _timeline(self, key_id: int) -> Sequence[Entry]:
+        return self.log.engine.records(self.namespace, 0, key_id=key_id)
+
+    def _slot_of(self, seq: int) -> int:
+        held = self._held
+        if held and seq <= self._seqs[held - 1]:
+            return int(np.searchsorted(self._seqs[:held], seq))
+        if held == len(self._seqs):
+            wider = np.empty(2 * held, dtype=np.int64)
+            wider[:held] = self._seqs
+            self._seqs = wider
+        self._seqs[held] = seq
+        self._held = held + 1
+        return held
+
+    # What is visible
+
+    def passing(
+        self,
+        reading: RecordReading,
+        cut: Cut,
+        valid_at: int,
+        where: CompiledFilter | None = None,
+        causal: Condition | None = None,
+        *,
+        with_superseded: bool = False,
+    ) -> Passing:
+        """The slots that a question may find.
+
+        Args:
+            with_superseded: Also what a later version supersedes; a condition may ask for
+                it too.
+        """
+        seen = reading.seen
+        if causal is not None:
+            with_superseded = with_superseded or causal.with_superseded
+        goes_along = valid_at >= cut.clock
+        name: Hashable = (
+            where, None if causal is None else causal.name, with_superseded,
+            seen.changed if cut.seq >= seen.changed else cut.seq,
+            None if goes_along else valid_at, reading.slots,
+        )  # fmt: skip
+        planned = valid_at > cut.clock and seen.timed
+        if not planned:
+            kept = self._masks.get(name)
+            if kept is not None and kept.low <= cut.clock < kept.high:
+                return kept
+        rows = seen.visible(cut, valid_at, self.log.position)
+        mask = seen.slots_of(rows, reading.slots)
+        if where is not None:
+            with self._columns_lock:
+                mask = mask & where.mask(self._columns, reading.slots)
+        if causal is not None:
+            chosen = np.flatnonzero(mask)
+            mask = np.zeros(reading.slots, dtype=np.bool_)
+            mask[chosen[causal.mask(reading.seqs[chosen])]] = True
+        mask.flags.writeable = False
+        low, high = (cut.clock, cut.clock + 1) if planned else seen.steady(cut, valid_at)
+        made = Passing(mask, int(np.count_nonzero(mask)), low, min(high, FOREVER))
+        if not planned:
+            self._keep(name, made)
+        return made
+
+    def _keep(self, name: Hashable, made: Passing) -> None:
+        with self._columns_lock:
+            self._masks.pop(name, None)
+            self._masks[name] = made
+            most = max(1, min(_MASKS_KEPT, _MASKS_KEPT_BYTES // max(1, len(made.mask))))
+            while len(self._masks) > most:
+                self._masks.popitem(last=False)
+
+    def pays(self, paths: Iterable[Path], cut: Cut) -> bool:
+        """Whether to answer from columns: they are there, or have become worth reading."""
+        with self._columns_lock:
+            if self.reading.slots and self._columns.has(paths, self.reading.slots):
+                return True
+        if self.looked_at < self._stored:
+            return False
+        self._stored = self.log.engine.stored(self.namespace)
+        return self.looked_at >= self._stored
+
+    def columns(self, paths: Sequence[Path], slots: int) -> dict[Path, Column]:
+        """What some paths say in slots 0 to `slots`."""
+        with self._columns_lock:
+            return self._columns.prepare(paths, slots)
+
+    def keys(self, reading: RecordReading, slots: Numbers) -> list[str]:
+        """The names of the keys of some slots."""
+        return self.names(reading.key[slots].tolist())
+
+    def names(self, key_ids: Sequence[int]) -> list[str]:
+        """The names of keys, from memory where they are known."""
+        known = self._names
+        missing = [key_id for key_id in dict.fromkeys(key_ids) if key_id not in known]
+        if not missing:
+            return [known[key_id] for key_id in key_ids]
+        found = dict(zip(missing, self.log.engine.keys_of(missing), strict=True))
+        if len(known) < _NAMES_KEPT:
+            known.update(found)
+        return [found.get(key_id) or known[key_id] for key_id in key_ids]
+
+    def _values(self, start: int, stop: int) -> Sequence[Value]:
+        """What filters look at: the values of slots `start` to `stop`."""
+        bodies = self.log.engine.bodies(self._seqs[start:stop].tolist())
+        return [decode(body or b"null") for body in bodies]
+
+    def statistics(self) -> dict[str, Any]:
+        """What is held in memory of this process."""
+        seen = self.reading.seen
+        return {
+            "namespace": self.namespace,
+            "rows": seen.count,
+            "live": seen.live,
+            "slots": self.reading.slots,
+            "bytes": {"rows": self._rows.nbytes + self._seqs.nbytes},
+        }

@@ -1,0 +1,294 @@
+"""The texts of namespaces as a search by words reads them: postings that follow the log.
+
+Which part of a value is its text, and how words are made of it, is recorded in the log
+(namespace `$text`), since it changes answers: a search in the past goes by what was recorded
+then. An index is a reading of the log: made when first asked for, followed from the log's
+tail, kept in a file for the next process, and thrown away whenever that file does not fit.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from blake3 import blake3
+
+from koru_delta.causal import Cut
+from koru_delta.errors import KeyNotFoundError, QueryError
+from koru_delta.log import CausalLog
+from koru_delta.search import cache
+from koru_delta.search.cache import CacheFile, Unusable
+from koru_delta.search.columns import MISSING, look_up
+from koru_delta.search.filters import CompiledFilter
+from koru_delta.search.nearest import Hit
+from koru_delta.search.records import Condition, RecordReading, Records
+from koru_delta.search.text.analysis import Analyzer
+from koru_delta.search.text.postings import Postings
+from koru_delta.search.text.queries import TextQuery, parse_query
+from koru_delta.values import Value, canonical_bytes, decode
+
+SETTINGS: Final = "$text"
+FORMAT: Final = 1
+SAVE_SLOTS: Final = 5_000  # read since the file was written, until it is written again
+_BODIES_AT_ONCE: Final = 2_000
+_log = logging.getLogger("koru_delta")
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """What is searched by words: `fields` of the value (dotted paths), with `stemmer`.
+
+    Without fields it is a value that is a string, the string under `"text"` of an object, or
+    else every string in the value.
+    """
+
+    fields: tuple[str, ...] = ()
+    stemmer: str | None = None
+
+    @classmethod
+    def of(cls, fields: Sequence[str] | None, stemmer: str | None) -> TextSettings:
+        """Settings, checked.
+
+        Raises:
+            QueryError: fields that are no list of dotted paths, or no such stemmer.
+        """
+        if isinstance(fields, str) or not isinstance(fields, Sequence | None):
+            raise QueryError(f"fields is a list of dotted paths, not {fields!r}")
+        for name in fields or ():
+            if not isinstance(name, str):
+                raise QueryError(f"fields holds dotted paths, not {name!r}")
+        Analyzer(stemmer)  # raises where there is none
+        return cls(tuple(fields or ()), stemmer)
+
+    @classmethod
+    def read(cls, value: Value) -> TextSettings:
+        """Settings as they were recorded."""
+        if not isinstance(value, dict):
+            raise QueryError(f"the settings recorded under {SETTINGS} are no object: {value!r}")
+        fields, stemmer = value.get("fields"), value.get("stemmer")
+        if not isinstance(fields, list | None) or not isinstance(stemmer, str | None):
+            raise QueryError(f"the settings recorded under {SETTINGS} make no sense: {value!r}")
+        return cls.of(fields, stemmer)  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, Value]:
+        """As `read` takes it."""
+        return {"fields": list(self.fields) or None, "stemmer": self.stemmer}
+
+    def text_of(self, value: Value) -> str:
+        """The text of a value; empty where it has none."""
+        if self.fields:
+            found = (look_up(value, tuple(name.split(".")) if name else ()) for name in self.fields)
+            return "\n".join(part for each in found if each is not MISSING for part in _strings(each))
+        if isinstance(value, str):
+            return value
+        if isinstance(value, dict) and isinstance(value.get("text"), str):
+            return str(value["text"])
+        return "\n".join(_strings(value))
+
+
+def _strings(value: object) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+    elif isinstance(value, dict):
+        for key in sorted(value):
+            yield from _strings(value[key])
+
+
+class TextIndex:
+    """The words of one namespace under some settings. Safe to share by threads."""
+
+    def __init__(self, records: Records, settings: TextSettings, place: Path | None) -> None:
+        """Go on from what is in `place`, a folder, if that fits the log."""
+        self._records = records
+        self.settings = settings
+        self._analyzer = Analyzer(settings.stemmer)
+        self._place = place
+        self._lock = threading.Lock()  # held to read texts
+        self._postings = Postings()
+        self._saved = 0
+        self._restore()
+
+    # Searching
+
+    def parse(self, text: str, *, syntax: bool) -> TextQuery:
+        """What a text asks for.
+
+        Raises:
+            QueryError: more words than a query may have.
+        """
+        return parse_query(text, self._analyzer, syntax=syntax)
+
+    def search(
+        self,
+        text: str,
+        k: int,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None = None,
+        causal: Condition | None = None,
+        syntax: bool = True,
+    ) -> tuple[list[Hit], int]:
+        """The `k` best by BM25 over what is visible, ties by key; and how many match in all."""
+        query = self.parse(text, syntax=syntax)
+        reading = self._records.at(cut.seq)
+        self._catch_up(reading)
+        passing = self._records.passing(reading, cut, valid_at, where, causal)
+        slots, scores, total = self._postings.top(query, k, passing)
+        keys = self._records.keys(reading, slots)
+        seqs = reading.seqs[slots].tolist()
+        hits = sorted(zip((-scores).tolist(), keys, seqs, strict=True))
+        return hits[:k], total
+
+    # Reading the log
+
+    def _catch_up(self, reading: RecordReading) -> None:
+        """Read the texts of all slots of a reading: slots are log order, and never change."""
+        if self._postings.slots >= reading.slots:
+            return
+        with self._lock:
+            engine = self._records.log.engine
+            for start in range(self._postings.slots, reading.slots, _BODIES_AT_ONCE):
+                bodies = engine.bodies(reading.seqs[start : start + _BODIES_AT_ONCE].tolist())
+                values = (decode(body or b"null") for body in bodies)
+                texts = (self.settings.text_of(value) for value in values)
+                self._postings.append([self._analyzer.terms(text) for text in texts])
+            if self._postings.slots - self._saved >= SAVE_SLOTS:
+                self._save(reading)
+
+    # Files
+
+    def save(self) -> None:
+        """Keep in a file what was read since the last one, if it is worth while."""
+        with self._lock:
+            fresh = self._postings.slots - self._saved
+            if fresh > self._saved // 16:
+                self._save(self._records.reading)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT, "kind": "text", "namespace": self._records.namespace,
+            "settings": self.settings.to_json(), "analyzer": self._analyzer.name,
+        }  # fmt: skip
+
+    def _save(self, reading: RecordReading) -> None:
+        place, slots, log = self._place, self._postings.slots, self._records.log
+        if place is None or log.engine.read_only or not slots or slots != reading.slots:
+            return
+        about = self._about() | {
+            "seq": reading.seq, "root": log.root_at(reading.seq).hex(), "slots": slots,
+        }  # fmt: skip
+        try:
+            with cache.writing(place) as mine:
+                if mine:
+                    cache.sweep(place)
+                    cache.write(place / self._name(), about, self._postings.dump())
+                    self._saved = slots
+        except OSError as error:
+            _log.warning(
+                "the words of %r are not kept in a file (searches stay right, the next process "
+                "reads them anew): %s", self._records.namespace, error,
+            )  # fmt: skip
+
+    def _restore(self) -> None:
+        path = None if self._place is None else self._place / self._name()
+        if path is None or not path.exists():
+            return
+        log = self._records.log
+        try:
+            try:
+                file = CacheFile(path)
+                about = self._about()
+                if {name: file.about.get(name) for name in about} != about:
+                    raise Unusable(f"{path.name} is of another format, or of other settings")
+                seq, slots = file.about["seq"], file.about["slots"]
+                if seq > log.head().seq or log.root_at(seq).hex() != file.about["root"]:
+                    raise Unusable(f"{path.name} was made from another log")
+                seqs = self._records.at(seq).seqs
+                if slots != np.searchsorted(seqs, seq, side="right"):
+                    raise Unusable(f"{path.name} holds another number of texts")
+                found = Postings.restored({name: file.array(name) for name in file.names()})
+                if found.slots != slots:
+                    raise Unusable(f"{path.name} does not hold what it says")
+                self._postings, self._saved = found, slots
+                file.close()
+            except (KeyError, TypeError, ValueError) as error:
+                raise Unusable(f"{path.name} makes no sense: {error!r}") from error
+        except Unusable as error:
+            _log.info("a cache is not used, and made anew from the log: %s", error)
+
+    def _name(self) -> str:
+        named = blake3(canonical_bytes([self._records.namespace, self.settings.to_json()]))
+        return f"text-{named.hexdigest()[:32]}.kdx"
+
+
+class Texts:
+    """The records of all namespaces of a log, and their words, each read when first asked for."""
+
+    def __init__(self, log: CausalLog) -> None:
+        self._log = log
+        engine = log.engine
+        self._folder = None if engine.temporary else engine.directory / "index" / "text"
+        self._begin()
+        engine.after_fork.append(self._begin)
+
+    def _begin(self) -> None:
+        """Start with nothing read, as a forked child does."""
+        self._lock = threading.Lock()
+        self._records: dict[str, Records] = {}
+        self._indexes: dict[tuple[str, TextSettings], TextIndex] = {}
+
+    def records(self, namespace: str) -> Records:
+        """What a namespace holds."""
+        found = self._records.get(namespace)
+        if found is None:
+            with self._lock:
+                found = self._records.setdefault(namespace, Records(self._log, namespace))
+        return found
+
+    def settings(self, namespace: str, cut: Cut) -> TextSettings:
+        """The settings that were recorded at a cut."""
+        try:
+            stored = self._log.get(SETTINGS, namespace, cut, cut.clock)
+        except KeyNotFoundError:
+            return _PLAIN
+        return TextSettings.read(decode(stored))
+
+    def index(self, namespace: str, cut: Cut) -> TextIndex:
+        """The words of a namespace, as its settings at a cut make them."""
+        settings = self.settings(namespace, cut)
+        name = (namespace, settings)
+        found = self._indexes.get(name)
+        if found is None:
+            records = self.records(namespace)
+            with self._lock:
+                found = self._indexes.get(name)
+                if found is None:
+                    found = self._indexes[name] = TextIndex(records, settings, self._folder)
+        return found
+
+    def statistics(self) -> dict[str, Any]:
+        """What is held in memory."""
+        with self._lock:
+            return {
+                "record_spaces": [records.statistics() for records in self._records.values()],
+                "text_indexes": [index.statistics() for index in self._indexes.values()],
+            }
+
+    def close(self) -> None:
+        """Keep in files what was made."""
+        with self._lock:
+            indexes = list(self._indexes.values())
+        for index in indexes:
+            index.save()
+
+
+_PLAIN: Final = TextSettings()
