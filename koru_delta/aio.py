@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from functools import partial
+from functools import partial, wraps
 from types import TracebackType
-from typing import IO, Any, Literal, ParamSpec, TypeVar
+from typing import IO, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy.typing as npt
 
@@ -36,6 +36,50 @@ from koru_delta.values import Value, Vector, VectorLike
 P = ParamSpec("P")
 T = TypeVar("T")
 _READERS = 8
+
+
+def _reading(
+    verb: Callable[Concatenate[Database, P], T], then: Callable[[T], T] | None = None
+) -> Callable[Concatenate[AsyncDatabase, P], Coroutine[Any, Any, T]]:
+    """A verb that reads, awaited: run on a thread, `then` included."""
+
+    @wraps(verb)
+    async def awaited(self: AsyncDatabase, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        def call() -> T:
+            found = verb(self._database, *args, **kwargs)
+            return found if then is None else then(found)
+
+        return await self._read(call)
+
+    return awaited
+
+
+def _writing(
+    verb: Callable[Concatenate[Database, P], T],
+) -> Callable[Concatenate[AsyncDatabase, P], Coroutine[Any, Any, T]]:
+    """A verb that writes, awaited: in the order of the calls."""
+
+    @wraps(verb)
+    async def awaited(self: AsyncDatabase, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._write(verb, self._database, *args, **kwargs)
+
+    return awaited
+
+
+def _viewing(
+    verb: Callable[Concatenate[View, P], T], then: Callable[[T], T] | None = None
+) -> Callable[Concatenate[AsyncView, P], Coroutine[Any, Any, T]]:
+    """A verb of a view, awaited."""
+
+    @wraps(verb)
+    async def awaited(self: AsyncView, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        def call() -> T:
+            found = verb(self._view, *args, **kwargs)
+            return found if then is None else then(found)
+
+        return await self._read(call)
+
+    return awaited
 
 
 class AsyncDatabase:
@@ -581,8 +625,8 @@ class AsyncDatabase:
             recall=recall,
         )
 
-    search = _forwarded(Database.search, _loaded)
-    configure_text = _written(Database.configure_text)
+    search = _reading(Database.search, Matches.load)
+    configure_text = _writing(Database.configure_text)
 
     async def similar_at(
         self, namespace: str, query: VectorLike | str, timestamp: AsOf, top_k: int = 10
@@ -793,6 +837,8 @@ class AsyncView:
             exact=exact,
             recall=recall,
         )
+
+    search = _viewing(View.search, Matches.load)
 
     async def similar_many(
         self,

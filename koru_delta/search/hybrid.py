@@ -26,7 +26,7 @@ from koru_delta.search.columns import MISSING, Path, look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.fusion import Candidate, Fusion, Leg, alone, diverse, fuse
 from koru_delta.search.nearest import Hit, Target, VectorSpace
-from koru_delta.search.records import Condition
+from koru_delta.search.causality import CompiledCausal
 from koru_delta.values import canonical_bytes
 
 _LEAST_WINDOW: Final = 50  # hits of each leg that are fused together
@@ -45,7 +45,7 @@ class TextLeg(Protocol):
         valid_at: int,
         *,
         where: CompiledFilter | None,
-        causal: Condition | None,
+        causal: CompiledCausal | None,
         syntax: bool,
     ) -> tuple[list[Hit], int]:
         """The `k` best by BM25, ties by key; and how many there are in all."""
@@ -103,7 +103,7 @@ class Asked:
     cut: Cut
     valid_at: int
     where: CompiledFilter | None
-    causal: Condition | None
+    causal: CompiledCausal | None
     weights: dict[str, float]  # of the legs that are asked
     fusion: Fusion
     balance: float | None  # of relevance against diversity

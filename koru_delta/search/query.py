@@ -19,7 +19,8 @@ from koru_delta.causal import Cut, Version
 from koru_delta.errors import QueryError
 from koru_delta.search.columns import MISSING, Column, Path, look_up
 from koru_delta.search.filters import CompiledFilter, Filter, compile_filter, compiled
-from koru_delta.search.records import Condition, Records
+from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.records import Records
 from koru_delta.storage import Stored
 from koru_delta.values import Value, decode
 
@@ -43,7 +44,7 @@ def select_rows(
     limit: int | None,
     offset: int,
     select: Sequence[str] | None,
-    causal: Condition | None = None,
+    causal: CompiledCausal | None = None,
 ) -> list[Row]:
     """Rows that match, sorted, from `offset` on, at most `limit`; ties in key order."""
     check_page(limit, offset)
@@ -86,7 +87,7 @@ def count_rows(
     valid_at: int,
     *,
     filter: Filter | None,
-    causal: Condition | None = None,
+    causal: CompiledCausal | None = None,
 ) -> int:
     """How many rows `select_rows` would give."""
     engine = records.log.engine
@@ -112,7 +113,7 @@ def _by_columns(
     cut: Cut,
     valid_at: int,
     where: CompiledFilter | None,
-    causal: Condition | None,
+    causal: CompiledCausal | None,
     order: Sequence[tuple[Path, bool]],
 ) -> list[int]:
     """The positions of the versions that match, in order."""

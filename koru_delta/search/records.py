@@ -12,12 +12,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
 from koru_delta.causal import FOREVER, PUT, Cut
 from koru_delta.log import CausalLog
+from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.columns import Column, Columns, Path
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.rows import Mask, Numbers, Rows, Seen
@@ -27,24 +28,6 @@ from koru_delta.values import Value, decode
 _MASKS_KEPT: Final = 64
 _MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
 _NAMES_KEPT: Final = 2_000_000
-
-
-class Condition(Protocol):
-    """What decides by a version's place in the log, such as a compiled `CausalFilter`."""
-
-    @property
-    def name(self) -> Hashable:
-        """Equal for conditions that always decide alike."""
-        ...
-
-    @property
-    def with_superseded(self) -> bool:
-        """Whether what a later version supersedes may be found."""
-        ...
-
-    def mask(self, seqs: Numbers) -> Mask:
-        """Which of these versions pass."""
-        ...
 
 
 @dataclass(slots=True, eq=False)  # never changed; `frozen` would make each write dearer
@@ -161,7 +144,7 @@ class Records:
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None = None,
-        causal: Condition | None = None,
+        causal: CompiledCausal | None = None,
         *,
         with_superseded: bool = False,
     ) -> Passing:
@@ -173,7 +156,7 @@ class Records:
         """
         seen = reading.seen
         if causal is not None:
-            with_superseded = with_superseded or causal.with_superseded
+            with_superseded = with_superseded or not causal.exclude_superseded
         goes_along = valid_at >= cut.clock
         name: Hashable = (
             where, None if causal is None else causal.name, with_superseded,
@@ -191,9 +174,7 @@ class Records:
             with self._columns_lock:
                 mask = mask & where.mask(self._columns, reading.slots)
         if causal is not None:
-            chosen = np.flatnonzero(mask)
-            mask = np.zeros(reading.slots, dtype=np.bool_)
-            mask[chosen[causal.mask(reading.seqs[chosen])]] = True
+            mask = causal.mask(reading.seqs, mask)
         mask.flags.writeable = False
         low, high = (cut.clock, cut.clock + 1) if planned else seen.steady(cut, valid_at)
         made = Passing(mask, int(np.count_nonzero(mask)), low, min(high, FOREVER))

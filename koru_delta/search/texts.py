@@ -26,7 +26,8 @@ from koru_delta.search.cache import CacheFile, Unusable
 from koru_delta.search.columns import MISSING, look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.nearest import Hit
-from koru_delta.search.records import Condition, RecordReading, Records
+from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.records import RecordReading, Records
 from koru_delta.search.text.analysis import Analyzer
 from koru_delta.search.text.postings import Postings
 from koru_delta.search.text.queries import TextQuery, parse_query
@@ -134,7 +135,7 @@ class TextIndex:
         valid_at: int,
         *,
         where: CompiledFilter | None = None,
-        causal: Condition | None = None,
+        causal: CompiledCausal | None = None,
         syntax: bool = True,
     ) -> tuple[list[Hit], int]:
         """The `k` best by BM25 over what is visible, ties by key; and how many match in all."""
@@ -176,7 +177,7 @@ class TextIndex:
     def _about(self) -> dict[str, Any]:
         return {
             "format": FORMAT, "kind": "text", "namespace": self._records.namespace,
-            "settings": self.settings.to_json(), "analyzer": self._analyzer.name,
+            "settings": self.settings.to_json(), "analyzer": self._analyzer.signature,
         }  # fmt: skip
 
     def _save(self, reading: RecordReading) -> None:
