@@ -1,0 +1,55 @@
+"""A search whose settings are chosen once, for whoever asks the same way again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from koru_delta.errors import QueryError
+from koru_delta.search.answers import Matches
+
+
+class Searches(Protocol):
+    """What a searcher needs of a `Database`, or of a `View` of one."""
+
+    def search(self, namespace: str, text: str, /, **options: Any) -> Matches:
+        """As `Database.search`."""
+        ...
+
+
+class HybridSearcher:
+    """Searches one namespace with settings of its own.
+
+    `HybridSearcher(db, "docs", weights={"text": 2}, half_life=86400)` asks as `Database.search`
+    does with these; what a call says itself comes first. Nothing is kept between calls:
+    every one sees what is there then, or what its `as_of` saw.
+
+    Args:
+        db: An open `Database`, or a `View` for one moment.
+        settings: Of `Database.search`, by name: `mode`, `k`, `weights`, `fusion`, `mmr`,
+            `half_life`, `filter`, `causal`, `group_by`, `threshold`, `model`, `exact`, ...
+    """
+
+    def __init__(self, db: Searches, namespace: str, **settings: Any) -> None:
+        self._db = db
+        self.namespace = namespace
+        self.settings = settings
+
+    def search(self, text: str, **settings: Any) -> Matches:
+        """What `Database.search` finds with the searcher's settings and these.
+
+        Raises:
+            QueryError: a setting that a search does not have, or those of `Database.search`.
+        """
+        try:
+            return self._db.search(self.namespace, text, **{**self.settings, **settings})
+        except TypeError as error:
+            named = {**self.settings, **settings}
+            unknown = [name for name in named if f"'{name}'" in str(error)]
+            if not unknown:
+                raise
+            raise QueryError(f"a search has no setting {unknown[0]!r}") from error
+
+    async def asearch(self, text: str, **settings: Any) -> Matches:
+        """As `search`, from an event loop: on another thread, every hit's version read."""
+        return await asyncio.to_thread(lambda: self.search(text, **settings).load())
