@@ -163,6 +163,7 @@ class Rows:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Take up puts and deletes in log order."""
+        entries = [entry for entry in entries if entry.target is None]
         start = 0
         if not self._rectangles:
             start = self._add_plain(entries)
@@ -256,7 +257,7 @@ class Rows:
         expiring: list[tuple[int, int]] = []
         taken = 0
         for entry in entries:
-            seq, key, operation, _, valid_from, valid_to, expires, vector = entry
+            seq, key, operation, _, valid_from, valid_to, expires, vector, _ = entry
             if valid_from is not None or valid_to is not None:
                 break
             taken += 1
