@@ -313,7 +313,8 @@ def _calls(db: Database, tmp_path: Path) -> dict[str, Callable[[], Any]]:
     db.export_log(tmp_path / "log.jsonl")
     given = {
         **ARGUMENTS, "version": version, "versions": [version], "before": version,
-        "after": version, "effect": version, "cause": version, "target": tmp_path / "target", "source": tmp_path / "log.jsonl",
+        "after": version, "effect": version, "cause": version,
+        "target": tmp_path / "target", "source": tmp_path / "log.jsonl",
     }  # fmt: skip
     items = {
         "put_many": [("n", "z", 1)], "embed_many": [("z", [1.0, 2.0, 3.0])],
