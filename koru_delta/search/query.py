@@ -55,7 +55,7 @@ def select_rows(
     stop = None if limit is None else offset + limit
     if where is None and causal is None and not order:
         plain = log.engine.visible_keys(
-            records.namespace, cut.seq, valid_at, cut.clock, limit=stop
+            records.namespace, cut.seq, valid_at, cut.clock, limit=stop, hidden=False
         )[offset:]
         versions = log.loaded([entry for _, entry in plain], [key for key, _ in plain])
     else:
@@ -103,7 +103,9 @@ def count_rows(
 
 
 def _visible(records: Records, cut: Cut, valid_at: int) -> list[tuple[str, Stored]]:
-    found = records.log.engine.visible_keys(records.namespace, cut.seq, valid_at, cut.clock)
+    found = records.log.engine.visible_keys(
+        records.namespace, cut.seq, valid_at, cut.clock, hidden=False
+    )
     records.looked_at += len(found)
     return found
 

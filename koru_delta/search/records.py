@@ -168,7 +168,7 @@ class Records:
             kept = self._masks.get(name)
             if kept is not None and kept.low <= cut.clock < kept.high:
                 return kept
-        rows = seen.visible(cut, valid_at, self.log.position)
+        rows = seen.visible(cut, valid_at, self.log.position, superseded=with_superseded)
         mask = seen.slots_of(rows, reading.slots)
         if where is not None:
             with self._columns_lock:
@@ -176,7 +176,9 @@ class Records:
         if causal is not None:
             mask = causal.mask(reading.seqs, mask)
         mask.flags.writeable = False
-        low, high = (cut.clock, cut.clock + 1) if planned else seen.steady(cut, valid_at)
+        low, high = (cut.clock, cut.clock + 1) if planned else seen.steady(
+            cut, valid_at, superseded=with_superseded
+        )
         made = Passing(mask, int(np.count_nonzero(mask)), low, min(high, FOREVER))
         if not planned:
             self._keep(name, made)
