@@ -1106,7 +1106,10 @@ class Database:
         """
         _check_namespace(namespace)
         settings = TextSettings.of(fields, stemmer)
-        return self.put(SETTINGS, namespace, settings.to_json(), author=author, message=message)
+        options = _options(_ANY, (), None, None, None, author, message, None)
+        write = self._intents.put(namespace, namespace, settings.to_json(), options)
+        write.namespace = SETTINGS
+        return self._log.commit([write])[0]
 
     def similar_at(
         self, namespace: str, query: VectorLike | str, timestamp: AsOf, top_k: int = 10

@@ -80,7 +80,8 @@ class Records:
             self.epoch += 1
             self._seqs = np.empty(64, dtype=np.int64)
             self._keys = np.empty(64, dtype=np.int64)
-            self._held = 0
+            self._held = 0  # slots
+            self._next = 0  # slot that will probably be asked for next
             self._rows = Rows(self._slot_of, self._timeline)
             with self._columns_lock:
                 self._columns = Columns(self._values)
@@ -106,13 +107,8 @@ class Records:
             entries = self.log.engine.records(self.namespace, before.seq)
             if entries and entries[-1].seq > head:
                 entries = [entry for entry in entries if entry.seq <= head]
-            slots = self._held
+            self._number([entry for entry in entries if entry.operation == PUT])
             self._rows.add(entries)
-            if len(self._keys) < len(self._seqs):
-                wider = np.empty(len(self._seqs), dtype=np.int64)
-                wider[:slots] = self._keys[:slots]
-                self._keys = wider
-            self._keys[slots : self._held] = [e.key_id for e in entries if e.operation == PUT]
             self.reading = RecordReading(
                 head, self._rows.seen(), self._seqs[: self._held], self._keys[: self._held]
             )
@@ -124,17 +120,23 @@ class Records:
     def _timeline(self, key_id: int) -> Sequence[Entry]:
         return self.log.engine.records(self.namespace, 0, key_id=key_id)
 
+    def _number(self, puts: Sequence[Entry]) -> None:
+        """Give the next puts their slots, in log order."""
+        held, end = self._held, self._held + len(puts)
+        if end > len(self._seqs):
+            size = max(end, 2 * len(self._seqs))
+            self._seqs = _wider(self._seqs[:held], size)
+            self._keys = _wider(self._keys[:held], size)
+        self._seqs[held:end] = [entry.seq for entry in puts]
+        self._keys[held:end] = [entry.key_id for entry in puts]
+        self._held, self._next = end, held
+
     def _slot_of(self, seq: int) -> int:
-        held = self._held
-        if held and seq <= self._seqs[held - 1]:
-            return int(np.searchsorted(self._seqs[:held], seq))
-        if held == len(self._seqs):
-            wider = np.empty(2 * held, dtype=np.int64)
-            wider[:held] = self._seqs
-            self._seqs = wider
-        self._seqs[held] = seq
-        self._held = held + 1
-        return held
+        following = self._next  # they are asked for in order, but for keys laid out anew
+        if following < self._held and self._seqs[following] == seq:
+            self._next = following + 1
+            return following
+        return int(np.searchsorted(self._seqs[: self._held], seq))
 
     # What is visible
 
@@ -237,3 +239,9 @@ class Records:
             "slots": self.reading.slots,
             "bytes": {"rows": self._rows.nbytes + self._seqs.nbytes},
         }
+
+
+def _wider(column: Numbers, size: int) -> Numbers:
+    wider = np.empty(size, dtype=np.int64)
+    wider[: len(column)] = column
+    return wider
