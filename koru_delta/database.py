@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -48,6 +47,7 @@ from koru_delta.errors import (
 )
 from koru_delta.log import CausalLog, VerifyReport
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
+from koru_delta.log.causes import Walk
 from koru_delta.log.log import TAGS, AsOf
 from koru_delta.search.answers import Answers, Matches
 from koru_delta.search.filters import Filter, compile_filter, compiled
@@ -769,22 +769,9 @@ class Database:
         """A shortest way from a version up to one of its ancestors, both included; [] if none."""
         cut, allowed = self._log.cut(as_of), _kinds(kinds)
         start, goal = self._log.version(effect), self._log.version(cause)
-        came: dict[str, Version | None] = {start.id: None}
-        waiting = deque([start])
-        while waiting:
-            here = waiting.popleft()
-            if here.id == goal.id:
-                way: list[Version] = []
-                step: Version | None = here
-                while step is not None:
-                    way.append(step)
-                    step = came[step.id]
-                return way[::-1]
-            for parent in self._neighbours(here, cut, allowed, up=True):
-                if parent.id not in came:
-                    came[parent.id] = here
-                    waiting.append(parent)
-        return []
+        return self._log.versions(
+            Walk(self._log.engine, cut.seq, allowed).path(start.seq, goal.seq)
+        )
 
     # Searching
 
@@ -1116,33 +1103,10 @@ class Database:
     ) -> list[Version]:
         check_page(max_hops)
         cut, allowed = self._log.cut(as_of), _kinds(kinds)
-        ring = [self._log.version(version)]
-        seen = {ring[0].id}
-        found: list[Version] = []
-        hops = 0
-        while ring and (max_hops is None or hops < max_hops):
-            fresh: dict[str, Version] = {}
-            for here in ring:
-                for there in self._neighbours(here, cut, allowed, up=up):
-                    if there.id not in seen:
-                        fresh[there.id] = there
-            ring = sorted(fresh.values(), key=lambda each: each.seq)
-            seen |= fresh.keys()
-            found += ring
-            hops += 1
-        return found
-
-    def _neighbours(
-        self, version: Version, cut: Cut, kinds: frozenset[str], *, up: bool
-    ) -> list[Version]:
-        found = self._log.neighbours(version, cut, up=up)
-        if up:
-            named = {cause.id for cause in version.causes if cause.kind in kinds}
-            return [other for other in found if other.id in named]
-        return [
-            other for other in found
-            if any(c.id == version.id and c.kind in kinds for c in other.causes)
-        ]  # fmt: skip
+        start = self._log.version(version)
+        walk = Walk(self._log.engine, cut.seq, allowed)
+        rings = walk.rings([start.seq], "up" if up else "down", max_hops)
+        return self._log.versions([seq for ring in rings for seq in ring])
 
 
 class View:
