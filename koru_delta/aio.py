@@ -28,6 +28,7 @@ from koru_delta.errors import DatabaseClosedError
 from koru_delta.log import Pending, VerifyReport
 from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Matches
+from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter
 from koru_delta.search.query import Row
 from koru_delta.transaction import KEEP, CauseLike, Transaction
@@ -530,6 +531,7 @@ class AsyncDatabase:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         model: str | None = None,
@@ -544,6 +546,7 @@ class AsyncDatabase:
             query,
             k=k,
             filter=filter,
+            causal=causal,
             as_of=as_of,
             valid_at=valid_at,
             model=model,
@@ -559,6 +562,7 @@ class AsyncDatabase:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         model: str | None = None,
@@ -573,6 +577,7 @@ class AsyncDatabase:
             queries,
             k=k,
             filter=filter,
+            causal=causal,
             as_of=as_of,
             valid_at=valid_at,
             model=model,
@@ -771,6 +776,7 @@ class AsyncView:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
         model: str | None = None,
         threshold: float | None = None,
@@ -784,6 +790,7 @@ class AsyncView:
             query,
             k=k,
             filter=filter,
+            causal=causal,
             valid_at=valid_at,
             model=model,
             threshold=threshold,
@@ -798,6 +805,7 @@ class AsyncView:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
         model: str | None = None,
         threshold: float | None = None,
@@ -811,6 +819,7 @@ class AsyncView:
             queries,
             k=k,
             filter=filter,
+            causal=causal,
             valid_at=valid_at,
             model=model,
             threshold=threshold,

@@ -50,6 +50,7 @@ from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.causes import Walk
 from koru_delta.log.log import TAGS, AsOf
 from koru_delta.search.answers import Answers, Matches
+from koru_delta.search.causality import CausalFilter, Causality, valid_time
 from koru_delta.search.filters import Filter, compile_filter, compiled
 from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, matching, select_rows
@@ -129,6 +130,7 @@ class Database:
         self._log = CausalLog(engine, clock or system_clock, node=node)
         self._intents = Intents(self._log, text, author=author, run=run)
         self._vectors = Vectors(self._log)
+        self._causality = Causality(self._log)
         self._answers = Answers(self._log)
         # The last transaction begun in this thread or task, which may have ended since.
         self._transaction: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
@@ -782,6 +784,7 @@ class Database:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         model: str | None = None,
@@ -795,6 +798,7 @@ class Database:
             query: Shape (dimensions,), or text for the database's embedder.
             k: At most this many; 0 finds nothing.
             filter: Applied before the best `k` are chosen.
+            causal: Likewise; chooses by where a version comes from (see `CausalFilter`).
             model: May be left out where the namespace has one model at that moment.
             threshold: Keep hits with `score >= threshold`.
             exact: Compare every row: the answer a database built anew would give.
@@ -814,7 +818,10 @@ class Database:
         _check_namespace(namespace)
         k = _check_search(k, threshold, recall)
         where = None if filter is None else compiled(filter)
-        cut = self._log.cut(as_of)
+        cut, only = self._log.cut(as_of), None
+        if causal is not None:
+            valid_at = valid_time(causal, valid_at)
+            only = self._causality.compile(causal, namespace, cut)
         at = cut.clock if valid_at is None else microseconds(valid_at)
         target = self._target(query)
         space = self._space(namespace, model, cut, at, text=isinstance(query, str))
@@ -822,7 +829,7 @@ class Database:
             return Matches()
         return self._answers.of(
             space.search(
-                target, k, cut, at, where=where, threshold=threshold,
+                target, k, cut, at, where=where, causal=only, threshold=threshold,
                 recall=1.0 if exact else recall,
             )
         )  # fmt: skip
@@ -834,6 +841,7 @@ class Database:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         model: str | None = None,
@@ -856,7 +864,8 @@ class Database:
             raise InvalidDataError("queries is a list of vectors, this is a single number")
         where = None if filter is None else compiled(filter)
         cut = self._log.cut(as_of)
-        at = _valid(valid_at, cut)
+        at = _valid(valid_time(causal, valid_at), cut)
+        only = self._causality.compile(causal, namespace, cut)
         if not len(queries):
             return []
         texts = isinstance(queries[0], str)
@@ -865,8 +874,9 @@ class Database:
         if space is None:
             return [Matches() for _ in queries]
         found = space.search_many(
-            targets, k, cut, at, where=where, threshold=threshold, recall=1.0 if exact else recall
-        )
+            targets, k, cut, at, where=where, causal=only, threshold=threshold,
+            recall=1.0 if exact else recall,
+        )  # fmt: skip
         return [self._answers.of(one) for one in found]
 
     def similar_at(
@@ -1231,6 +1241,7 @@ class View:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
         model: str | None = None,
         threshold: float | None = None,
@@ -1239,8 +1250,8 @@ class View:
     ) -> Matches:
         """As `Database.similar`."""
         return self._database.similar(
-            namespace, query, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
-            model=model, threshold=threshold, exact=exact, recall=recall,
+            namespace, query, k=k, filter=filter, causal=causal, as_of=self._cut,
+            valid_at=valid_at, model=model, threshold=threshold, exact=exact, recall=recall,
         )  # fmt: skip
 
     def similar_many(
@@ -1250,6 +1261,7 @@ class View:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
         model: str | None = None,
         threshold: float | None = None,
@@ -1258,8 +1270,8 @@ class View:
     ) -> list[Matches]:
         """As `Database.similar_many`."""
         return self._database.similar_many(
-            namespace, queries, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
-            model=model, threshold=threshold, exact=exact, recall=recall,
+            namespace, queries, k=k, filter=filter, causal=causal, as_of=self._cut,
+            valid_at=valid_at, model=model, threshold=threshold, exact=exact, recall=recall,
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ no cycles, and where ways meet again nothing is walked twice.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from koru_delta.causal import CAUSE_KINDS
 from koru_delta.log.log import identified_record
@@ -19,13 +19,6 @@ Direction = Literal["up", "down", "both"]
 ALL_KINDS: Final = frozenset(CAUSE_KINDS)
 
 
-class _Node(NamedTuple):
-    """A version's id, and those of its causes that are of the kinds asked for, in order."""
-
-    id: bytes
-    causes: tuple[bytes, ...]
-
-
 class Walk:
     """The causes of some kinds, as they were known at a position of the log."""
 
@@ -33,8 +26,9 @@ class Walk:
         self._engine = engine
         self._until = until
         self._kinds = kinds
-        self._nodes: dict[int, _Node] = {}  # by position, read once
+        self._ids: dict[int, bytes] = {}  # by position, read once
         self._places: dict[bytes, int] = {}  # and back
+        self._causes: dict[int, tuple[bytes, ...]] = {}  # those of the kinds, in their order
 
     def rings(
         self, starts: Collection[int], direction: Direction, max_hops: int | None = None
@@ -69,6 +63,20 @@ class Walk:
         """All that `rings` gives, in log order."""
         return sorted(seq for ring in self.rings(starts, direction, max_hops) for seq in ring)
 
+    def following(self, after: int, starts: Collection[int], reached: Collection[int]) -> list[int]:
+        """What a walk down without end reaches besides, given what it `reached` up to `after`.
+
+        `starts` may be more than there were then. In log order.
+        """
+        seqs = range(after + 1, self._until + 1)
+        from_here = {*starts, *reached}
+        found: list[int] = []
+        for seq, causes in self.causes(seqs).items():  # causes come first
+            if not from_here.isdisjoint(causes):
+                from_here.add(seq)
+                found.append(seq)
+        return found
+
     def path(self, effect: int, cause: int) -> list[int]:
         """A shortest way up from one to the other, both included; [] if there is none.
 
@@ -94,7 +102,7 @@ class Walk:
     def causes(self, seqs: Sequence[int]) -> dict[int, list[int]]:
         """For each of these positions those of its causes, in the order they were named."""
         self._read(seqs)
-        named = {seq: self._nodes[seq].causes for seq in seqs}
+        named = {seq: self._causes[seq] for seq in seqs}
         missing = {each for causes in named.values() for each in causes} - self._places.keys()
         self._places.update(self._engine.places_of(list(missing)))
         places, until = self._places, self._until
@@ -106,21 +114,18 @@ class Walk:
     def _effects(self, seqs: Sequence[int]) -> set[int]:
         """The positions of what names one of these as a cause."""
         self._read(seqs)
-        ids = {self._nodes[seq].id for seq in seqs}
+        ids = {self._ids[seq] for seq in seqs}
         candidates = self._engine.effects_many(list(ids), self._until)
         self._read(candidates)
         # The table of edges knows the beginnings of ids and no kinds; the record decides.
-        return {seq for seq in candidates if not ids.isdisjoint(self._nodes[seq].causes)}
+        return {seq for seq in candidates if not ids.isdisjoint(self._causes[seq])}
 
     def _read(self, seqs: Sequence[int]) -> None:
-        missing = [seq for seq in seqs if seq not in self._nodes]
-        kinds = self._kinds
-        for seq, identity, stored in self._engine.records(missing):
-            record = identified_record(seq, identity, stored)
-            causes = tuple(
-                dict.fromkeys(
-                    bytes.fromhex(ref) for kind, ref in record.get("causes", ()) if kind in kinds
-                )
-            )
-            self._nodes[seq] = _Node(identity, causes)
+        known, kinds = self._causes, self._kinds
+        missing = [seq for seq in seqs if seq not in known]
+        for seq, identity, stored in self._engine.records_at(missing):
+            given = identified_record(seq, identity, stored).get("causes", ())
+            named = [bytes.fromhex(ref) for kind, ref in given if kind in kinds]
+            known[seq] = tuple(named if len(named) < 2 else dict.fromkeys(named))
+            self._ids[seq] = identity
             self._places[identity] = seq

@@ -85,7 +85,7 @@ SPACES = """SELECT p.space, s.name, p.model, p.dimensions, p.metric
 OBJECTS_LIKE = """SELECT o.object_id, o.object
     FROM json_each(?) j CROSS JOIN objects o ON o.id8 = j.value"""
 # For many entries at once, each given by its place or the first 8 bytes of an id (JSON arrays).
-RECORDS = """SELECT v.seq, v.version_id, v.record FROM json_each(?) j
+RECORDS_AT = """SELECT v.seq, v.version_id, v.record FROM json_each(?) j
     CROSS JOIN versions v ON v.seq = j.value"""
 PLACES = """SELECT v.seq, v.version_id FROM json_each(?) j
     CROSS JOIN versions v ON v.id8 = j.value ORDER BY v.seq"""

@@ -53,7 +53,7 @@ from koru_delta.storage.schema import (
     COMMITS,
     EFFECTS,
     PLACES,
-    RECORDS,
+    RECORDS_AT,
     SCHEMA,
     SEQ_OF,
     SPACES,
@@ -752,9 +752,9 @@ class SqliteEngine:
         rows = self._rows(PLACES, (_numbers(map(first8, wanted)),)) if wanted else []
         return {identity: seq for seq, identity in reversed(rows) if identity in wanted}
 
-    def records(self, seqs: Sequence[int]) -> list[tuple[int, bytes, bytes]]:
+    def records_at(self, seqs: Sequence[int]) -> list[tuple[int, bytes, bytes]]:
         """What the entries at these places are: (place, id, record), not always in order."""
-        return self._rows(RECORDS, (_numbers(seqs),)) if seqs else []
+        return self._rows(RECORDS_AT, (_numbers(seqs),)) if seqs else []
 
     def key_places(self, namespace: str, key: str, seq: int) -> list[int]:
         """The places of all puts and deletes of a key up to `seq`, in order."""
