@@ -193,6 +193,11 @@ class CompiledCausal:
             causal.exclude_superseded, None if self._predicate is None else _Same(self._predicate),
         )  # fmt: skip
 
+    @property
+    def narrows(self) -> bool:
+        """Whether it can leave out anything that is visible."""
+        return bool(self._tests())
+
     def mask(self, seqs: Numbers, among: Mask | None = None) -> Mask:
         """Which of some rows pass.
 
@@ -201,12 +206,15 @@ class CompiledCausal:
             among: The rows to choose from, and to ask the predicate of: those that pass
                 everything else. None is all up to the cut.
         """
+        tests = self._tests()
+        if among is not None and not tests:
+            return among
         rows = np.flatnonzero(seqs <= self._cut.seq if among is None else among)
         mine = seqs[rows]
-        for kept in self._tests():
+        for test in tests:
             if not len(rows):
                 break
-            passing = kept(mine)
+            passing = test(mine)
             rows, mine = rows[passing], mine[passing]
         found = np.zeros(len(seqs), dtype=np.bool_)
         found[rows] = True

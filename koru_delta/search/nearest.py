@@ -210,6 +210,9 @@ class VectorSpace(SpaceReadings):
     ) -> tuple[Mask | None, int]:
         """The rows to choose from, None for all that nothing has ended, and how many."""
         seen = reading.seen
+        superseded = causal is not None and not causal.exclude_superseded
+        if causal is not None and not causal.narrows and (not superseded or seen.ghosts is None):
+            causal = None
         now = seen.is_now(cut, valid_at)
         if now and where is None and causal is None:
             return None, seen.live
@@ -234,7 +237,7 @@ class VectorSpace(SpaceReadings):
             self._masks[name] = KeptMask(
                 mask,
                 count,
-                *seen.steady(cut, valid_at),
+                *seen.steady(cut, valid_at, superseded=superseded),
                 latest and goes_along and where is None and causal is None,
             )
             most = max(1, min(_MASKS_KEPT, _MASKS_KEPT_BYTES // max(1, seen.count)))
@@ -252,7 +255,8 @@ class VectorSpace(SpaceReadings):
         causal: CompiledCausal | None,
     ) -> Mask:
         """The rows that are visible and pass both filters."""
-        mask = seen.visible(cut, valid_at, self.log.position)
+        superseded = causal is not None and not causal.exclude_superseded
+        mask = seen.visible(cut, valid_at, self.log.position, superseded=superseded)
         if where is not None:
             mask &= self._matching(where, seen.count)
         return mask if causal is None else causal.mask(seen.seq, mask)

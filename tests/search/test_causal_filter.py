@@ -20,6 +20,7 @@ import koru_delta
 from koru_delta import AsyncDatabase, CausalFilter, Version
 from koru_delta.causal import EPOCH, moment
 from koru_delta.errors import (
+    AnnotationError,
     InvalidTimestampError,
     KeyNotFoundError,
     KoruDeltaError,
@@ -75,7 +76,29 @@ class Naive:
 
     def __init__(self, versions: Iterable[Version]) -> None:
         self.versions = list(versions)
-        self.by_id = {version.id: version for version in self.versions}
+        self.moves = [version for version in self.versions if not version.is_annotation]
+
+    def visible(self, namespace: str, valid_at: datetime, *, superseded: bool) -> set[str]:
+        """What every key of a namespace holds then that has a vector and is to be found."""
+        winners = {
+            version.key: version
+            for version in self.moves
+            if version.namespace == namespace
+            and version.valid_from <= valid_at
+            and (version.valid_to is None or valid_at < version.valid_to)
+        }
+        shown = {version.id: True for version in winners.values() if version.vectors}
+        for version in self.versions:
+            if version.target in shown:
+                shown[version.target] = version.operation == "unhide"
+        if not superseded:
+            for version in self.versions:
+                shown |= {
+                    cause.id: False
+                    for cause in version.causes
+                    if cause.kind == "supersedes" and cause.id in shown
+                }
+        return {identity for identity, found in shown.items() if found}
 
     def anchors(self, given: Any) -> set[str]:
         """Ids of what is named; the error is that of a database that knows no more."""
@@ -83,7 +106,7 @@ class Naive:
         found: set[str] = set()
         for one in given if several else [given]:
             if isinstance(one, tuple):
-                ids = {v.id for v in self.versions if (v.namespace, v.key) == one}
+                ids = {v.id for v in self.moves if (v.namespace, v.key) == one}
                 if not ids:
                     raise KeyNotFoundError(*one)
             else:
@@ -114,7 +137,7 @@ class Naive:
         return found - anchors if name == "related_to" else found
 
     def passing(self, causal: CausalFilter, moments: Moments) -> set[str]:
-        puts = [version for version in self.versions if not version.is_tombstone]
+        puts = [version for version in self.moves if not version.is_tombstone]
         walks = {
             name: self.led_to(name, getattr(causal, name), causal.max_hops)
             for name in ANCHORED
@@ -141,7 +164,7 @@ class Naive:
 
 WRITES = st.lists(
     st.fixed_dictionaries({
-        "verb": st.sampled_from(["embed", "embed", "embed", "put", "delete", "two"]),
+        "verb": st.sampled_from(["embed", "embed", "embed", "put", "delete", "two", "hide"]),
         "namespace": st.sampled_from(NAMESPACES),
         "key": st.sampled_from(KEYS),
         "vector": st.tuples(st.integers(-3, 3), st.integers(-3, 3)).filter(any),
@@ -179,6 +202,7 @@ FILTERS = st.fixed_dictionaries({
     "max_hops": st.sampled_from([None, None, 0, 1, 2]),
     "run": st.sampled_from([None, None, "r1", ["r1", "r2"], "r9", []]),
     "author": st.sampled_from([None, None, "ada", ("ada", "bob")]),
+    "exclude_superseded": st.booleans(),
     "predicate": st.sampled_from([None, None, lambda version: version.seq % 2 == 0]),
 })  # fmt: skip
 
@@ -197,12 +221,15 @@ def write(db: koru_delta.Database, clock: FixedClock, steps: Sequence[dict[str, 
                 made.append(db.embed(namespace, key, step["vector"], {"n": len(made)}, **options))
             elif step["verb"] == "put":
                 made.append(db.put(namespace, key, len(made), **options))
+            elif step["verb"] == "hide":
+                hide = db.unhide if step["advance"] == 0 else db.hide
+                made.append(hide(namespace, key, **options))
             elif step["verb"] == "delete":
                 made.append(db.delete(namespace, key, **options))
             else:
                 pair = [(each, step["vector"], {"n": len(made)}) for each in KEYS[:2]]
                 made += db.embed_many(namespace, pair, **options)
-        except KeyNotFoundError:
+        except (KeyNotFoundError, AnnotationError):  # nothing to delete or hide
             continue
     for name, seq in (("early", 0), ("late", db.stats()["seq"])):
         db.tag(name, seq)
@@ -270,7 +297,14 @@ def test_a_causal_filter_is_its_definition_at_every_cut_and_in_a_replayed_databa
                     namespace = data.draw(st.sampled_from(NAMESPACES))
                     k = data.draw(st.integers(0, 4))
                     naive = Naive(v for v in versions if v.seq <= commit.seq)
-                    visible = db.similar(namespace, QUERY, k=99, exact=True, as_of=commit)
+                    superseded = not causal.exclude_superseded
+                    visible = db.similar(
+                        namespace, QUERY, k=99, exact=True, as_of=commit,
+                        causal=CausalFilter(exclude_superseded=not superseded),
+                    )  # fmt: skip
+                    assert {match.version.id for match in visible} == naive.visible(
+                        namespace, commit.time, superseded=superseded
+                    )
                     expected: Any = None
                     with suppress(KeyNotFoundError, UnknownVersionError):
                         passing = naive.passing(causal, moments)
@@ -508,6 +542,28 @@ def test_a_great_many_anchors_and_effects_are_walked(db: koru_delta.Database) ->
     assert len(db.similar("v", [1, 0], causal=CausalFilter(ancestors_of=chunks), k=9)) == 0
     [summary] = db.similar("sum", [1, 0], causal=CausalFilter(descendants_of=chunks))
     assert summary.key == "all"
+
+
+# What is superseded
+
+
+def test_what_is_superseded_is_found_if_it_is_asked_for(db: koru_delta.Database) -> None:
+    old = db.embed("v", "old", [1, 0], run="r")
+    fresh = db.embed("v", "fresh", [1, 1], run="r", causes=[("supersedes", old)])
+    db.embed("v", "other", [0, 1])
+
+    def keys(causal: CausalFilter | None, as_of: Version | None = None) -> list[str]:
+        return [match.key for match in db.similar("v", [1, 0], causal=causal, as_of=as_of)]
+
+    assert keys(None) == keys(CausalFilter()) == ["fresh", "other"]
+    assert keys(CausalFilter(exclude_superseded=False)) == ["old", "fresh", "other"]
+    assert keys(CausalFilter(exclude_superseded=False), as_of=fresh) == ["old", "fresh"]
+    assert keys(CausalFilter(run="r")) == ["fresh"]
+    assert keys(CausalFilter(run="r", exclude_superseded=False)) == ["old", "fresh"]
+    assert keys(CausalFilter(ancestors_of=fresh)) == []
+    assert keys(CausalFilter(ancestors_of=fresh, exclude_superseded=False)) == ["old"]
+    db.hide("v", "old")
+    assert keys(CausalFilter(run="r", exclude_superseded=False)) == ["fresh"]
 
 
 # Predicates
