@@ -18,6 +18,7 @@ from koru_delta.errors import KoruDeltaError
 from koru_delta.log import VerifyReport
 from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Match, Matches
+from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter, prefixed
 from koru_delta.search.query import Row
 from koru_delta.transaction import KEEP, Transaction
@@ -30,6 +31,7 @@ __all__ = [
     "AsyncDatabase",
     "AsyncTransaction",
     "AsyncView",
+    "CausalFilter",
     "Cause",
     "Commit",
     "ConsistencyProof",

@@ -28,6 +28,7 @@ from koru_delta.errors import DatabaseClosedError
 from koru_delta.log import Pending, VerifyReport
 from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Matches
+from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter
 from koru_delta.search.query import Row
 from koru_delta.transaction import KEEP, CauseLike, Transaction
@@ -512,41 +513,9 @@ class AsyncDatabase:
             self._database.contains, namespace, key, as_of=as_of, valid_at=valid_at
         )
 
-    async def query(
-        self,
-        namespace: str,
-        filter: Filter | None = None,
-        *,
-        sort: str | Sequence[str] | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        select: Sequence[str] | None = None,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-    ) -> list[Row]:
-        return await self._read(
-            self._database.query,
-            namespace,
-            filter,
-            sort=sort,
-            limit=limit,
-            offset=offset,
-            select=select,
-            as_of=as_of,
-            valid_at=valid_at,
-        )
+    query = _reading(Database.query)
 
-    async def count(
-        self,
-        namespace: str,
-        filter: Filter | None = None,
-        *,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-    ) -> int:
-        return await self._read(
-            self._database.count, namespace, filter, as_of=as_of, valid_at=valid_at
-        )
+    count = _reading(Database.count)
 
     async def list_keys(
         self,
@@ -644,6 +613,7 @@ class AsyncDatabase:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         model: str | None = None,
@@ -658,6 +628,7 @@ class AsyncDatabase:
             query,
             k=k,
             filter=filter,
+            causal=causal,
             as_of=as_of,
             valid_at=valid_at,
             model=model,
@@ -673,6 +644,7 @@ class AsyncDatabase:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         model: str | None = None,
@@ -687,6 +659,7 @@ class AsyncDatabase:
             queries,
             k=k,
             filter=filter,
+            causal=causal,
             as_of=as_of,
             valid_at=valid_at,
             model=model,
@@ -807,32 +780,9 @@ class AsyncView:
     async def version(self, namespace: str, key: str, *, valid_at: When | None = None) -> Version:
         return await self._read(self._view.version, namespace, key, valid_at=valid_at)
 
-    async def query(
-        self,
-        namespace: str,
-        filter: Filter | None = None,
-        *,
-        sort: str | Sequence[str] | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        select: Sequence[str] | None = None,
-        valid_at: When | None = None,
-    ) -> list[Row]:
-        return await self._read(
-            self._view.query,
-            namespace,
-            filter,
-            sort=sort,
-            limit=limit,
-            offset=offset,
-            select=select,
-            valid_at=valid_at,
-        )
+    query = _viewing(View.query)
 
-    async def count(
-        self, namespace: str, filter: Filter | None = None, *, valid_at: When | None = None
-    ) -> int:
-        return await self._read(self._view.count, namespace, filter, valid_at=valid_at)
+    count = _viewing(View.count)
 
     async def list_keys(
         self,
@@ -897,6 +847,7 @@ class AsyncView:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
         model: str | None = None,
         threshold: float | None = None,
@@ -910,6 +861,7 @@ class AsyncView:
             query,
             k=k,
             filter=filter,
+            causal=causal,
             valid_at=valid_at,
             model=model,
             threshold=threshold,
@@ -926,6 +878,7 @@ class AsyncView:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
         model: str | None = None,
         threshold: float | None = None,
@@ -939,6 +892,7 @@ class AsyncView:
             queries,
             k=k,
             filter=filter,
+            causal=causal,
             valid_at=valid_at,
             model=model,
             threshold=threshold,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -48,8 +47,10 @@ from koru_delta.errors import (
 )
 from koru_delta.log import CausalLog, VerifyReport
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
+from koru_delta.log.causes import Walk
 from koru_delta.log.log import TAGS, AsOf
 from koru_delta.search.answers import Answers, Matches
+from koru_delta.search.causality import CausalFilter, Causality, valid_time
 from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.fusion import FUSIONS, LEGS, MODES, Fusion, Mode, checked_weights
@@ -133,6 +134,7 @@ class Database:
         self._intents = Intents(self._log, text, author=author, run=run)
         self._vectors = Vectors(self._log)
         self._texts = Texts(self._log)
+        self._causality = Causality(self._log)
         self._answers = Answers(self._log)
         # The last transaction begun in this thread or task, which may have ended since.
         self._transaction: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
@@ -706,6 +708,7 @@ class Database:
         limit: int | None = None,
         offset: int = 0,
         select: Sequence[str] | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
     ) -> list[Row]:
@@ -718,6 +721,7 @@ class Database:
             sort: Dotted paths, most significant first; `-path` descends. null sorts
                 before booleans, numbers and strings, a missing field last.
             select: Dotted paths; each row's value is then `{path: field}` of those present.
+            causal: Where versions come from; it leaves out what is superseded, as searches do.
 
         Raises:
             QueryError: the filter, sort, page or selection is not well formed.
@@ -725,8 +729,9 @@ class Database:
         _check_namespace(namespace)
         cut = self._log.cut(as_of)
         return select_rows(
-            self._texts.records(namespace), cut, _valid(valid_at, cut), filter=filter, sort=sort,
-            limit=limit, offset=offset, select=select,
+            self._texts.records(namespace), cut, _valid(valid_time(causal, valid_at), cut),
+            filter=filter, sort=sort, limit=limit, offset=offset, select=select,
+            causal=self._causality.compile(causal, namespace, cut), searched=causal is not None,
         )  # fmt: skip
 
     def count(
@@ -734,15 +739,26 @@ class Database:
         namespace: str,
         filter: Filter | None = None,
         *,
+        text: str | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
     ) -> int:
-        """How many keys `query` would return."""
+        """How many keys `query` would return; with `text`, how many a search by words would.
+
+        As searches do, `text` and `causal` leave out what is superseded.
+        """
         _check_namespace(namespace)
         cut = self._log.cut(as_of)
+        at = _valid(valid_time(causal, valid_at), cut)
+        only = self._causality.compile(causal, namespace, cut)
+        if text is not None:
+            where = None if filter is None else compiled(filter)
+            return self._texts.index(namespace, cut).count(text, cut, at, where=where, causal=only)
         return count_rows(
-            self._texts.records(namespace), cut, _valid(valid_at, cut), filter=filter
-        )
+            self._texts.records(namespace), cut, at, filter=filter, causal=only,
+            searched=causal is not None,
+        )  # fmt: skip
 
     def list_keys(
         self,
@@ -864,22 +880,9 @@ class Database:
         """A shortest way from a version up to one of its ancestors, both included; [] if none."""
         cut, allowed = self._log.cut(as_of), _kinds(kinds)
         start, goal = self._log.version(effect), self._log.version(cause)
-        came: dict[str, Version | None] = {start.id: None}
-        waiting = deque([start])
-        while waiting:
-            here = waiting.popleft()
-            if here.id == goal.id:
-                way: list[Version] = []
-                step: Version | None = here
-                while step is not None:
-                    way.append(step)
-                    step = came[step.id]
-                return way[::-1]
-            for parent in self._neighbours(here, cut, allowed, up=True):
-                if parent.id not in came:
-                    came[parent.id] = here
-                    waiting.append(parent)
-        return []
+        return self._log.versions(
+            Walk(self._log.engine, cut.seq, allowed).path(start.seq, goal.seq)
+        )
 
     # Searching
 
@@ -890,6 +893,7 @@ class Database:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         model: str | None = None,
@@ -903,6 +907,7 @@ class Database:
             query: Shape (dimensions,), or text for the database's embedder.
             k: At most this many; 0 finds nothing.
             filter: Applied before the best `k` are chosen.
+            causal: Likewise; chooses by where a version comes from (see `CausalFilter`).
             model: May be left out where the namespace has one model at that moment.
             threshold: Keep hits with `score >= threshold`.
             exact: Compare every row: the answer a database built anew would give.
@@ -922,7 +927,10 @@ class Database:
         _check_namespace(namespace)
         k = _check_search(k, threshold, recall)
         where = None if filter is None else compiled(filter)
-        cut = self._log.cut(as_of)
+        cut, only = self._log.cut(as_of), None
+        if causal is not None:
+            valid_at = valid_time(causal, valid_at)
+            only = self._causality.compile(causal, namespace, cut)
         at = cut.clock if valid_at is None else microseconds(valid_at)
         target = self._target(query)
         space = self._space(namespace, model, cut, at, text=isinstance(query, str))
@@ -930,7 +938,7 @@ class Database:
             return Matches()
         return self._answers.of(
             space.search(
-                target, k, cut, at, where=where, threshold=threshold,
+                target, k, cut, at, where=where, causal=only, threshold=threshold,
                 recall=1.0 if exact else recall,
             )
         )  # fmt: skip
@@ -942,6 +950,7 @@ class Database:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         model: str | None = None,
@@ -964,7 +973,8 @@ class Database:
             raise InvalidDataError("queries is a list of vectors, this is a single number")
         where = None if filter is None else compiled(filter)
         cut = self._log.cut(as_of)
-        at = _valid(valid_at, cut)
+        at = _valid(valid_time(causal, valid_at), cut)
+        only = self._causality.compile(causal, namespace, cut)
         if not len(queries):
             return []
         texts = isinstance(queries[0], str)
@@ -973,8 +983,9 @@ class Database:
         if space is None:
             return [Matches() for _ in queries]
         found = space.search_many(
-            targets, k, cut, at, where=where, threshold=threshold, recall=1.0 if exact else recall
-        )
+            targets, k, cut, at, where=where, causal=only, threshold=threshold,
+            recall=1.0 if exact else recall,
+        )  # fmt: skip
         return [self._answers.of(one) for one in found]
 
     def search(
@@ -985,6 +996,7 @@ class Database:
         mode: Mode = "hybrid",
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         as_of: AsOf = None,
         valid_at: When | None = None,
         model: str | None = None,
@@ -1026,7 +1038,7 @@ class Database:
             cursor: `cursor` of the page before. All else must be as it was; the moment
                 is that of the first page. Pages after the first compare every row.
             syntax: False takes the text as it is, with no operators.
-            exact, recall, model, filter, as_of, valid_at: As for `similar`.
+            exact, recall, model, filter, causal, as_of, valid_at: As for `similar`.
 
         Returns:
             Best first; equal scores in key order. `score` is the fused one in "hybrid", BM25
@@ -1045,11 +1057,13 @@ class Database:
         digest = digest_of(
             {
                 "namespace": namespace, "text": text, "mode": mode, "filter": filter,
+                "causal": causal,
                 "model": model, "weights": chosen, "fusion": fusion, "group": group_by,
                 "threshold": threshold, "half_life": half_life, "syntax": syntax,
                 "vector": None if vector is None else as_vector(vector).tobytes(),
             }
         )  # fmt: skip
+        valid_at = valid_time(causal, valid_at)
         page = None if cursor is None else Cursor.read(cursor)
         if page is None:
             cut = self._log.cut(as_of)
@@ -1070,7 +1084,8 @@ class Database:
                 target = self._target(meant)
         ranked = rank(
             Asked(
-                namespace, text, k, cut, at, where, None,
+                namespace, text, k, cut, at, where,
+                self._causality.compile(causal, namespace, cut),
                 {name: weight for name, weight in chosen.items() if weight}, fusion,
                 None if mmr is None else float(mmr), threshold,
                 None if group_by is None else _path(group_by), _half_life(half_life),
@@ -1345,33 +1360,10 @@ class Database:
     ) -> list[Version]:
         check_page(max_hops)
         cut, allowed = self._log.cut(as_of), _kinds(kinds)
-        ring = [self._log.version(version)]
-        seen = {ring[0].id}
-        found: list[Version] = []
-        hops = 0
-        while ring and (max_hops is None or hops < max_hops):
-            fresh: dict[str, Version] = {}
-            for here in ring:
-                for there in self._neighbours(here, cut, allowed, up=up):
-                    if there.id not in seen:
-                        fresh[there.id] = there
-            ring = sorted(fresh.values(), key=lambda each: each.seq)
-            seen |= fresh.keys()
-            found += ring
-            hops += 1
-        return found
-
-    def _neighbours(
-        self, version: Version, cut: Cut, kinds: frozenset[str], *, up: bool
-    ) -> list[Version]:
-        found = self._log.neighbours(version, cut, up=up)
-        if up:
-            named = {cause.id for cause in version.causes if cause.kind in kinds}
-            return [other for other in found if other.id in named]
-        return [
-            other for other in found
-            if any(c.id == version.id and c.kind in kinds for c in other.causes)
-        ]  # fmt: skip
+        start = self._log.version(version)
+        walk = Walk(self._log.engine, cut.seq, allowed)
+        rings = walk.rings([start.seq], "up" if up else "down", max_hops)
+        return self._log.versions([seq for ring in rings for seq in ring])
 
 
 class View:
@@ -1427,19 +1419,28 @@ class View:
         limit: int | None = None,
         offset: int = 0,
         select: Sequence[str] | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
     ) -> list[Row]:
         """As `Database.query`."""
         return self._database.query(
             namespace, filter, sort=sort, limit=limit, offset=offset, select=select,
-            as_of=self._cut, valid_at=valid_at,
+            causal=causal, as_of=self._cut, valid_at=valid_at,
         )  # fmt: skip
 
     def count(
-        self, namespace: str, filter: Filter | None = None, *, valid_at: When | None = None
+        self,
+        namespace: str,
+        filter: Filter | None = None,
+        *,
+        text: str | None = None,
+        causal: CausalFilter | None = None,
+        valid_at: When | None = None,
     ) -> int:
         """As `Database.count`."""
-        return self._database.count(namespace, filter, as_of=self._cut, valid_at=valid_at)
+        return self._database.count(
+            namespace, filter, text=text, causal=causal, as_of=self._cut, valid_at=valid_at
+        )
 
     def list_keys(
         self,
@@ -1505,6 +1506,7 @@ class View:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
         model: str | None = None,
         threshold: float | None = None,
@@ -1513,8 +1515,8 @@ class View:
     ) -> Matches:
         """As `Database.similar`."""
         return self._database.similar(
-            namespace, query, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
-            model=model, threshold=threshold, exact=exact, recall=recall,
+            namespace, query, k=k, filter=filter, causal=causal, as_of=self._cut,
+            valid_at=valid_at, model=model, threshold=threshold, exact=exact, recall=recall,
         )  # fmt: skip
 
     def search(
@@ -1525,6 +1527,7 @@ class View:
         mode: Mode = "hybrid",
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
         model: str | None = None,
         vector: VectorLike | None = None,
@@ -1541,8 +1544,8 @@ class View:
     ) -> Matches:
         """As `Database.search`."""
         return self._database.search(
-            namespace, text, mode=mode, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
-            model=model, vector=vector, weights=weights, fusion=fusion, mmr=mmr,
+            namespace, text, mode=mode, k=k, filter=filter, causal=causal, as_of=self._cut,
+            valid_at=valid_at, model=model, vector=vector, weights=weights, fusion=fusion, mmr=mmr,
             half_life=half_life, group_by=group_by, threshold=threshold, cursor=cursor,
             syntax=syntax, exact=exact, recall=recall,
         )  # fmt: skip
@@ -1554,6 +1557,7 @@ class View:
         *,
         k: int = 10,
         filter: Filter | None = None,
+        causal: CausalFilter | None = None,
         valid_at: When | None = None,
         model: str | None = None,
         threshold: float | None = None,
@@ -1562,8 +1566,8 @@ class View:
     ) -> list[Matches]:
         """As `Database.similar_many`."""
         return self._database.similar_many(
-            namespace, queries, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
-            model=model, threshold=threshold, exact=exact, recall=recall,
+            namespace, queries, k=k, filter=filter, causal=causal, as_of=self._cut,
+            valid_at=valid_at, model=model, threshold=threshold, exact=exact, recall=recall,
         )  # fmt: skip
 
 

@@ -220,8 +220,11 @@ class CausalLog:
         now = self._now()
         return Cut(head.seq, now if now > head.tx_time else head.tx_time)
 
-    def cut(self, as_of: AsOf = None) -> Cut:
+    def cut(self, as_of: AsOf = None, *, ahead: bool = False) -> Cut:
         """Turn any way of naming a moment into a `Cut`.
+
+        Args:
+            ahead: Take a time that lies ahead too: up to then, all that is written now.
 
         Raises:
             InvalidTimestampError: a time that is naive, unreadable or ahead, or a
@@ -251,7 +254,7 @@ class CausalLog:
                 if len(as_of) > 8:
                     raise UnknownVersionError(f"version {as_of}")
         if isinstance(as_of, (datetime, str)):
-            return self._cut_at_time(as_of)
+            return self._cut_at_time(as_of, ahead=ahead)
         raise InvalidTimestampError(
             repr(as_of),
             "not a moment; pass a datetime, ISO 8601 text, a version, a commit, "
@@ -271,8 +274,12 @@ class CausalLog:
             )
         return cut
 
-    def full_id(self, reference: str | Version, *, missing_ok: bool = False) -> str | None:
+    def full_id(
+        self, reference: str | Version, *, missing_ok: bool = False, until: int = FOREVER
+    ) -> str | None:
         """The whole id of a version given by itself, its id, or at least 8 digits of it.
+
+        Digits are looked for among the entries up to position `until`.
 
         Raises:
             UnknownVersionError: there is none, or more than one.
@@ -283,7 +290,7 @@ class CausalLog:
             raise InvalidDataError(
                 f"a version is named by itself or its id, not by {type(reference).__name__}"
             )
-        found = self.engine.ids_like(reference) if _HEX_ID.match(reference) else []
+        found = self.engine.ids_like(reference, until) if _HEX_ID.match(reference) else []
         if len(found) == 1:
             return found[0][1].hex()
         if missing_ok and not found:
@@ -328,11 +335,11 @@ class CausalLog:
             )
         return cut
 
-    def _cut_at_time(self, when: When) -> Cut:
+    def _cut_at_time(self, when: When, *, ahead: bool) -> Cut:
         time = microseconds(when)
         head = self.engine.head()
         latest = max(self._now(), head.tx_time)
-        if time > latest:
+        if time > latest and not ahead:
             raise InvalidTimestampError(
                 repr(when) if isinstance(when, str) else when.isoformat(),
                 f"lies ahead of the database, which has got to {moment(latest).isoformat()}; "
@@ -516,17 +523,6 @@ class CausalLog:
         root = GENESIS if commit is None else commit.root
         return canonical_bytes({"seq": cut.seq, "time": cut.clock, "root": root.hex()})
 
-    # Causes
-
-    def neighbours(self, version: Version, cut: Cut, *, up: bool) -> list[Version]:
-        """What a version names as its causes (`up`), or the versions that name it."""
-        if up:
-            seqs = [self.engine.seq_of(bytes.fromhex(cause.id)) for cause in version.causes]
-            found = [seq for seq in seqs if seq is not None and seq <= cut.seq]
-            return self.versions(list(dict.fromkeys(found)))
-        candidates = self.versions(self.engine.effects(bytes.fromhex(version.id), cut.seq))
-        return [v for v in candidates if any(cause.id == version.id for cause in v.causes)]
-
     def close(self) -> None:
         """Close the engine; later calls raise `DatabaseClosedError`."""
         self.engine.close()
@@ -548,15 +544,25 @@ def _shallow(value: Value) -> tuple[dict[str, Any], tuple[str, ...]] | None:
     return value, tuple(names)
 
 
+def identified_record(seq: int, identity: bytes, stored: bytes) -> dict[str, Any]:
+    """The record of the entry at `seq`, once it matches its id.
+
+    Raises:
+        CorruptionError: it does not.
+    """
+    if version_id(stored) != identity:
+        raise _damaged(seq, "does not match its id")
+    record: dict[str, Any] = decode(stored)
+    return record
+
+
 def checked_record(entry: Stored) -> dict[str, Any]:
     """The record of an entry, once it matches its id and the facts it is filed under.
 
     Raises:
         CorruptionError: it does not.
     """
-    if version_id(entry.record) != entry.version_id:
-        raise _damaged(entry.seq, "does not match its id")
-    record: dict[str, Any] = decode(entry.record)
+    record = identified_record(entry.seq, entry.version_id, entry.record)
     time = record["time"]
     if (
         entry.tx_time != time

@@ -198,7 +198,7 @@ def _ask(
         if space is not None and target is not None:
             found = space.search(
                 target, depth, asked.cut, asked.valid_at, where=asked.where,
-                recall=1.0 if asked.cursor is not None else asked.recall,
+                causal=asked.causal, recall=1.0 if asked.cursor is not None else asked.recall,
             )  # fmt: skip
             hits, approximate, considered = found.hits, found.approximate, found.considered
             complete = len(hits) >= considered

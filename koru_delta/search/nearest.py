@@ -17,6 +17,7 @@ import numpy.typing as npt
 from koru_delta.causal import Cut
 from koru_delta.errors import DimensionMismatchError, InvalidDataError
 from koru_delta.search.cache import Unusable
+from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.codes import CodesUnavailable
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.graph import GraphUnavailable
@@ -30,7 +31,7 @@ from koru_delta.search.readings import (
     Scores,
     SpaceReadings,
 )
-from koru_delta.search.rows import Mask, Numbers
+from koru_delta.search.rows import Mask, Numbers, Seen
 from koru_delta.search.truth import Matrix, Segment, Truth
 from koru_delta.values import Vector
 
@@ -101,6 +102,7 @@ class VectorSpace(SpaceReadings):
         valid_at: int,
         *,
         where: CompiledFilter | None = None,
+        causal: CompiledCausal | None = None,
         threshold: float | None = None,
         recall: float = 1.0,
     ) -> Found:
@@ -122,7 +124,9 @@ class VectorSpace(SpaceReadings):
         while True:
             reading = self.at(cut.seq)
             try:
-                return self._search(reading, target, k, cut, valid_at, where, threshold, recall)
+                return self._search(
+                    reading, target, k, cut, valid_at, where, causal, threshold, recall
+                )
             except Unusable:
                 self.heal()
 
@@ -134,6 +138,7 @@ class VectorSpace(SpaceReadings):
         valid_at: int,
         *,
         where: CompiledFilter | None = None,
+        causal: CompiledCausal | None = None,
         threshold: float | None = None,
         recall: float = 1.0,
     ) -> list[Found]:
@@ -148,7 +153,7 @@ class VectorSpace(SpaceReadings):
             reading = self.at(cut.seq)
             try:
                 return self._search_many(
-                    reading, queries, k, cut, valid_at, where, threshold, recall
+                    reading, queries, k, cut, valid_at, where, causal, threshold, recall
                 )
             except Unusable:
                 self.heal()
@@ -161,12 +166,13 @@ class VectorSpace(SpaceReadings):
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None,
+        causal: CompiledCausal | None,
         threshold: float | None,
         recall: float,
         *,
         graph: bool = True,
     ) -> Found:
-        visible, count = self._visible(reading, cut, valid_at, where)
+        visible, count = self._visible(reading, cut, valid_at, where, causal)
         if not count or not k:
             return Found([], "none", approximate=False, considered=count)
         way, effort = self._way(reading, visible, count, k, recall, cut.clock, graph=graph)
@@ -195,40 +201,65 @@ class VectorSpace(SpaceReadings):
         return Found(hits, way, approximate=False, considered=count)
 
     def _visible(
-        self, reading: Reading, cut: Cut, valid_at: int, where: CompiledFilter | None
+        self,
+        reading: Reading,
+        cut: Cut,
+        valid_at: int,
+        where: CompiledFilter | None,
+        causal: CompiledCausal | None,
     ) -> tuple[Mask | None, int]:
         """The rows to choose from, None for all that nothing has ended, and how many."""
         seen = reading.seen
+        superseded = causal is not None and not causal.exclude_superseded
+        if causal is not None and not causal.narrows and (not superseded or seen.ghosts is None):
+            causal = None
         now = seen.is_now(cut, valid_at)
-        if now and where is None:
+        if now and where is None and causal is None:
             return None, seen.live
         goes_along = valid_at >= cut.clock
         if valid_at > cut.clock and seen.timed:  # of what is planned
-            mask = seen.visible(cut, valid_at, self.log.position)
-            if where is not None:
-                mask &= self._matching(where, seen.count)
+            mask = self._passing(seen, cut, valid_at, where, causal)
             return mask, int(np.count_nonzero(mask))
         latest = cut.seq >= seen.changed
-        name = (where, seen.changed if latest else cut.seq, None if goes_along else valid_at)
+        name = (
+            where, seen.changed if latest else cut.seq, None if goes_along else valid_at,
+            None if causal is None else causal.name,
+        )  # fmt: skip
         kept = self._masks.get(name)
         if kept is not None and len(kept.mask) == seen.count and kept.low <= cut.clock < kept.high:
             kept.uses += 1
             return kept.mask, kept.count
-        mask = seen.visible(cut, valid_at, self.log.position)
-        if where is not None:
-            mask &= self._matching(where, seen.count)
+        mask = self._passing(seen, cut, valid_at, where, causal)
         mask.flags.writeable = False
         count = int(np.count_nonzero(mask))
         with self._columns_lock:
             self._masks.pop(name, None)
             self._masks[name] = KeptMask(
-                mask, count, *seen.steady(cut, valid_at), latest and goes_along and where is None
+                mask,
+                count,
+                *seen.steady(cut, valid_at, superseded=superseded),
+                latest and goes_along and where is None and causal is None,
             )
             most = max(1, min(_MASKS_KEPT, _MASKS_KEPT_BYTES // max(1, seen.count)))
             while len(self._masks) > most:
                 self._masks.popitem(last=False)
             self._kept = {id(kept.mask): kept for kept in self._masks.values()}
         return mask, count
+
+    def _passing(
+        self,
+        seen: Seen,
+        cut: Cut,
+        valid_at: int,
+        where: CompiledFilter | None,
+        causal: CompiledCausal | None,
+    ) -> Mask:
+        """The rows that are visible and pass both filters."""
+        superseded = causal is not None and not causal.exclude_superseded
+        mask = seen.visible(cut, valid_at, self.log.position, superseded=superseded)
+        if where is not None:
+            mask &= self._matching(where, seen.count)
+        return mask if causal is None else causal.mask(seen.seq, mask)
 
     def _kept_of(self, visible: Mask | None) -> KeptMask | None:
         """What was made of a mask that is kept."""
@@ -642,10 +673,11 @@ class VectorSpace(SpaceReadings):
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None,
+        causal: CompiledCausal | None,
         threshold: float | None,
         recall: float,
     ) -> list[Found]:
-        visible, count = self._visible(reading, cut, valid_at, where)
+        visible, count = self._visible(reading, cut, valid_at, where, causal)
         if not count or not k:
             return [Found([], "none", approximate=False, considered=count) for _ in queries]
         targets = [Target.of(query) for query in queries]
@@ -691,7 +723,7 @@ class VectorSpace(SpaceReadings):
             if not length or unusual:
                 answers.append(
                     self._search(
-                        reading, target, k, cut, valid_at, where, threshold, recall,
+                        reading, target, k, cut, valid_at, where, causal, threshold, recall,
                         graph=not unusual,
                     )
                 )  # fmt: skip

@@ -45,23 +45,28 @@ def select_rows(
     offset: int,
     select: Sequence[str] | None,
     causal: CompiledCausal | None = None,
+    searched: bool = False,
 ) -> list[Row]:
-    """Rows that match, sorted, from `offset` on, at most `limit`; ties in key order."""
+    """Rows that match, sorted, from `offset` on, at most `limit`; ties in key order.
+
+    With `searched` what is superseded is left out, as searches do.
+    """
     check_page(limit, offset)
     where = None if filter is None else compiled(filter)
     order = _order(sort)
     fields = None if select is None else [_path(name) for name in _names("select", select)]
     log = records.log
     stop = None if limit is None else offset + limit
-    if where is None and causal is None and not order:
+    if where is None and not searched and not order:
         plain = log.engine.visible_keys(
             records.namespace, cut.seq, valid_at, cut.clock, limit=stop, hidden=False
         )[offset:]
         versions = log.loaded([entry for _, entry in plain], [key for key, _ in plain])
     else:
         paths = {path for path, _ in order} | (where.paths if where is not None else set())
-        if causal is not None or records.pays(paths, cut):
-            seqs = _by_columns(records, cut, valid_at, where, causal, order)[offset:stop]
+        if searched or records.pays(paths):
+            seqs = _by_columns(records, cut, valid_at, where, causal, order, searched=searched)
+            seqs = seqs[offset:stop]
             versions = log.versions(seqs)
         else:
             kept = matching(_visible(records, cut, valid_at), where or compile_filter(None))
@@ -88,16 +93,17 @@ def count_rows(
     *,
     filter: Filter | None,
     causal: CompiledCausal | None = None,
+    searched: bool = False,
 ) -> int:
     """How many rows `select_rows` would give."""
     engine = records.log.engine
-    if filter is None and causal is None:
+    if filter is None and not searched:
         return engine.count_visible(records.namespace, cut.seq, valid_at, cut.clock)
     where = None if filter is None else compiled(filter)
-    if causal is not None or records.pays(set() if where is None else where.paths, cut):
+    if searched or records.pays(set() if where is None else where.paths):
         reading = records.at(cut.seq)
         return records.passing(
-            reading, cut, valid_at, where, causal, with_superseded=causal is None
+            reading, cut, valid_at, where, causal, with_superseded=not searched
         ).count
     return len(matching(_visible(records, cut, valid_at), where or compile_filter(None)))
 
@@ -117,11 +123,13 @@ def _by_columns(
     where: CompiledFilter | None,
     causal: CompiledCausal | None,
     order: Sequence[tuple[Path, bool]],
+    *,
+    searched: bool,
 ) -> list[int]:
     """The positions of the versions that match, in order."""
     reading = records.at(cut.seq)
     passing = records.passing(
-        reading, cut, valid_at, where, causal, with_superseded=causal is None
+        reading, cut, valid_at, where, causal, with_superseded=not searched
     )
     slots = np.flatnonzero(passing.mask)
     keys = records.keys(reading, slots)

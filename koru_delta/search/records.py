@@ -194,7 +194,7 @@ class Records:
             while len(self._masks) > most:
                 self._masks.popitem(last=False)
 
-    def pays(self, paths: Iterable[Path], cut: Cut) -> bool:
+    def pays(self, paths: Iterable[Path]) -> bool:
         """Whether to answer from columns: they are there, or have become worth reading."""
         with self._columns_lock:
             if self.reading.slots and self._columns.has(paths, self.reading.slots):

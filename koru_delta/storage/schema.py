@@ -97,6 +97,13 @@ SPACES = """SELECT p.space, s.name, p.model, p.dimensions, p.metric
     FROM spaces p JOIN namespaces s USING (ns) WHERE s.name = ? ORDER BY p.space"""
 OBJECTS_LIKE = """SELECT o.object_id, o.object
     FROM json_each(?) j CROSS JOIN objects o ON o.id8 = j.value"""
+# For many entries at once, each given by its place or the first 8 bytes of an id (JSON arrays).
+RECORDS_AT = """SELECT v.seq, v.version_id, v.record FROM json_each(?) j
+    CROSS JOIN versions v ON v.seq = j.value"""
+PLACES = """SELECT v.seq, v.version_id FROM json_each(?) j
+    CROSS JOIN versions v ON v.id8 = j.value ORDER BY v.seq"""
+EFFECTS = """SELECT e.seq FROM json_each(:ids) j
+    CROSS JOIN edges e ON e.cause8 = j.value AND e.seq <= :seq"""
 # A mark by kind, seq and target; it is filed under the namespace of its target.
 ADD_MARK = """INSERT INTO marks SELECT k.ns, ?, ?, v.seq
     FROM versions v JOIN keys k USING (key_id) WHERE v.seq = ?"""

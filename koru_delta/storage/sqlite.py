@@ -15,12 +15,13 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import apsw
+import orjson
 
 from koru_delta.causal import DELETE, FOREVER, GENESIS, HIDE, PUT, SUPERSEDE, UNHIDE, marks_of
 from koru_delta.errors import (
@@ -53,10 +54,13 @@ from koru_delta.storage.schema import (
     APPLICATION_ID,
     BLOCK,
     COMMITS,
+    EFFECTS,
     ENTRY,
     ENTRY_MARK,
     HIDDEN,
     MARKS,
+    PLACES,
+    RECORDS_AT,
     SCHEMA,
     SEQ_OF,
     SHADE,
@@ -775,14 +779,15 @@ class SqliteEngine:
         )
         return [(row[0], row[1], self._stored(row[2:])) for row in rows]
 
-    def ids_like(self, prefix: str) -> list[tuple[int, bytes]]:
-        """Up to two entries whose id starts with these hex digits (at least one)."""
+    def ids_like(self, prefix: str, until: int = FOREVER) -> list[tuple[int, bytes]]:
+        """Up to two entries up to a place whose id starts with these hex digits (at least one)."""
         low, high = (
             int.from_bytes(bytes.fromhex(prefix[:16].ljust(16, fill)), "big", signed=True)
             for fill in "0f"
         )
         rows = self._rows(
-            "SELECT seq, version_id FROM versions WHERE id8 BETWEEN ? AND ?", (low, high)
+            "SELECT seq, version_id FROM versions WHERE id8 BETWEEN ? AND ? AND seq <= ?",
+            (low, high, until),
         )
         return [(seq, found) for seq, found in rows if found.hex().startswith(prefix)][:2]
 
@@ -797,6 +802,55 @@ class SqliteEngine:
             (first8(version_id), seq),
         )
         return [row[0] for row in rows]
+
+    def effects_many(self, version_ids: Sequence[bytes], seq: int) -> list[int]:
+        """Places up to `seq` of the entries that may name one of these as a cause, in order."""
+        rows = self._rows(EFFECTS, {"ids": _numbers(map(first8, version_ids)), "seq": seq})
+        return sorted({row[0] for row in rows})
+
+    def places_of(self, version_ids: Sequence[bytes]) -> dict[bytes, int]:
+        """The places of those of these entries that there are."""
+        wanted = set(version_ids)
+        rows = self._rows(PLACES, (_numbers(map(first8, wanted)),)) if wanted else []
+        return {identity: seq for seq, identity in reversed(rows) if identity in wanted}
+
+    def records_at(self, seqs: Sequence[int]) -> list[tuple[int, bytes, bytes]]:
+        """What the entries at these places are: (place, id, record), not always in order."""
+        return self._rows(RECORDS_AT, (_numbers(seqs),)) if seqs else []
+
+    def key_places(self, namespace: str, key: str, seq: int) -> list[int]:
+        """The places of all puts and deletes of a key up to `seq`, in order."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            self._check_open()
+            return []
+        rows = self._rows(
+            f"""SELECT v.seq FROM versions v
+            WHERE v.key_id = (SELECT key_id FROM keys WHERE ns = ? AND key = ?)
+            AND v.seq <= ? AND v.op <= {DELETE} ORDER BY v.seq""",
+            (ns, key, seq),
+        )
+        return [row[0] for row in rows]
+
+    def puts(self, namespace: str, after: int, until: int) -> list[tuple[int, int]]:
+        """Puts of a namespace, `after` exclusive, `until` inclusive: (place, key), in order."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            self._check_open()
+            return []
+        # As in `entries`: the end of the log, or only this namespace.
+        source = (
+            "versions v CROSS JOIN keys k ON k.key_id = v.key_id"
+            if after
+            else "keys k CROSS JOIN versions v ON v.key_id = k.key_id"
+        )
+        rows = self._rows(
+            f"""SELECT v.seq, v.key_id FROM {source}
+            WHERE v.seq > ? AND v.seq <= ? AND k.ns = ? AND v.op = {PUT}""",
+            (after, until, ns),
+        )
+        rows.sort()
+        return rows
 
     def commit_at(self, tx_time: int) -> StoredCommit | None:
         """The last commit at or before `tx_time`."""
@@ -1080,6 +1134,11 @@ class SqliteEngine:
             self._open_lock()
         for renew in self.after_fork:
             renew()
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    """Integers as a JSON array, for a statement that takes any number of them."""
+    return orjson.dumps(list(numbers)).decode()
 
 
 def _by_place(row: tuple[Any, ...]) -> tuple[int, int]:
