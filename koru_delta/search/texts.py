@@ -19,7 +19,7 @@ import numpy as np
 from blake3 import blake3
 
 from koru_delta.causal import Cut
-from koru_delta.errors import KeyNotFoundError, QueryError
+from koru_delta.errors import CorruptionError, KeyNotFoundError, QueryError
 from koru_delta.log import CausalLog
 from koru_delta.search import cache
 from koru_delta.search.cache import CacheFile, Unusable
@@ -27,9 +27,9 @@ from koru_delta.search.columns import MISSING, look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.nearest import Hit
 from koru_delta.search.causality import CompiledCausal
-from koru_delta.search.records import RecordReading, Records
+from koru_delta.search.records import Passing, RecordReading, Records
 from koru_delta.search.text.analysis import Analyzer
-from koru_delta.search.text.postings import Postings
+from koru_delta.search.text.postings import Among, Postings
 from koru_delta.search.text.queries import TextQuery, parse_query
 from koru_delta.values import Value, canonical_bytes, decode
 
@@ -141,36 +141,80 @@ class TextIndex:
         """The `k` best by BM25 over what is visible, ties by key; and how many match in all."""
         query = self.parse(text, syntax=syntax)
         reading = self._records.at(cut.seq)
-        self._catch_up(reading)
         passing = self._records.passing(reading, cut, valid_at, where, causal)
-        slots, scores, total = self._postings.top(query, k, passing)
+        return self.best(query, k, reading, passing)
+
+    def best(
+        self, query: TextQuery, k: int, reading: RecordReading, passing: Passing
+    ) -> tuple[list[Hit], int]:
+        """As `search`, among what passes."""
+        among = self.among(reading, passing)
+        total = among.count(query)
+        if not total or not k:
+            return [], total
+        slots, scores = among.top(query, min(k, total))
         keys = self._records.keys(reading, slots)
         seqs = reading.seqs[slots].tolist()
-        hits = sorted(zip((-scores).tolist(), keys, seqs, strict=True))
-        return hits[:k], total
+        return sorted(zip((-scores).tolist(), keys, seqs, strict=True))[:k], total
+
+    def count(
+        self,
+        text: str,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None = None,
+        causal: CompiledCausal | None = None,
+    ) -> int:
+        """How many visible texts answer."""
+        query = self.parse(text, syntax=True)
+        reading = self._records.at(cut.seq)
+        passing = self._records.passing(reading, cut, valid_at, where, causal)
+        return self.among(reading, passing).count(query)
+
+    def among(self, reading: RecordReading, passing: Passing) -> Among:
+        """The texts of what passes, and their statistics; kept with it."""
+        known = passing.made.get(self)
+        if known is None:
+            self._catch_up(reading)
+            seen = self._postings.seen()
+            mask = passing.mask
+            if seen.count > len(mask):  # more was read meanwhile, for a later moment
+                mask = np.concatenate([mask, np.zeros(seen.count - len(mask), dtype=np.bool_)])
+            known = passing.made[self] = seen.among(mask)
+        found: Among = known
+        return found
 
     # Reading the log
 
     def _catch_up(self, reading: RecordReading) -> None:
         """Read the texts of all slots of a reading: slots are log order, and never change."""
-        if self._postings.slots >= reading.slots:
+        if self._postings.count >= reading.slots:
             return
         with self._lock:
             engine = self._records.log.engine
-            for start in range(self._postings.slots, reading.slots, _BODIES_AT_ONCE):
+            for start in range(self._postings.count, reading.slots, _BODIES_AT_ONCE):
                 bodies = engine.bodies(reading.seqs[start : start + _BODIES_AT_ONCE].tolist())
                 values = (decode(body or b"null") for body in bodies)
                 texts = (self.settings.text_of(value) for value in values)
-                self._postings.append([self._analyzer.terms(text) for text in texts])
-            if self._postings.slots - self._saved >= SAVE_SLOTS:
+                self._postings.add([self._analyzer.terms(text) for text in texts])
+            if self._postings.count - self._saved >= SAVE_SLOTS:
                 self._save(reading)
+
+    def statistics(self) -> dict[str, Any]:
+        """What is held in memory of this process."""
+        return {
+            "namespace": self._records.namespace,
+            "texts": self._postings.count,
+            "bytes": self._postings.nbytes,
+        }
 
     # Files
 
     def save(self) -> None:
         """Keep in a file what was read since the last one, if it is worth while."""
         with self._lock:
-            fresh = self._postings.slots - self._saved
+            fresh = self._postings.count - self._saved
             if fresh > self._saved // 16:
                 self._save(self._records.reading)
 
@@ -181,7 +225,7 @@ class TextIndex:
         }  # fmt: skip
 
     def _save(self, reading: RecordReading) -> None:
-        place, slots, log = self._place, self._postings.slots, self._records.log
+        place, slots, log = self._place, self._postings.count, self._records.log
         if place is None or log.engine.read_only or not slots or slots != reading.slots:
             return
         about = self._about() | {
@@ -216,12 +260,12 @@ class TextIndex:
                 seqs = self._records.at(seq).seqs
                 if slots != np.searchsorted(seqs, seq, side="right"):
                     raise Unusable(f"{path.name} holds another number of texts")
-                found = Postings.restored({name: file.array(name) for name in file.names()})
-                if found.slots != slots:
+                found = Postings.restore({name: file.array(name) for name in file.names()})
+                if found.count != slots:
                     raise Unusable(f"{path.name} does not hold what it says")
                 self._postings, self._saved = found, slots
                 file.close()
-            except (KeyError, TypeError, ValueError) as error:
+            except (CorruptionError, KeyError, TypeError, ValueError) as error:
                 raise Unusable(f"{path.name} makes no sense: {error!r}") from error
         except Unusable as error:
             _log.info("a cache is not used, and made anew from the log: %s", error)
