@@ -8,8 +8,8 @@ of its answer in one step.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from koru_delta.causal import Version
 from koru_delta.errors import DatabaseClosedError, KoruDeltaError
@@ -18,22 +18,36 @@ from koru_delta.search.hybrid import Ranked
 from koru_delta.search.nearest import Found
 from koru_delta.values import Value
 
+if TYPE_CHECKING:
+    from koru_delta.search.synthesis.explanation import Explanation
+
 
 class _Load:
     """The versions of one answer, read together."""
 
-    __slots__ = ("__weakref__", "log", "seqs", "versions")
+    __slots__ = ("__weakref__", "explanations", "log", "seqs", "versions", "why")
 
-    def __init__(self, log: CausalLog, seqs: Sequence[int]) -> None:
+    def __init__(
+        self, log: CausalLog, seqs: Sequence[int], why: Callable[[], list[Explanation]] | None
+    ) -> None:
         self.log = log
         self.seqs = seqs
+        self.why = why
         self.versions: list[Version] | None = None
+        self.explanations: list[Explanation] | None = None
 
     def get(self, place: int) -> Version:
         versions = self.versions
         if versions is None:
             versions = self.versions = self.log.versions(self.seqs)
         return versions[place]
+
+    def explain(self, place: int) -> Explanation | None:
+        if self.explanations is None:
+            if self.why is None:
+                return None
+            self.explanations = self.why()
+        return self.explanations[place]
 
 
 class Match:
@@ -70,6 +84,18 @@ class Match:
         except AttributeError:
             self._value: Value = self.version.value
             return self._value
+
+    @property
+    def explanation(self) -> Explanation | None:
+        """Why it was found and stands where it stands: made when first asked for.
+
+        None for a match that did not come from a search of this process.
+
+        Raises:
+            DatabaseClosedError: the database was closed before anybody asked; search with
+                `explain=True` to have it made at once.
+        """
+        return self._load.explain(self._place)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Match):
@@ -114,10 +140,16 @@ class Matches(list[Match]):
         self.approximate = approximate
         self.considered = considered
 
-    def load(self) -> Matches:
-        """Read every hit's version now, in one step; returns the answer itself."""
+    def load(self, *, explain: bool = False) -> Matches:
+        """Read every hit's version now, in one step; returns the answer itself.
+
+        Args:
+            explain: Make the explanations too.
+        """
         if self:
             _ = self[0].version
+            if explain:
+                _ = self[0].explanation
         return self
 
 
@@ -129,20 +161,20 @@ class Answers:
         self._open: set[weakref.ref[_Load]] = set()
         self._closing = False
 
-    def of(self, found: Found) -> Matches:
-        """The matches of one answer."""
+    def of(self, found: Found, why: Callable[[], list[Explanation]] | None = None) -> Matches:
+        """The matches of one answer; `why` explains them."""
         hits, way, approximate, considered = found
         matches: list[Match] = []
         if hits:
-            load = self._load([hit[2] for hit in hits])
+            load = self._load([hit[2] for hit in hits], why)
             matches = [Match(key, -least, load, n) for n, (least, key, _) in enumerate(hits)]
         return Matches(matches, plan=way, approximate=approximate, considered=considered)
 
-    def ranked(self, found: Ranked) -> Matches:
-        """The matches of one search over several legs."""
+    def ranked(self, found: Ranked, why: Callable[[], list[Explanation]]) -> Matches:
+        """The matches of one search over several legs; `why` explains them."""
         matches: list[Match] = []
         if found.candidates:
-            load = self._load([each.seq for each in found.candidates])
+            load = self._load([each.seq for each in found.candidates], why)
             matches = [
                 Match(each.key, each.score, load, n) for n, each in enumerate(found.candidates)
             ]
@@ -151,8 +183,10 @@ class Answers:
             cursor=None if found.cursor is None else str(found.cursor),
         )  # fmt: skip
 
-    def _load(self, seqs: Sequence[int]) -> _Load:
-        load = _Load(self._log, seqs)
+    def _load(
+        self, seqs: Sequence[int], why: Callable[[], list[Explanation]] | None
+    ) -> _Load:
+        load = _Load(self._log, seqs, why)
         if self._closing:
             load.get(0)  # there may be no later
         self._open.add(weakref.ref(load, self._open.discard))
@@ -171,7 +205,7 @@ class Answers:
 
 
 def _again(key: str, score: float, version: Version) -> Match:
-    load = _Load(_NO_LOG, ())
+    load = _Load(_NO_LOG, (), None)
     load.versions = [version]
     return Match(key, score, load, 0)
 

@@ -26,6 +26,7 @@ from koru_delta.search.columns import MISSING, Path, look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.fusion import Candidate, Fusion, Leg, alone, diverse, fuse
 from koru_delta.search.nearest import Hit, Target, VectorSpace
+from koru_delta.search.records import Swap
 from koru_delta.search.causality import CompiledCausal
 from koru_delta.values import canonical_bytes
 
@@ -47,6 +48,7 @@ class TextLeg(Protocol):
         where: CompiledFilter | None,
         causal: CompiledCausal | None,
         syntax: bool,
+        swap: Swap | None,
     ) -> tuple[list[Hit], int]:
         """The `k` best by BM25, ties by key; and how many there are in all."""
         ...
@@ -60,6 +62,13 @@ class Cursor(NamedTuple):
     valid_at: int
     window: int
     given: bytes  # short digests of what earlier pages gave
+
+    @property
+    def marks(self) -> set[bytes]:
+        """The digests, one by one."""
+        return {
+            self.given[at : at + _MARK_BYTES] for at in range(0, len(self.given), _MARK_BYTES)
+        }
 
     def __str__(self) -> str:
         facts = [self.asked, *self.cut, self.valid_at, self.window]
@@ -114,6 +123,7 @@ class Asked:
     recall: float
     cursor: Cursor | None
     digest: str
+    swap: Swap | None = None  # keys to be taken as they were at another moment
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,10 +153,7 @@ def rank(
     cursor = asked.cursor
     given = set[bytes]()
     if cursor is not None:
-        given = {
-            cursor.given[at : at + _MARK_BYTES]
-            for at in range(0, len(cursor.given), _MARK_BYTES)
-        }
+        given = cursor.marks
     window = cursor.window if cursor else max(_LEAST_WINDOW, _MORE * asked.k)
     wanted = asked.k + len(given)
     depth = window if len(asked.weights) > 1 or asked.balance is not None else wanted
@@ -199,6 +206,7 @@ def _ask(
             found = space.search(
                 target, depth, asked.cut, asked.valid_at, where=asked.where,
                 causal=asked.causal, recall=1.0 if asked.cursor is not None else asked.recall,
+                swap=asked.swap,
             )  # fmt: skip
             hits, approximate, considered = found.hits, found.approximate, found.considered
             complete = len(hits) >= considered
@@ -210,7 +218,7 @@ def _ask(
         if texts is not None and asked.text.strip():
             hits, total = texts.search(
                 asked.text, depth, asked.cut, asked.valid_at, where=asked.where,
-                causal=asked.causal, syntax=asked.syntax,
+                causal=asked.causal, syntax=asked.syntax, swap=asked.swap,
             )  # fmt: skip
             plans.append("bm25")
         considered = max(considered, total)

@@ -31,6 +31,7 @@ from koru_delta.search.readings import (
     Scores,
     SpaceReadings,
 )
+from koru_delta.search.records import Swap
 from koru_delta.search.rows import Mask, Numbers, Seen
 from koru_delta.search.truth import Matrix, Segment, Truth
 from koru_delta.values import Vector
@@ -105,11 +106,13 @@ class VectorSpace(SpaceReadings):
         causal: CompiledCausal | None = None,
         threshold: float | None = None,
         recall: float = 1.0,
+        swap: Swap | None = None,
     ) -> Found:
         """The `k` best visible keys by exact score, ties by key and then version id.
 
         Args:
             recall: The share of the true best `k` to find; above .99 all of them.
+            swap: Keys to be taken as they were at another moment; found by comparing all.
 
         Raises:
             DimensionMismatchError: the query is not as long as the space's vectors.
@@ -124,6 +127,8 @@ class VectorSpace(SpaceReadings):
         while True:
             reading = self.at(cut.seq)
             try:
+                if swap is not None:
+                    return self._swapped(reading, target, k, cut, valid_at, where, causal, swap)
                 return self._search(
                     reading, target, k, cut, valid_at, where, causal, threshold, recall
                 )
@@ -199,6 +204,28 @@ class VectorSpace(SpaceReadings):
         assert rows is not None
         hits = _above(self._hits(reading, target, rows, k), threshold)
         return Found(hits, way, approximate=False, considered=count)
+
+    def _swapped(
+        self,
+        reading: Reading,
+        target: Target,
+        k: int,
+        cut: Cut,
+        valid_at: int,
+        where: CompiledFilter | None,
+        causal: CompiledCausal | None,
+        swap: Swap,
+    ) -> Found:
+        seen = reading.seen
+        now = self._passing(seen, cut, valid_at, where, causal)
+        then = self._passing(seen, swap.cut, swap.valid_at, where, swap.causal)
+        mask = np.where(np.isin(seen.key, swap.keys), then, now)
+        count = int(np.count_nonzero(mask))
+        if not count or not k:
+            return Found([], "none", approximate=False, considered=count)
+        rows = self._by_scan(reading, target, k, mask, gather=False)
+        hits = self._hits(reading, target, rows, k)
+        return Found(hits, "scan", approximate=False, considered=count)
 
     def _visible(
         self,

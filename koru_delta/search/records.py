@@ -60,6 +60,16 @@ class Passing:
     made: dict[Hashable, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Swap:
+    """Some keys (by number) to be taken as they were at another moment."""
+
+    keys: Numbers
+    cut: Cut
+    valid_at: int
+    causal: CompiledCausal | None = None  # for that moment
+
+
 class Records:
     """Reads the puts of one namespace. Safe to share by threads."""
 
@@ -185,6 +195,21 @@ class Records:
         if not planned:
             self._keep(name, made)
         return made
+
+    def swapped(
+        self,
+        reading: RecordReading,
+        cut: Cut,
+        valid_at: int,
+        where: CompiledFilter | None,
+        causal: CompiledCausal | None,
+        swap: Swap,
+    ) -> Passing:
+        """As `passing`, with some keys as they were at another moment; not kept."""
+        now = self.passing(reading, cut, valid_at, where, causal)
+        then = self.passing(reading, swap.cut, swap.valid_at, where, swap.causal)
+        mask = np.where(np.isin(reading.key, swap.keys), then.mask, now.mask)
+        return Passing(mask, int(np.count_nonzero(mask)), cut.clock, cut.clock + 1)
 
     def _keep(self, name: Hashable, made: Passing) -> None:
         with self._columns_lock:

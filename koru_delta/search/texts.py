@@ -27,7 +27,7 @@ from koru_delta.search.columns import MISSING, look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.nearest import Hit
 from koru_delta.search.causality import CompiledCausal
-from koru_delta.search.records import Passing, RecordReading, Records
+from koru_delta.search.records import Passing, RecordReading, Records, Swap
 from koru_delta.search.text.analysis import Analyzer
 from koru_delta.search.text.postings import Among, Postings
 from koru_delta.search.text.queries import TextQuery, parse_query
@@ -137,17 +137,15 @@ class TextIndex:
         where: CompiledFilter | None = None,
         causal: CompiledCausal | None = None,
         syntax: bool = True,
+        swap: Swap | None = None,
     ) -> tuple[list[Hit], int]:
         """The `k` best by BM25 over what is visible, ties by key; and how many match in all."""
         query = self.parse(text, syntax=syntax)
         reading = self._records.at(cut.seq)
-        passing = self._records.passing(reading, cut, valid_at, where, causal)
-        return self.best(query, k, reading, passing)
-
-    def best(
-        self, query: TextQuery, k: int, reading: RecordReading, passing: Passing
-    ) -> tuple[list[Hit], int]:
-        """As `search`, among what passes."""
+        if swap is None:
+            passing = self._records.passing(reading, cut, valid_at, where, causal)
+        else:
+            passing = self._records.swapped(reading, cut, valid_at, where, causal, swap)
         among = self.among(reading, passing)
         total = among.count(query)
         if not total or not k:
@@ -168,9 +166,20 @@ class TextIndex:
     ) -> int:
         """How many visible texts answer."""
         query = self.parse(text, syntax=True)
+        return self.at(cut, valid_at, where=where, causal=causal)[1].count(query)
+
+    def at(
+        self,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None = None,
+        causal: CompiledCausal | None = None,
+    ) -> tuple[RecordReading, Among]:
+        """The texts that a question may find at a moment, and their statistics."""
         reading = self._records.at(cut.seq)
         passing = self._records.passing(reading, cut, valid_at, where, causal)
-        return self.among(reading, passing).count(query)
+        return reading, self.among(reading, passing)
 
     def among(self, reading: RecordReading, passing: Passing) -> Among:
         """The texts of what passes, and their statistics; kept with it."""
