@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial, wraps
 from types import TracebackType
-from typing import IO, Any, Concatenate, Literal, ParamSpec, TypeVar
-
-import numpy.typing as npt
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from koru_delta.causal import (
     Clock,
-    Commit,
-    ConsistencyProof,
-    InclusionProof,
-    TreeHead,
     Version,
-    When,
 )
-from koru_delta.database import _ANY, _RAISE, Database, View
+from koru_delta.database import Database, View
 from koru_delta.embedders import Embedder
 from koru_delta.errors import DatabaseClosedError
-from koru_delta.log import Pending, VerifyReport
+from koru_delta.log import Pending
 from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Matches
-from koru_delta.search.causality import CausalFilter
-from koru_delta.search.filters import Filter
-from koru_delta.search.query import Row
-from koru_delta.transaction import KEEP, CauseLike, Transaction
-from koru_delta.values import Value, Vector, VectorLike
+from koru_delta.transaction import KEEP, Transaction
+from koru_delta.values import Value, VectorLike
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,6 +71,11 @@ def _viewing(
         return await self._read(call)
 
     return awaited
+
+
+def _every_loaded(found: list[Matches]) -> list[Matches]:
+    """Read the hits' versions too, so that no storage is touched on the loop."""
+    return [matches.load() for matches in found]
 
 
 class AsyncDatabase:
@@ -170,560 +165,56 @@ class AsyncDatabase:
         while (version := await self._read(next, found, None)) is not None:
             yield version
 
-    async def put(
-        self,
-        namespace: str,
-        key: str,
-        value: Value,
-        *,
-        if_match: Version | str | None = _ANY,
-        causes: Sequence[CauseLike] = (),
-        ttl: float | timedelta | None = None,
-        valid_from: When | None = None,
-        valid_to: When | None = None,
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> Version:
-        return await self._write(
-            self._database.put,
-            namespace,
-            key,
-            value,
-            if_match=if_match,
-            causes=causes,
-            ttl=ttl,
-            valid_from=valid_from,
-            valid_to=valid_to,
-            author=author,
-            message=message,
-            run=run,
-        )
-
-    async def put_many(
-        self,
-        items: Iterable[tuple[str, str, Value]],
-        *,
-        causes: Sequence[CauseLike] = (),
-        ttl: float | timedelta | None = None,
-        valid_from: When | None = None,
-        valid_to: When | None = None,
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> list[Version]:
-        return await self._write(
-            self._database.put_many,
-            items,
-            causes=causes,
-            ttl=ttl,
-            valid_from=valid_from,
-            valid_to=valid_to,
-            author=author,
-            message=message,
-            run=run,
-        )
-
-    async def delete(
-        self,
-        namespace: str,
-        key: str,
-        *,
-        if_match: Version | str | None = _ANY,
-        causes: Sequence[CauseLike] = (),
-        valid_from: When | None = None,
-        valid_to: When | None = None,
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> Version:
-        return await self._write(
-            self._database.delete,
-            namespace,
-            key,
-            if_match=if_match,
-            causes=causes,
-            valid_from=valid_from,
-            valid_to=valid_to,
-            author=author,
-            message=message,
-            run=run,
-        )
-
-    async def delete_many(
-        self,
-        namespace: str,
-        keys: Iterable[str],
-        *,
-        causes: Sequence[CauseLike] = (),
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> list[Version]:
-        return await self._write(
-            self._database.delete_many,
-            namespace,
-            keys,
-            causes=causes,
-            author=author,
-            message=message,
-            run=run,
-        )
-
-    async def hide(
-        self,
-        namespace: str,
-        key: str,
-        *,
-        version: Version | str | None = None,
-        causes: Sequence[CauseLike] = (),
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> Version:
-        return await self._write(
-            self._database.hide, namespace, key, version=version, causes=causes, author=author,
-            message=message, run=run,
-        )  # fmt: skip
-
-    async def unhide(
-        self,
-        namespace: str,
-        key: str,
-        *,
-        version: Version | str | None = None,
-        causes: Sequence[CauseLike] = (),
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> Version:
-        return await self._write(
-            self._database.unhide, namespace, key, version=version, causes=causes, author=author,
-            message=message, run=run,
-        )  # fmt: skip
-
-    async def hide_many(
-        self,
-        versions: Iterable[Version | str],
-        *,
-        causes: Sequence[CauseLike] = (),
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> list[Version]:
-        return await self._write(
-            self._database.hide_many,
-            versions,
-            causes=causes,
-            author=author,
-            message=message,
-            run=run,
-        )
-
-    async def unhide_many(
-        self,
-        versions: Iterable[Version | str],
-        *,
-        causes: Sequence[CauseLike] = (),
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> list[Version]:
-        return await self._write(
-            self._database.unhide_many,
-            versions,
-            causes=causes,
-            author=author,
-            message=message,
-            run=run,
-        )
-
-    async def embed(
-        self,
-        namespace: str,
-        key: str,
-        vector: VectorLike | str,
-        value: Value = KEEP,
-        *,
-        model: str | None = None,
-        metric: Literal["cosine", "dot", "l2"] | None = None,
-        if_match: Version | str | None = _ANY,
-        causes: Sequence[CauseLike] = (),
-        ttl: float | timedelta | None = None,
-        valid_from: When | None = None,
-        valid_to: When | None = None,
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> Version:
-        return await self._write(
-            self._database.embed,
-            namespace,
-            key,
-            vector,
-            value,
-            model=model,
-            metric=metric,
-            if_match=if_match,
-            causes=causes,
-            ttl=ttl,
-            valid_from=valid_from,
-            valid_to=valid_to,
-            author=author,
-            message=message,
-            run=run,
-        )
-
-    async def embed_many(
-        self,
-        namespace: str,
-        items: Iterable[tuple[str, VectorLike | str] | tuple[str, VectorLike | str, Value]],
-        *,
-        model: str | None = None,
-        metric: Literal["cosine", "dot", "l2"] | None = None,
-        causes: Sequence[CauseLike] = (),
-        ttl: float | timedelta | None = None,
-        valid_from: When | None = None,
-        valid_to: When | None = None,
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> list[Version]:
-        return await self._write(
-            self._database.embed_many,
-            namespace,
-            items,
-            model=model,
-            metric=metric,
-            causes=causes,
-            ttl=ttl,
-            valid_from=valid_from,
-            valid_to=valid_to,
-            author=author,
-            message=message,
-            run=run,
-        )
-
-    async def revert(
-        self,
-        namespace: str,
-        key: str,
-        to: AsOf,
-        *,
-        if_match: Version | str | None = _ANY,
-        author: str | None = None,
-        message: str | None = None,
-    ) -> Version:
-        return await self._write(
-            self._database.revert, namespace, key, to, if_match=if_match, author=author,
-            message=message,
-        )  # fmt: skip
-
-    async def reembed(
-        self,
-        namespace: str,
-        model: str,
-        embed_fn: Embedder,
-        *,
-        text: Callable[[str, Value], str] | None = None,
-        batch: int = 256,
-        progress: Callable[[int, int], None] | bool | None = None,
-        author: str | None = None,
-        message: str | None = None,
-        run: str | None = None,
-    ) -> int:
-        # Beside the writes, which it gives way to: it may take hours.
-        return await self._read(
-            self._database.reembed, namespace, model, embed_fn, text=text, batch=batch,
-            progress=progress, author=author, message=message, run=run,
-        )  # fmt: skip
-
-    async def drop_namespace(
-        self, namespace: str, *, author: str | None = None, message: str | None = None
-    ) -> int:
-        return await self._write(
-            self._database.drop_namespace, namespace, author=author, message=message
-        )
-
-    async def tag(
-        self,
-        name: str,
-        ref: AsOf = None,
-        *,
-        move: bool = False,
-        author: str | None = None,
-        message: str | None = None,
-    ) -> Version:
-        return await self._write(
-            self._database.tag, name, ref, move=move, author=author, message=message
-        )
-
-    async def tags(self) -> dict[str, int]:
-        return await self._read(self._database.tags)
-
-    async def get(
-        self,
-        namespace: str,
-        key: str,
-        default: Value = _RAISE,
-        *,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-    ) -> Value:
-        return await self._read(
-            self._database.get, namespace, key, default, as_of=as_of, valid_at=valid_at
-        )
-
-    async def get_raw(
-        self, namespace: str, key: str, *, as_of: AsOf = None, valid_at: When | None = None
-    ) -> bytes:
-        return await self._read(
-            self._database.get_raw, namespace, key, as_of=as_of, valid_at=valid_at
-        )
-
-    async def get_many(
-        self,
-        namespace: str,
-        keys: Iterable[str],
-        *,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-    ) -> dict[str, Value]:
-        return await self._read(
-            self._database.get_many, namespace, keys, as_of=as_of, valid_at=valid_at
-        )
-
-    async def get_at(self, namespace: str, key: str, timestamp: AsOf) -> Value:
-        return await self._read(self._database.get_at, namespace, key, timestamp)
-
-    async def version(
-        self, namespace: str, key: str, *, as_of: AsOf = None, valid_at: When | None = None
-    ) -> Version:
-        return await self._read(
-            self._database.version, namespace, key, as_of=as_of, valid_at=valid_at
-        )
-
-    async def get_version(self, version: Version | str) -> Version:
-        return await self._read(self._database.get_version, version)
-
-    async def contains(
-        self, namespace: str, key: str, *, as_of: AsOf = None, valid_at: When | None = None
-    ) -> bool:
-        return await self._read(
-            self._database.contains, namespace, key, as_of=as_of, valid_at=valid_at
-        )
-
+    put = _writing(Database.put)
+    put_many = _writing(Database.put_many)
+    delete = _writing(Database.delete)
+    delete_many = _writing(Database.delete_many)
+    hide = _writing(Database.hide)
+    unhide = _writing(Database.unhide)
+    hide_many = _writing(Database.hide_many)
+    unhide_many = _writing(Database.unhide_many)
+    embed = _writing(Database.embed)
+    embed_many = _writing(Database.embed_many)
+    revert = _writing(Database.revert)
+    reembed = _reading(Database.reembed)
+    drop_namespace = _writing(Database.drop_namespace)
+    tag = _writing(Database.tag)
+    tags = _reading(Database.tags)
+    get = _reading(Database.get)
+    get_raw = _reading(Database.get_raw)
+    get_many = _reading(Database.get_many)
+    get_at = _reading(Database.get_at)
+    version = _reading(Database.version)
+    get_version = _reading(Database.get_version)
+    contains = _reading(Database.contains)
     query = _reading(Database.query)
-
     count = _reading(Database.count)
-
-    async def list_keys(
-        self,
-        namespace: str,
-        *,
-        prefix: str = "",
-        after: str | None = None,
-        limit: int | None = None,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-    ) -> list[str]:
-        return await self._read(
-            self._database.list_keys,
-            namespace,
-            prefix=prefix,
-            after=after,
-            limit=limit,
-            as_of=as_of,
-            valid_at=valid_at,
-        )
-
-    async def list_namespaces(
-        self, *, as_of: AsOf = None, valid_at: When | None = None
-    ) -> list[str]:
-        return await self._read(self._database.list_namespaces, as_of=as_of, valid_at=valid_at)
-
-    async def history(
-        self,
-        namespace: str,
-        key: str,
-        *,
-        as_of: AsOf = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        include_annotations: bool = False,
-    ) -> list[Version]:
-        return await self._read(
-            self._database.history, namespace, key, as_of=as_of, reverse=reverse, limit=limit,
-            include_annotations=include_annotations,
-        )  # fmt: skip
-
-    async def diff(self, before: Version | str, after: Version | str) -> list[dict[str, Any]]:
-        return await self._read(self._database.diff, before, after)
-
-    async def commits(
-        self,
-        *,
-        after: AsOf = 0,
-        as_of: AsOf = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> list[Commit]:
-        return await self._read(
-            self._database.commits, after=after, as_of=as_of, reverse=reverse, limit=limit
-        )
-
-    async def ancestors(
-        self,
-        version: Version | str,
-        *,
-        kinds: Sequence[str] | None = None,
-        max_hops: int | None = None,
-        as_of: AsOf = None,
-    ) -> list[Version]:
-        return await self._read(
-            self._database.ancestors, version, kinds=kinds, max_hops=max_hops, as_of=as_of
-        )
-
-    async def descendants(
-        self,
-        version: Version | str,
-        *,
-        kinds: Sequence[str] | None = None,
-        max_hops: int | None = None,
-        as_of: AsOf = None,
-    ) -> list[Version]:
-        return await self._read(
-            self._database.descendants, version, kinds=kinds, max_hops=max_hops, as_of=as_of
-        )
-
-    async def path(
-        self,
-        effect: Version | str,
-        cause: Version | str,
-        *,
-        kinds: Sequence[str] | None = None,
-        as_of: AsOf = None,
-    ) -> list[Version]:
-        return await self._read(self._database.path, effect, cause, kinds=kinds, as_of=as_of)
-
-    async def similar(
-        self,
-        namespace: str,
-        query: VectorLike | str,
-        *,
-        k: int = 10,
-        filter: Filter | None = None,
-        causal: CausalFilter | None = None,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-        model: str | None = None,
-        threshold: float | None = None,
-        exact: bool = False,
-        recall: float = 0.95,
-    ) -> Matches:
-        return await self._read(
-            _loaded,
-            self._database.similar,
-            namespace,
-            query,
-            k=k,
-            filter=filter,
-            causal=causal,
-            as_of=as_of,
-            valid_at=valid_at,
-            model=model,
-            threshold=threshold,
-            exact=exact,
-            recall=recall,
-        )
-
-    async def similar_many(
-        self,
-        namespace: str,
-        queries: Sequence[VectorLike | str] | npt.NDArray[Any],
-        *,
-        k: int = 10,
-        filter: Filter | None = None,
-        causal: CausalFilter | None = None,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-        model: str | None = None,
-        threshold: float | None = None,
-        exact: bool = False,
-        recall: float = 0.95,
-    ) -> list[Matches]:
-        return await self._read(
-            _all_loaded,
-            self._database.similar_many,
-            namespace,
-            queries,
-            k=k,
-            filter=filter,
-            causal=causal,
-            as_of=as_of,
-            valid_at=valid_at,
-            model=model,
-            threshold=threshold,
-            exact=exact,
-            recall=recall,
-        )
-
+    list_keys = _reading(Database.list_keys)
+    list_namespaces = _reading(Database.list_namespaces)
+    history = _reading(Database.history)
+    diff = _reading(Database.diff)
+    commits = _reading(Database.commits)
+    ancestors = _reading(Database.ancestors)
+    descendants = _reading(Database.descendants)
+    path = _reading(Database.path)
+    similar = _reading(Database.similar, Matches.load)
+    similar_many = _reading(Database.similar_many, _every_loaded)
     search = _reading(Database.search, Matches.load)
+    explain = _reading(Database.explain)
+    retrieval_diff = _reading(Database.retrieval_diff)
     configure_text = _writing(Database.configure_text)
-
-    async def similar_at(
-        self, namespace: str, query: VectorLike | str, timestamp: AsOf, top_k: int = 10
-    ) -> Matches:
-        return await self._read(
-            _loaded, self._database.similar_at, namespace, query, timestamp, top_k
-        )
-
-    async def vectors(self, version: Version | str) -> dict[str, Vector]:
-        return await self._read(self._database.vectors, version)
-
-    async def stats(self, *, spaces: bool = False) -> dict[str, Any]:
-        return await self._read(self._database.stats, spaces=spaces)
-
-    async def build_index(self, namespace: str | None = None) -> None:
-        return await self._read(self._database.build_index, namespace)
-
-    async def tune(
-        self,
-        namespace: str | None = None,
-        *,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> dict[str, Any]:
-        return await self._read(self._database.tune, namespace, progress=progress)
-
-    async def verify(self) -> VerifyReport:
-        return await self._read(self._database.verify)
-
-    async def tree_head(self) -> TreeHead:
-        return await self._read(self._database.tree_head)
-
-    async def prove(self, version: Version | str, head: TreeHead | None = None) -> InclusionProof:
-        return await self._read(self._database.prove, version, head)
-
-    async def prove_consistency(
-        self, old_size: int, new_size: int | None = None
-    ) -> ConsistencyProof:
-        return await self._read(self._database.prove_consistency, old_size, new_size)
-
-    async def backup(self, target: str | os.PathLike[str]) -> None:
-        return await self._read(self._database.backup, target)
-
-    async def export_log(
-        self, target: str | os.PathLike[str] | IO[bytes], *, as_of: AsOf = None
-    ) -> int:
-        return await self._read(self._database.export_log, target, as_of=as_of)
-
-    async def import_log(
-        self,
-        source: str | os.PathLike[str] | IO[bytes],
-        *,
-        progress: Callable[[int], None] | None = None,
-    ) -> int:
-        return await self._write(self._database.import_log, source, progress=progress)
+    similar_at = _reading(Database.similar_at, Matches.load)
+    vectors = _reading(Database.vectors)
+    stats = _reading(Database.stats)
+    build_index = _reading(Database.build_index)
+    tune = _reading(Database.tune)
+    verify = _reading(Database.verify)
+    tree_head = _reading(Database.tree_head)
+    prove = _reading(Database.prove)
+    prove_consistency = _reading(Database.prove_consistency)
+    backup = _reading(Database.backup)
+    export_log = _reading(Database.export_log)
+    import_log = _writing(Database.import_log)
 
     def _close(self) -> None:
         self._writer.shutdown()
@@ -761,144 +252,22 @@ class AsyncView:
         """The moment of the view (UTC)."""
         return self._view.time
 
-    async def get(
-        self, namespace: str, key: str, default: Value = _RAISE, *, valid_at: When | None = None
-    ) -> Value:
-        return await self._read(self._view.get, namespace, key, default, valid_at=valid_at)
-
-    async def get_raw(self, namespace: str, key: str, *, valid_at: When | None = None) -> bytes:
-        return await self._read(self._view.get_raw, namespace, key, valid_at=valid_at)
-
-    async def get_many(
-        self, namespace: str, keys: Iterable[str], *, valid_at: When | None = None
-    ) -> dict[str, Value]:
-        return await self._read(self._view.get_many, namespace, keys, valid_at=valid_at)
-
-    async def contains(self, namespace: str, key: str, *, valid_at: When | None = None) -> bool:
-        return await self._read(self._view.contains, namespace, key, valid_at=valid_at)
-
-    async def version(self, namespace: str, key: str, *, valid_at: When | None = None) -> Version:
-        return await self._read(self._view.version, namespace, key, valid_at=valid_at)
-
+    get = _viewing(View.get)
+    get_raw = _viewing(View.get_raw)
+    get_many = _viewing(View.get_many)
+    contains = _viewing(View.contains)
+    version = _viewing(View.version)
     query = _viewing(View.query)
-
     count = _viewing(View.count)
-
-    async def list_keys(
-        self,
-        namespace: str,
-        *,
-        prefix: str = "",
-        after: str | None = None,
-        limit: int | None = None,
-        valid_at: When | None = None,
-    ) -> list[str]:
-        return await self._read(
-            self._view.list_keys,
-            namespace,
-            prefix=prefix,
-            after=after,
-            limit=limit,
-            valid_at=valid_at,
-        )
-
-    async def list_namespaces(self, *, valid_at: When | None = None) -> list[str]:
-        return await self._read(self._view.list_namespaces, valid_at=valid_at)
-
-    async def history(
-        self,
-        namespace: str,
-        key: str,
-        *,
-        reverse: bool = False,
-        limit: int | None = None,
-        include_annotations: bool = False,
-    ) -> list[Version]:
-        return await self._read(
-            self._view.history, namespace, key, reverse=reverse, limit=limit,
-            include_annotations=include_annotations,
-        )  # fmt: skip
-
-    async def commits(self, *, reverse: bool = False, limit: int | None = None) -> list[Commit]:
-        return await self._read(self._view.commits, reverse=reverse, limit=limit)
-
-    async def ancestors(
-        self,
-        version: Version | str,
-        *,
-        kinds: Sequence[str] | None = None,
-        max_hops: int | None = None,
-    ) -> list[Version]:
-        return await self._read(self._view.ancestors, version, kinds=kinds, max_hops=max_hops)
-
-    async def descendants(
-        self,
-        version: Version | str,
-        *,
-        kinds: Sequence[str] | None = None,
-        max_hops: int | None = None,
-    ) -> list[Version]:
-        return await self._read(self._view.descendants, version, kinds=kinds, max_hops=max_hops)
-
-    async def similar(
-        self,
-        namespace: str,
-        query: VectorLike | str,
-        *,
-        k: int = 10,
-        filter: Filter | None = None,
-        causal: CausalFilter | None = None,
-        valid_at: When | None = None,
-        model: str | None = None,
-        threshold: float | None = None,
-        exact: bool = False,
-        recall: float = 0.95,
-    ) -> Matches:
-        return await self._read(
-            _loaded,
-            self._view.similar,
-            namespace,
-            query,
-            k=k,
-            filter=filter,
-            causal=causal,
-            valid_at=valid_at,
-            model=model,
-            threshold=threshold,
-            exact=exact,
-            recall=recall,
-        )
-
+    list_keys = _viewing(View.list_keys)
+    list_namespaces = _viewing(View.list_namespaces)
+    history = _viewing(View.history)
+    commits = _viewing(View.commits)
+    ancestors = _viewing(View.ancestors)
+    descendants = _viewing(View.descendants)
+    similar = _viewing(View.similar, Matches.load)
+    similar_many = _viewing(View.similar_many, _every_loaded)
     search = _viewing(View.search, Matches.load)
-
-    async def similar_many(
-        self,
-        namespace: str,
-        queries: Sequence[VectorLike | str] | npt.NDArray[Any],
-        *,
-        k: int = 10,
-        filter: Filter | None = None,
-        causal: CausalFilter | None = None,
-        valid_at: When | None = None,
-        model: str | None = None,
-        threshold: float | None = None,
-        exact: bool = False,
-        recall: float = 0.95,
-    ) -> list[Matches]:
-        return await self._read(
-            _all_loaded,
-            self._view.similar_many,
-            namespace,
-            queries,
-            k=k,
-            filter=filter,
-            causal=causal,
-            valid_at=valid_at,
-            model=model,
-            threshold=threshold,
-            exact=exact,
-            recall=recall,
-        )
 
 
 class AsyncTransaction:
@@ -979,14 +348,3 @@ class AsyncTransaction:
 
     async def contains(self, namespace: str, key: str) -> bool:
         return await self._database._read(self._transaction.contains, namespace, key)
-
-
-def _loaded(search: Callable[P, Matches], *args: P.args, **kwargs: P.kwargs) -> Matches:
-    """Search and read the hits' versions too, so that no storage is touched on the loop."""
-    return search(*args, **kwargs).load()
-
-
-def _all_loaded(
-    search: Callable[P, list[Matches]], *args: P.args, **kwargs: P.kwargs
-) -> list[Matches]:
-    return [found.load() for found in search(*args, **kwargs)]

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,7 @@ from koru_delta.causal import (
 from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
 from koru_delta.errors import (
     InvalidDataError,
+    InvalidTimestampError,
     KeyNotFoundError,
     KoruDeltaError,
     ModelMismatchError,
@@ -49,13 +51,16 @@ from koru_delta.log import CausalLog, VerifyReport
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.causes import Walk
 from koru_delta.log.log import TAGS, AsOf
-from koru_delta.search.answers import Answers, Matches
+from koru_delta.search.answers import Answers, Match, Matches
 from koru_delta.search.causality import CausalFilter, Causality, valid_time
+from koru_delta.search.difference import RetrievalDiff, compare
+from koru_delta.search.explained import explained, of_similar
 from koru_delta.search.filters import Filter, compiled
-from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.fusion import FUSIONS, LEGS, MODES, Fusion, Mode, checked_weights
-from koru_delta.search.hybrid import Asked, Cursor, digest_of, rank
+from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of
+from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, count_rows, select_rows
+from koru_delta.search.synthesis.explanation import Explanation
 from koru_delta.search.texts import SETTINGS, Texts, TextSettings
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
@@ -900,6 +905,7 @@ class Database:
         threshold: float | None = None,
         exact: bool = False,
         recall: float = 0.95,
+        explain: bool = False,
     ) -> Matches:
         """Find the keys whose vectors are most like the query.
 
@@ -913,6 +919,7 @@ class Database:
             exact: Compare every row: the answer a database built anew would give.
             recall: In (0, 1]; the share of the true best `k` to find on average. Above
                 .99 every search is exact.
+            explain: Explain every hit at once; else `hit.explanation` does when asked.
 
         Returns:
             Best first; equal scores in key order, so a search can be repeated exactly.
@@ -936,12 +943,12 @@ class Database:
         space = self._space(namespace, model, cut, at, text=isinstance(query, str))
         if space is None:
             return Matches()
-        return self._answers.of(
-            space.search(
-                target, k, cut, at, where=where, causal=only, threshold=threshold,
-                recall=1.0 if exact else recall,
-            )
+        found = space.search(
+            target, k, cut, at, where=where, causal=only, threshold=threshold,
+            recall=1.0 if exact else recall,
         )  # fmt: skip
+        matches = self._answers.of(found, of_similar(self._log, space, cut, found.hits))
+        return matches.load(explain=True) if explain else matches
 
     def similar_many(
         self,
@@ -957,6 +964,7 @@ class Database:
         threshold: float | None = None,
         exact: bool = False,
         recall: float = 0.95,
+        explain: bool = False,
     ) -> list[Matches]:
         """What `similar` finds for each of several queries, at one moment, on all cores.
 
@@ -986,7 +994,10 @@ class Database:
             targets, k, cut, at, where=where, causal=only, threshold=threshold,
             recall=1.0 if exact else recall,
         )  # fmt: skip
-        return [self._answers.of(one) for one in found]
+        every = [
+            self._answers.of(one, of_similar(self._log, space, cut, one.hits)) for one in found
+        ]
+        return [matches.load(explain=True) for matches in every] if explain else every
 
     def search(
         self,
@@ -1011,6 +1022,7 @@ class Database:
         syntax: bool = True,
         exact: bool = False,
         recall: float = 0.95,
+        explain: bool = False,
     ) -> Matches:
         """Find the keys that answer a text best: by words, by meaning, or both fused.
 
@@ -1038,7 +1050,7 @@ class Database:
             cursor: `cursor` of the page before. All else must be as it was; the moment
                 is that of the first page. Pages after the first compare every row.
             syntax: False takes the text as it is, with no operators.
-            exact, recall, model, filter, causal, as_of, valid_at: As for `similar`.
+            exact, recall, explain, model, filter, causal, as_of, valid_at: As for `similar`.
 
         Returns:
             Best first; equal scores in key order. `score` is the fused one in "hybrid", BM25
@@ -1047,6 +1059,118 @@ class Database:
         Raises:
             QueryError, DimensionMismatchError, ModelMismatchError, EmbedderError.
         """
+        question = self._question(
+            namespace, text, mode=mode, k=k, filter=filter, causal=causal, as_of=as_of,
+            valid_at=valid_at, model=model, vector=vector, weights=weights, fusion=fusion,
+            mmr=mmr, half_life=half_life, group_by=group_by, threshold=threshold, cursor=cursor,
+            syntax=syntax, recall=1.0 if exact else recall,
+        )  # fmt: skip
+        ranked = question.ranked(self._log)
+        matches = self._answers.ranked(ranked, partial(explained, question, ranked, self._log))
+        return matches.load(explain=True) if explain else matches
+
+    def explain(self, hit: Match) -> Explanation:
+        """Why a hit of a search was found and stands where it stands: `hit.explanation`.
+
+        Raises:
+            QueryError: the hit does not come from a search of this process.
+        """
+        found = hit.explanation
+        if found is None:
+            raise QueryError("this match came without its search; search again, and explain that")
+        return found
+
+    def retrieval_diff(
+        self,
+        namespace: str,
+        query: VectorLike | str,
+        t1: AsOf,
+        t2: AsOf = None,
+        *,
+        axis: Literal["as_of", "valid_at"] = "as_of",
+        k: int = 10,
+        mode: Mode | None = None,
+        filter: Filter | None = None,
+        causal: CausalFilter | None = None,
+        model: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "rrf",
+        syntax: bool = True,
+    ) -> RetrievalDiff:
+        """How the answer to a question changed from `t1` to `t2` (now, by default), and why.
+
+        Each hit that entered, left, moved, or has another version has its causes, each with
+        the version that did it. They are tried: the question is asked again as of `t2`, with
+        those keys as they were at `t1`; `verified` says whether that undoes the change.
+
+        Args:
+            query: Text, or a vector for a search by vector alone.
+            axis: "as_of" compares what was known at two moments, "valid_at" what was true at
+                two times, by what is known now.
+            mode: "hybrid" for text, "vector" for a vector.
+
+        Raises:
+            QueryError: `t1` is later than `t2`, or those of `search`.
+        """
+        if axis not in ("as_of", "valid_at"):
+            raise QueryError(f"axis is 'as_of' or 'valid_at', not {axis!r}")
+        text = query if isinstance(query, str) else ""
+        vector = None if isinstance(query, str) else query
+        chosen: Mode = mode or ("hybrid" if vector is None else "vector")
+        now = self._log.now()
+        if axis == "as_of":
+            cuts = [self._log.cut(t1), now if t2 is None else self._log.cut(t2)]
+            times = [cut.clock for cut in cuts]
+        else:
+            cuts = [now, now]
+            times = [self._time_of(t) for t in (t1, now if t2 is None else t2)]
+        if times[0] > times[1] or cuts[0].seq > cuts[1].seq:
+            raise QueryError("t1 is later than t2; give the earlier moment first")
+        asked = [
+            self._question(
+                namespace, text, mode=chosen, k=k, filter=filter, causal=causal, as_of=cut,
+                valid_at=moment(time), model=model, vector=vector, weights=weights, fusion=fusion,
+                syntax=syntax, recall=1.0,
+            )
+            for cut, time in zip(cuts, times, strict=True)
+        ]  # fmt: skip
+        index = self._texts.index(namespace, cuts[1])
+        return compare(self._log, self._texts.records(namespace), index, self._answers, *asked)
+
+    def _time_of(self, given: AsOf) -> int:
+        """A valid time: a time itself, or the clock of whatever else names a moment."""
+        if isinstance(given, (datetime, str)):
+            try:
+                return microseconds(given)
+            except InvalidTimestampError:
+                if not isinstance(given, str):
+                    raise
+        return self._log.cut(given).clock
+
+    def _question(
+        self,
+        namespace: str,
+        text: str,
+        *,
+        mode: Mode,
+        k: int,
+        filter: Filter | None,
+        causal: CausalFilter | None,
+        as_of: AsOf,
+        valid_at: When | None,
+        model: str | None,
+        vector: VectorLike | None,
+        weights: Mapping[str, float] | None,
+        fusion: Fusion,
+        syntax: bool,
+        recall: float,
+        mmr: float | None = None,
+        half_life: float | timedelta | None = None,
+        group_by: str | None = None,
+        threshold: float | None = None,
+        cursor: str | None = None,
+    ) -> Question:
+        """A search, checked, with its moment resolved and the readings it goes to."""
         _check_namespace(namespace)
         k = _check_search(k, threshold, recall)
         legs = _check_mode(mode, fusion, mmr, text)
@@ -1082,21 +1206,19 @@ class Database:
                 self._target(meant)  # raises, and says what to do
             if space is not None:
                 target = self._target(meant)
-        ranked = rank(
+        return Question(
             Asked(
                 namespace, text, k, cut, at, where,
                 self._causality.compile(causal, namespace, cut),
                 {name: weight for name, weight in chosen.items() if weight}, fusion,
                 None if mmr is None else float(mmr), threshold,
                 None if group_by is None else _path(group_by), _half_life(half_life),
-                syntax, 1.0 if exact else recall, page, digest,
+                syntax, recall, page, digest,
             ),
-            self._log,
             self._texts.index(namespace, cut) if chosen.get("text") else None,
             space,
             target,
         )  # fmt: skip
-        return self._answers.ranked(ranked)
 
     def configure_text(
         self,
@@ -1512,11 +1634,13 @@ class View:
         threshold: float | None = None,
         exact: bool = False,
         recall: float = 0.95,
+        explain: bool = False,
     ) -> Matches:
         """As `Database.similar`."""
         return self._database.similar(
             namespace, query, k=k, filter=filter, causal=causal, as_of=self._cut,
             valid_at=valid_at, model=model, threshold=threshold, exact=exact, recall=recall,
+            explain=explain,
         )  # fmt: skip
 
     def search(
@@ -1541,13 +1665,14 @@ class View:
         syntax: bool = True,
         exact: bool = False,
         recall: float = 0.95,
+        explain: bool = False,
     ) -> Matches:
         """As `Database.search`."""
         return self._database.search(
             namespace, text, mode=mode, k=k, filter=filter, causal=causal, as_of=self._cut,
             valid_at=valid_at, model=model, vector=vector, weights=weights, fusion=fusion, mmr=mmr,
             half_life=half_life, group_by=group_by, threshold=threshold, cursor=cursor,
-            syntax=syntax, exact=exact, recall=recall,
+            syntax=syntax, exact=exact, recall=recall, explain=explain,
         )  # fmt: skip
 
     def similar_many(
@@ -1563,11 +1688,13 @@ class View:
         threshold: float | None = None,
         exact: bool = False,
         recall: float = 0.95,
+        explain: bool = False,
     ) -> list[Matches]:
         """As `Database.similar_many`."""
         return self._database.similar_many(
             namespace, queries, k=k, filter=filter, causal=causal, as_of=self._cut,
             valid_at=valid_at, model=model, threshold=threshold, exact=exact, recall=recall,
+            explain=explain,
         )  # fmt: skip
 
 

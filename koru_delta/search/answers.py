@@ -183,9 +183,7 @@ class Answers:
             cursor=None if found.cursor is None else str(found.cursor),
         )  # fmt: skip
 
-    def _load(
-        self, seqs: Sequence[int], why: Callable[[], list[Explanation]] | None
-    ) -> _Load:
+    def _load(self, seqs: Sequence[int], why: Callable[[], list[Explanation]] | None) -> _Load:
         load = _Load(self._log, seqs, why)
         if self._closing:
             load.get(0)  # there may be no later

@@ -9,12 +9,21 @@ were at the earlier one. Only where that undoes the change is it `verified`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
-from koru_delta.causal import Cut, Version
-from koru_delta.search.answers import Match, Matches
+import numpy as np
+
+from koru_delta.causal import Cut, Version, microseconds
+from koru_delta.errors import KeyNotFoundError
+from koru_delta.log import CausalLog
+from koru_delta.search.answers import Answers, Match, Matches
+from koru_delta.search.explained import explained
+from koru_delta.search.hybrid import Asked, Question
+from koru_delta.search.records import Records, Swap
+from koru_delta.search.texts import TextIndex
 
 ChangeKind = Literal["entered", "left", "moved", "edited"]
 CauseName = Literal[
@@ -59,7 +68,7 @@ class Change:
         places = f"{self.rank_before or '-'} -> {self.rank_after or '-'}"
         mine = [cause for cause in self.causes if cause.key == self.key]
         others = [cause for cause in self.causes if cause.key != self.key]
-        reasons = [cause.name for cause in mine]
+        reasons: list[str] = [cause.name for cause in mine]
         if others:
             verb = "made room" if self._rose else "outranked"
             reasons.append(f"{verb}: {', '.join(f'{c.key} ({c.name})' for c in others)}")
@@ -108,9 +117,9 @@ class RetrievalDiff:
     earlier: Cut
     later: Cut
     changes: tuple[Change, ...]
-    unchanged: tuple[str, ...] = field(default=())
+    unchanged: tuple[str, ...] = ()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Change]:
         return iter(self.changes)
 
     def __len__(self) -> int:
@@ -133,70 +142,185 @@ class RetrievalDiff:
         }
 
 
-class Facts(NamedTuple):
-    """What a comparison needs to know of the log, told by whoever has it.
-
-    `happened` says for keys what happened to them between the moments: nothing for those
-    whose version, and whether it may be found, is the same. `again` asks the question as
-    of the later moment, with some keys as they were at the earlier; `changed` are all keys
-    that something happened to.
-    """
-
-    happened: Callable[[Iterable[str]], Mapping[str, Happened]]
-    again: Callable[[frozenset[str]], Sequence[tuple[str, int]]]
-    changed: Callable[[], Iterable[str]]
-    text_of: Callable[[Version], str]
-
-
-def compare(before: Matches, after: Matches, facts: Facts) -> tuple[list[Change], list[str]]:
-    """The changes from one answer to the other, and the keys that stayed as they were."""
-    old = {match.key: (rank, match) for rank, match in enumerate(before, 1)}
-    new = {match.key: (rank, match) for rank, match in enumerate(after, 1)}
-    happened = facts.happened([*old, *(key for key in new if key not in old)])
-    worlds: dict[frozenset[str], dict[str, tuple[int, int]]] = {}
-
-    def world(undone: frozenset[str]) -> dict[str, tuple[int, int]]:
-        """Of each hit its rank and version, with some keys as they were."""
-        known = worlds.get(undone)
-        if known is None:
-            found = facts.again(undone)
-            known = worlds[undone] = {key: (rank, seq) for rank, (key, seq) in enumerate(found, 1)}
-        return known
-
+def compare(
+    log: CausalLog,
+    records: Records,
+    index: TextIndex,
+    answers: Answers,
+    earlier: Question,
+    later: Question,
+) -> RetrievalDiff:
+    """What one question finds at two moments, and why that differs."""
+    before, after = earlier.ranked(log), later.ranked(log)
+    old = {each.key: (rank, each) for rank, each in enumerate(before.candidates, 1)}
+    new = {each.key: (rank, each) for rank, each in enumerate(after.candidates, 1)}
+    worlds = _Worlds(log, records, earlier, later)
+    happened = worlds.happened(dict.fromkeys([*new, *old]))
+    found = [answers.ranked(one, partial(explained, asked, one, log)).load()
+             for one, asked in ((before, earlier), (after, later))]  # fmt: skip
     changes: list[Change] = []
     unchanged: list[str] = []
-    for key in [*new, *(key for key in old if key not in new)]:
-        rank_before, match_before = old.get(key, (None, None))
-        rank_after, match_after = new.get(key, (None, None))
-        same = (
-            match_before is not None
-            and match_after is not None
-            and match_before.version == match_after.version
-        )
+    for key in dict.fromkeys([*new, *old]):
+        rank_before, was = old.get(key, (None, None))
+        rank_after, now = new.get(key, (None, None))
+        same = was is not None and now is not None and was.seq == now.seq
         if same and rank_before == rank_after:
             unchanged.append(key)
             continue
         kind: ChangeKind
-        if match_before is None:
+        if was is None:
             kind = "entered"
-        elif match_after is None:
+        elif now is None:
             kind = "left"
         else:
             kind = "edited" if rank_before == rank_after else "moved"
-        wanted = None
-        if match_before is not None and rank_before is not None:
-            wanted = (rank_before, match_before.version.seq)
-        causes, verified = _causes(key, kind, wanted, happened, world, facts)
+        wanted = None if was is None or rank_before is None else (rank_before, was.seq)
+        causes, verified = _causes(key, kind, wanted, happened, worlds)
+        match_before = None if rank_before is None else found[0][rank_before - 1]
+        match_after = None if rank_after is None else found[1][rank_after - 1]
         diff = ""
-        if match_before is not None and match_after is not None and not same:
-            diff = _text_diff(facts.text_of(match_before.version), facts.text_of(match_after.version))
+        if was is not None and now is not None and was.seq != now.seq:
+            texts = [index.settings.text_of(v.value) for v in log.versions([was.seq, now.seq])]
+            diff = _text_diff(*texts)
         changes.append(
             Change(
-                key, kind, match_before, match_after, rank_before, rank_after,
-                causes, verified, diff,
+                key, kind, match_before, match_after, rank_before, rank_after, causes, verified,
+                diff,
             )
         )  # fmt: skip
-    return changes, unchanged
+    return RetrievalDiff(
+        records.namespace, later.asked.text or None, found[0], found[1], earlier.asked.cut,
+        later.asked.cut, tuple(changes), tuple(unchanged),
+    )  # fmt: skip
+
+
+class _Worlds:
+    """The later moment with some keys as they were, and what happened to keys in between."""
+
+    def __init__(
+        self, log: CausalLog, records: Records, earlier: Question, later: Question
+    ) -> None:
+        self._log = log
+        self._records = records
+        self._then, self._now = earlier.asked, later.asked
+        self._later = later
+        self._asked: dict[frozenset[str], dict[str, tuple[int, int]]] = {}
+        reading = self._reading = records.at(max(self._then.cut.seq, self._now.cut.seq))
+        masks = [
+            records.passing(reading, asked.cut, asked.valid_at, asked.where, asked.causal).mask
+            for asked in (self._then, self._now)
+        ]
+        self._slots = [
+            dict(zip(reading.key[some].tolist(), some.tolist(), strict=True))
+            for some in (np.flatnonzero(masks[0] & ~masks[1]), np.flatnonzero(masks[1] & ~masks[0]))
+        ]
+        numbers = sorted(self._slots[0].keys() | self._slots[1].keys())
+        self._numbers = dict(zip(records.names(numbers), numbers, strict=True))
+
+    @property
+    def changed(self) -> list[str]:
+        """Every key that something else may be found of than before."""
+        return sorted(self._numbers)
+
+    def found(self, undone: frozenset[str]) -> dict[str, tuple[int, int]]:
+        """Of each hit its rank and version, with some keys as they were."""
+        known = self._asked.get(undone)
+        if known is None:
+            numbers = [self._numbers[key] for key in undone if key in self._numbers]
+            swap = Swap(
+                np.array(numbers, dtype=np.int64), self._then.cut, self._then.valid_at,
+                self._then.causal,
+            )  # fmt: skip
+            ranked = self._later.ranked(self._log, swap=swap)
+            known = self._asked[undone] = {
+                each.key: (rank, each.seq) for rank, each in enumerate(ranked.candidates, 1)
+            }
+        return known
+
+    def happened(self, keys: Iterable[str]) -> dict[str, Happened]:
+        """What happened to those of the keys that something happened to."""
+        found: dict[str, Happened] = {}
+        for key in keys:
+            number = self._numbers.get(key)
+            if number is not None:
+                name, version = self._what(
+                    key, self._slots[0].get(number), self._slots[1].get(number)
+                )
+                found[key] = Happened(key, name, version)
+        return found
+
+    def _what(self, key: str, was: int | None, now: int | None) -> tuple[CauseName, Version | None]:
+        log, seqs = self._log, self._reading.seqs
+        if was is not None and now is not None:
+            before, after = log.versions([int(seqs[was]), int(seqs[now])])
+            same = before.distinction == after.distinction and before.vectors != after.vectors
+            return ("re-embedded" if same else "edited"), after
+        if now is not None:
+            return self._appeared(key, log.versions([int(seqs[now])])[0])
+        assert was is not None
+        return self._vanished(key, log.versions([int(seqs[was])])[0])
+
+    def _appeared(self, key: str, version: Version) -> tuple[CauseName, Version | None]:
+        if version.seq <= self._then.cut.seq:  # it was written, but not to be found
+            if self._log.engine.shade(version.seq, self._then.cut.seq).hidden:
+                return "unhidden", self._mark(key, version, "unhide")
+            began = version.valid_from
+            if microseconds(began) > self._then.valid_at:
+                return "began", version
+            return "filtered", version
+        past = self._log.history(self._records.namespace, key, self._then.cut,
+                                 reverse=True, limit=1)  # fmt: skip
+        if not past:
+            return "new", version
+        stands = self._stands(key, self._then)
+        return ("edited" if stands is not None else "restored"), version
+
+    def _vanished(self, key: str, version: Version) -> tuple[CauseName, Version | None]:
+        stands = self._stands(key, self._now)
+        engine, cut = self._log.engine, self._now.cut
+        if stands is not None and stands.id != version.id:
+            if engine.shade(stands.seq, cut.seq).hidden:
+                return "hidden", self._mark(key, stands, "hide")
+            return "edited", stands  # what it holds now does not pass
+        if stands is not None:
+            shade = engine.shade(version.seq, cut.seq)
+            if shade.hidden:
+                return "hidden", self._mark(key, version, "hide")
+            if shade.superseded:
+                return "superseded", self._superseding(version)
+            return "filtered", version
+        expires = version.expires_at
+        if expires is not None and microseconds(expires) <= cut.clock:
+            return "expired", version
+        ends = version.valid_to
+        if ends is not None and microseconds(ends) <= self._now.valid_at:
+            return "ended", version
+        past = self._log.history(self._records.namespace, key, cut, reverse=True, limit=None)
+        gone = next((each for each in past if each.is_tombstone), None)
+        return "deleted", gone
+
+    def _stands(self, key: str, asked: Asked) -> Version | None:
+        """What `get` would find at a moment."""
+        try:
+            return self._log.version_at(self._records.namespace, key, asked.cut, asked.valid_at)
+        except KeyNotFoundError:
+            return None
+
+    def _mark(self, key: str, version: Version, operation: str) -> Version | None:
+        marks = self._log.history(
+            self._records.namespace, key, self._now.cut, reverse=True, limit=None, annotations=True
+        )
+        return next(
+            (each for each in marks if each.operation == operation and each.target == version.id),
+            None,
+        )
+
+    def _superseding(self, version: Version) -> Version | None:
+        seqs = self._log.engine.effects(bytes.fromhex(version.id), self._now.cut.seq)
+        for each in self._log.versions(seqs):
+            if ("supersedes", version.id) in each.causes:
+                return each
+        return None
 
 
 def _causes(
@@ -204,13 +328,12 @@ def _causes(
     kind: ChangeKind,
     wanted: tuple[int, int] | None,
     happened: Mapping[str, Happened],
-    world: Callable[[frozenset[str]], dict[str, tuple[int, int]]],
-    facts: Facts,
+    worlds: _Worlds,
 ) -> tuple[tuple[Happened, ...], bool]:
     """Least sets first: what undoes the change, and whether it does."""
 
     def undone(by: frozenset[str]) -> bool:
-        found = world(by).get(key)
+        found = worlds.found(by).get(key)
         if wanted is None or kind == "left":  # it is about being there at all
             return (found is None) == (wanted is None)
         return found == wanted
@@ -226,16 +349,13 @@ def _causes(
     if together and undone(frozenset(together)):
         return tuple(happened[each] for each in _least(together, undone)), True
     # Nothing among the hits explains it: something beyond them does.
-    every = list(facts.changed())
-    if undone(frozenset(every)):
+    every = worlds.changed
+    if every and undone(frozenset(every)):
         beyond = [each for each in every if each not in happened]
-        known = [happened[each] for each in together]
-        told = facts.happened(beyond[:_MOST_TRIED])
         if len(beyond) <= _MOST_TRIED:
-            least = _least([*together, *beyond], undone)
-            both = {**happened, **told}
-            return tuple(both[each] for each in least if each in both), True
-        return (*known, Happened(key, "statistics", None)), True
+            both = {**happened, **worlds.happened(beyond)}
+            return tuple(both[each] for each in _least([*together, *beyond], undone)), True
+        return (*(happened[each] for each in together), Happened(key, "statistics", None)), True
     return () if own is None else (own,), False
 
 

@@ -7,20 +7,15 @@ the legs are asked again, and once more without each of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Final
-
-import numpy as np
 
 from koru_delta.causal import Cut, Version
 from koru_delta.log import CausalLog
 from koru_delta.search.fusion import Candidate
-from koru_delta.search.hybrid import Asked, Ranked, rank
-from koru_delta.search.nearest import Hit, Target, VectorSpace
+from koru_delta.search.hybrid import Asked, Question, Ranked, TextLeg
+from koru_delta.search.nearest import Hit, VectorSpace
 from koru_delta.search.synthesis.explanation import Explanation, Part, Term, scaled_part
 from koru_delta.search.synthesis.relations import Edge
-from koru_delta.search.texts import TextIndex
 
 Why = Callable[[], list[Explanation]]
 _FORMULAS: Final = {"cosine": "cosine", "dot": "dot", "l2": "l2"}
@@ -44,51 +39,33 @@ def of_similar(log: CausalLog, space: VectorSpace, cut: Cut, hits: Sequence[Hit]
     return made
 
 
-def of_search(
-    asked: Asked,
-    found: Ranked,
-    log: CausalLog,
-    texts: TextIndex | None,
-    space: VectorSpace | None,
-    target: Target | None,
-) -> Why:
+def explained(question: Question, found: Ranked, log: CausalLog) -> list[Explanation]:
     """Why a search found its hits."""
-    return partial(_search, asked, found, log, texts, space, target)
-
-
-def _search(
-    asked: Asked,
-    found: Ranked,
-    log: CausalLog,
-    texts: TextIndex | None,
-    space: VectorSpace | None,
-    target: Target | None,
-) -> list[Explanation]:
+    asked, space = question.asked, question.space
     versions = log.versions([each.seq for each in found.candidates])
-    terms = _terms(asked, found.candidates, texts)
+    terms = _terms(asked, found.candidates, question.texts)
     without: dict[str, dict[str, int]] = {}
     if len(asked.weights) > 1:
         for name in asked.weights:
             others = {leg: weight for leg, weight in asked.weights.items() if leg != name}
-            again = rank(
-                replace(asked, weights=others, k=max(asked.k, _LOOKED_AT), recall=1.0, cursor=None),
-                log, texts, space, target,
-            )  # fmt: skip
+            again = question.ranked(
+                log, weights=others, k=max(asked.k, _LOOKED_AT), recall=1.0, cursor=None
+            )
             without[name] = {each.key: place for place, each in enumerate(again.candidates, 1)}
     aged: dict[str, int] = {}
     if asked.half_life is not None:
-        again = rank(
-            replace(asked, half_life=None, k=max(asked.k, _LOOKED_AT), recall=1.0, cursor=None),
-            log, texts, space, target,
-        )  # fmt: skip
+        again = question.ranked(
+            log, half_life=None, k=max(asked.k, _LOOKED_AT), recall=1.0, cursor=None
+        )
         aged = {each.key: place for place, each in enumerate(again.candidates, 1)}
+    formula: str
     if len(asked.weights) > 1:
         formula = asked.fusion
     elif "text" in asked.weights:
         formula = "bm25"
     else:
         formula = "cosine" if space is None else _FORMULAS[space.space.metric]
-    explained = []
+    made = []
     first = 1 if asked.cursor is None else 1 + len(asked.cursor.marks)
     for place, (each, version) in enumerate(zip(found.candidates, versions, strict=True), first):
         parts = []
@@ -106,33 +83,24 @@ def _search(
             )
         if asked.half_life is not None and each.decay != 1.0:
             before = each.score / each.decay
-            parts.append(
-                scaled_part("age", before, each.decay, rank_without=aged.get(each.key))
-            )
+            parts.append(scaled_part("age", before, each.decay, rank_without=aged.get(each.key)))
         model = None if space is None else space.space.model
-        explained.append(
-            _explained(version, asked.cut, each.score, place, formula, tuple(parts), model)
-        )
-    return explained
+        made.append(_explained(version, asked.cut, each.score, place, formula, tuple(parts), model))
+    return made
 
 
 def _terms(
-    asked: Asked, candidates: Sequence[Candidate], texts: TextIndex | None
+    asked: Asked, candidates: Sequence[Candidate], texts: TextLeg | None
 ) -> list[tuple[Term, ...]]:
     if texts is None or "text" not in asked.weights or not asked.text.strip():
         return [()] * len(candidates)
-    query = texts.parse(asked.text, syntax=asked.syntax)
-    reading, among = texts.at(asked.cut, asked.valid_at, where=asked.where, causal=asked.causal)
-    seqs = np.array([each.seq for each in candidates], dtype=np.int64)
-    slots = reading.slots_at(seqs).tolist()
     return [
-        tuple(
-            Term(each.label, each.tf, each.df, each.idf, each.contribution)
-            for each in among.explain(query, slot)
-            if each.tf
+        tuple(Term(*each) for each in earned if each.tf)
+        for earned in texts.explain(
+            asked.text, [each.seq for each in candidates], asked.cut, asked.valid_at,
+            where=asked.where, causal=asked.causal, syntax=asked.syntax,
         )
-        for slot in slots
-    ]
+    ]  # fmt: skip
 
 
 def _explained(

@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -22,12 +22,13 @@ from blake3 import blake3
 from koru_delta.causal import Cut
 from koru_delta.errors import QueryError
 from koru_delta.log import CausalLog
+from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.columns import MISSING, Path, look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.fusion import Candidate, Fusion, Leg, alone, diverse, fuse
 from koru_delta.search.nearest import Hit, Target, VectorSpace
 from koru_delta.search.records import Swap
-from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.text.postings import Contribution
 from koru_delta.values import canonical_bytes
 
 _LEAST_WINDOW: Final = 50  # hits of each leg that are fused together
@@ -53,6 +54,20 @@ class TextLeg(Protocol):
         """The `k` best by BM25, ties by key; and how many there are in all."""
         ...
 
+    def explain(
+        self,
+        text: str,
+        seqs: Sequence[int],
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None,
+        causal: CompiledCausal | None,
+        syntax: bool,
+    ) -> list[list[Contribution]]:
+        """For each of some hits what each word earned it."""
+        ...
+
 
 class Cursor(NamedTuple):
     """Where a search that is read in pages stands."""
@@ -66,9 +81,7 @@ class Cursor(NamedTuple):
     @property
     def marks(self) -> set[bytes]:
         """The digests, one by one."""
-        return {
-            self.given[at : at + _MARK_BYTES] for at in range(0, len(self.given), _MARK_BYTES)
-        }
+        return {self.given[at : at + _MARK_BYTES] for at in range(0, len(self.given), _MARK_BYTES)}
 
     def __str__(self) -> str:
         facts = [self.asked, *self.cut, self.valid_at, self.window]
@@ -137,12 +150,27 @@ class Ranked:
     cursor: Cursor | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A search with the readings it goes to: texts and vectors, as far as it asks them."""
+
+    asked: Asked
+    texts: TextLeg | None
+    space: VectorSpace | None
+    target: Target | None
+
+    def ranked(self, log: CausalLog, **changes: Any) -> Ranked:
+        """Ask; with some of it changed."""
+        asked = replace(self.asked, **changes) if changes else self.asked
+        return _rank(asked, log, self.texts, self.space, self.target)
+
+
 def digest_of(question: dict[str, Any]) -> str:
     """A short name for a question, to tell whether a cursor belongs to it."""
     return blake3(repr(sorted(question.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def rank(
+def _rank(
     asked: Asked,
     log: CausalLog,
     texts: TextLeg | None,
@@ -299,6 +327,3 @@ def _vectors_of(
             if model == space.space.model:
                 found[place] = np.frombuffer(data, dtype="<f4")
     return found
-
-
-

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from koru_delta.causal import Cut, Version
 from koru_delta.errors import QueryError
+from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.columns import MISSING, Column, Path, look_up
 from koru_delta.search.filters import CompiledFilter, Filter, compile_filter, compiled
-from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.records import Records
 from koru_delta.storage import Stored
 from koru_delta.values import Value, decode
@@ -128,9 +128,7 @@ def _by_columns(
 ) -> list[int]:
     """The positions of the versions that match, in order."""
     reading = records.at(cut.seq)
-    passing = records.passing(
-        reading, cut, valid_at, where, causal, with_superseded=not searched
-    )
+    passing = records.passing(reading, cut, valid_at, where, causal, with_superseded=not searched)
     slots = np.flatnonzero(passing.mask)
     keys = records.keys(reading, slots)
     slots = slots[sorted(range(len(keys)), key=keys.__getitem__)]

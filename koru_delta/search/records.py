@@ -188,8 +188,10 @@ class Records:
         if causal is not None:
             mask = causal.mask(reading.seqs, mask)
         mask.flags.writeable = False
-        low, high = (cut.clock, cut.clock + 1) if planned else seen.steady(
-            cut, valid_at, superseded=with_superseded
+        low, high = (
+            (cut.clock, cut.clock + 1)
+            if planned
+            else seen.steady(cut, valid_at, superseded=with_superseded)
         )
         made = Passing(mask, int(np.count_nonzero(mask)), low, min(high, FOREVER))
         if not planned:

@@ -23,13 +23,13 @@ from koru_delta.errors import CorruptionError, KeyNotFoundError, QueryError
 from koru_delta.log import CausalLog
 from koru_delta.search import cache
 from koru_delta.search.cache import CacheFile, Unusable
-from koru_delta.search.columns import MISSING, look_up
+from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.columns import look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.nearest import Hit
-from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.records import Passing, RecordReading, Records, Swap
 from koru_delta.search.text.analysis import Analyzer
-from koru_delta.search.text.postings import Among, Postings
+from koru_delta.search.text.postings import Among, Contribution, Postings
 from koru_delta.search.text.queries import TextQuery, parse_query
 from koru_delta.values import Value, canonical_bytes, decode
 
@@ -74,7 +74,7 @@ class TextSettings:
         fields, stemmer = value.get("fields"), value.get("stemmer")
         if not isinstance(fields, list | None) or not isinstance(stemmer, str | None):
             raise QueryError(f"the settings recorded under {SETTINGS} make no sense: {value!r}")
-        return cls.of(fields, stemmer)  # type: ignore[arg-type]
+        return cls.of(fields, stemmer)
 
     def to_json(self) -> dict[str, Value]:
         """As `read` takes it."""
@@ -84,7 +84,7 @@ class TextSettings:
         """The text of a value; empty where it has none."""
         if self.fields:
             found = (look_up(value, tuple(name.split(".")) if name else ()) for name in self.fields)
-            return "\n".join(part for each in found if each is not MISSING for part in _strings(each))
+            return "\n".join(part for each in found for part in _strings(each))
         if isinstance(value, str):
             return value
         if isinstance(value, dict) and isinstance(value.get("text"), str):
@@ -154,6 +154,23 @@ class TextIndex:
         keys = self._records.keys(reading, slots)
         seqs = reading.seqs[slots].tolist()
         return sorted(zip((-scores).tolist(), keys, seqs, strict=True))[:k], total
+
+    def explain(
+        self,
+        text: str,
+        seqs: Sequence[int],
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None = None,
+        causal: CompiledCausal | None = None,
+        syntax: bool = True,
+    ) -> list[list[Contribution]]:
+        """For each of some hits what each word earned it."""
+        query = self.parse(text, syntax=syntax)
+        reading, among = self.at(cut, valid_at, where=where, causal=causal)
+        slots = reading.slots_at(np.array(seqs, dtype=np.int64)).tolist()
+        return [among.explain(query, slot) for slot in slots]
 
     def count(
         self,

@@ -1,1 +1,0 @@
-"""Text: what its terms are, what a query asks for, which documents answer it best."""
