@@ -202,6 +202,10 @@ class AsyncDatabase:
     search = _reading(Database.search, Matches.load)
     explain = _reading(Database.explain)
     retrieval_diff = _reading(Database.retrieval_diff)
+    related = _reading(Database.related)
+    layers = _reading(Database.layers)
+    descend = _reading(Database.descend)
+    navigate = _reading(Database.navigate, Matches.load)
     configure_text = _writing(Database.configure_text)
     similar_at = _reading(Database.similar_at, Matches.load)
     vectors = _reading(Database.vectors)
@@ -268,6 +272,10 @@ class AsyncView:
     similar = _viewing(View.similar, Matches.load)
     similar_many = _viewing(View.similar_many, _every_loaded)
     search = _viewing(View.search, Matches.load)
+    related = _viewing(View.related)
+    layers = _viewing(View.layers)
+    descend = _viewing(View.descend)
+    navigate = _viewing(View.navigate, Matches.load)
 
 
 class AsyncTransaction:

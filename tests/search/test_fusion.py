@@ -13,7 +13,9 @@ from koru_delta import errors
 from koru_delta.search.fusion import LEGS, Leg, alone, checked_weights, diverse, fuse
 
 
-def _leg(name: str, keys: Sequence[str], *, weight: float = 1.0, scores: Sequence[float] = ()) -> Leg:
+def _leg(
+    name: str, keys: Sequence[str], *, weight: float = 1.0, scores: Sequence[float] = ()
+) -> Leg:
     scores = scores or [1.0 / (n + 1) for n in range(len(keys))]
     hits = [(-score, key, n + 1) for n, (key, score) in enumerate(zip(keys, scores, strict=True))]
     return Leg(name, weight, hits, complete=True)
@@ -105,7 +107,8 @@ def test_diversity_is_the_naive_greedy_choice() -> None:
         gains = [
             -np.inf
             if n in expected
-            else 0.6 * scaled[n] - 0.4 * max((float(unit[n] @ unit[m]) for m in expected), default=0)
+            else 0.6 * scaled[n]
+            - 0.4 * max((float(unit[n] @ unit[m]) for m in expected), default=0)
             for n in range(40)
         ]
         expected.append(int(np.argmax(gains)))
