@@ -236,15 +236,16 @@ class Among:
             raise QueryError(f"k1={k1} must not be negative, b={b} must be in [0, 1]")
         self._seen = seen
         self._visible = visible
-        self._lengths = seen.lengths()
+        lengths = seen.lengths()
         if visible is None:
-            self.documents, total = seen.count, int(self._lengths.sum(dtype=np.int64))
+            self.documents, total = seen.count, int(lengths.sum(dtype=np.int64))
         else:
             self.documents = int(np.count_nonzero(visible))
-            total = int(self._lengths[visible].sum(dtype=np.int64))
+            total = int(lengths[visible].sum(dtype=np.int64))
         self.average_length = total / self.documents if self.documents else 0.0
-        self._least = k1 * (1 - b)
-        self._slope = k1 * b / self.average_length if total else 0.0
+        self._degenerate = k1 * (1 - b) == 0
+        self._norms = lengths * (k1 * b / self.average_length if total else 0.0)
+        self._norms += k1 * (1 - b)
         self._known_df: dict[str, int] = {}
 
     # Statistics
@@ -418,19 +419,21 @@ class Among:
                 every = np.concatenate(opened)
                 opened = [every]
                 sums = total[every]
-                if np.partition(sums, found - k)[found - k] > rest + slack:
+                if np.count_nonzero(sums > rest + slack) >= k:
                     return every, sums, done, rest
         every = np.concatenate(opened)
         return every, total[every], done, rest
 
     def _earned(self, clause: _Clause, slots: npt.NDArray[np.int64], counts: Ints) -> Scores:
         """What a clause earns slots that have it so often; the same bits for every plan."""
-        norm = self._least + self._slope * self._lengths[slots]
         tf = counts.astype(np.float64)
-        earned: Scores = clause.weighted_idf * (tf / (tf + norm))
-        if self._least == 0:
-            earned[counts == 0] = 0.0  # 0 / 0 where lengths do not count either
-        return earned
+        below = self._norms[slots]
+        below += tf
+        if self._degenerate:
+            below[below == 0] = 1.0  # a clause that is not there earns 0, not 0 / 0
+        tf /= below
+        tf *= clause.weighted_idf
+        return tf
 
     def _exact(self, slots: npt.NDArray[np.int64], clauses: Sequence[_Clause]) -> Scores:
         """Scores of distinct ascending slots, added up in the query's order."""
