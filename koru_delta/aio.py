@@ -30,6 +30,9 @@ from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.search.filters import Filter
 from koru_delta.search.query import Row
+from koru_delta.search.synthesis.layers import Descent, Layers
+from koru_delta.search.synthesis.navigation import Operand, Step
+from koru_delta.search.synthesis.relations import Relation
 from koru_delta.transaction import KEEP, CauseLike, Transaction
 from koru_delta.values import Value, Vector, VectorLike
 
@@ -591,6 +594,111 @@ class AsyncDatabase:
     async def vectors(self, version: Version | str) -> dict[str, Vector]:
         return await self._read(self._database.vectors, version)
 
+    async def related(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        types: Iterable[str] | None = None,
+        k: int = 10,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> list[Relation]:
+        return await self._read(
+            self._database.related,
+            namespace,
+            key,
+            types=types,
+            k=k,
+            as_of=as_of,
+            valid_at=valid_at,
+            model=model,
+        )
+
+    async def layers(
+        self,
+        namespace: str,
+        *,
+        levels: int = 2,
+        branching: int | None = None,
+        labels: int = 5,
+        representatives: int = 3,
+        seed: int = 0,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> Layers:
+        return await self._read(
+            self._database.layers,
+            namespace,
+            levels=levels,
+            branching=branching,
+            labels=labels,
+            representatives=representatives,
+            seed=seed,
+            as_of=as_of,
+            valid_at=valid_at,
+            model=model,
+        )
+
+    async def descend(
+        self,
+        namespace: str,
+        query: VectorLike | str | None = None,
+        *,
+        cluster: str | None = None,
+        levels: int = 2,
+        branching: int | None = None,
+        seed: int = 0,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> Descent:
+        return await self._read(
+            self._database.descend,
+            namespace,
+            query,
+            cluster=cluster,
+            levels=levels,
+            branching=branching,
+            seed=seed,
+            as_of=as_of,
+            valid_at=valid_at,
+            model=model,
+        )
+
+    async def navigate(
+        self,
+        namespace: str,
+        start: Operand,
+        steps: Sequence[Step],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> Matches:
+        return await self._read(
+            _loaded,
+            self._database.navigate,
+            namespace,
+            start,
+            steps,
+            k=k,
+            filter=filter,
+            as_of=as_of,
+            valid_at=valid_at,
+            model=model,
+            threshold=threshold,
+            exact=exact,
+            recall=recall,
+        )
+
     async def stats(self, *, spaces: bool = False) -> dict[str, Any]:
         return await self._read(self._database.stats, spaces=spaces)
 
@@ -809,6 +917,103 @@ class AsyncView:
             self._view.similar_many,
             namespace,
             queries,
+            k=k,
+            filter=filter,
+            valid_at=valid_at,
+            model=model,
+            threshold=threshold,
+            exact=exact,
+            recall=recall,
+        )
+
+    async def related(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        types: Iterable[str] | None = None,
+        k: int = 10,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> list[Relation]:
+        return await self._read(
+            self._view.related,
+            namespace,
+            key,
+            types=types,
+            k=k,
+            valid_at=valid_at,
+            model=model,
+        )
+
+    async def layers(
+        self,
+        namespace: str,
+        *,
+        levels: int = 2,
+        branching: int | None = None,
+        labels: int = 5,
+        representatives: int = 3,
+        seed: int = 0,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> Layers:
+        return await self._read(
+            self._view.layers,
+            namespace,
+            levels=levels,
+            branching=branching,
+            labels=labels,
+            representatives=representatives,
+            seed=seed,
+            valid_at=valid_at,
+            model=model,
+        )
+
+    async def descend(
+        self,
+        namespace: str,
+        query: VectorLike | str | None = None,
+        *,
+        cluster: str | None = None,
+        levels: int = 2,
+        branching: int | None = None,
+        seed: int = 0,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> Descent:
+        return await self._read(
+            self._view.descend,
+            namespace,
+            query,
+            cluster=cluster,
+            levels=levels,
+            branching=branching,
+            seed=seed,
+            valid_at=valid_at,
+            model=model,
+        )
+
+    async def navigate(
+        self,
+        namespace: str,
+        start: Operand,
+        steps: Sequence[Step],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> Matches:
+        return await self._read(
+            _loaded,
+            self._view.navigate,
+            namespace,
+            start,
+            steps,
             k=k,
             filter=filter,
             valid_at=valid_at,

@@ -41,6 +41,7 @@ from koru_delta.errors import (
     KoruDeltaError,
     ModelMismatchError,
     NotPicklableError,
+    NoVectorError,
     QueryError,
     StorageError,
     TransactionError,
@@ -53,6 +54,9 @@ from koru_delta.search.answers import Answers, Matches
 from koru_delta.search.filters import Filter, compile_filter, compiled
 from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, matching, select_rows
+from koru_delta.search.synthesis.layers import Descent, Layers, LayersOf, Shape, no_layers
+from koru_delta.search.synthesis.navigation import Operand, Step, Words, operands, walk
+from koru_delta.search.synthesis.relations import Relation, related
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
 from koru_delta.transaction import (
@@ -130,6 +134,7 @@ class Database:
         self._intents = Intents(self._log, text, author=author, run=run)
         self._vectors = Vectors(self._log)
         self._answers = Answers(self._log)
+        self._layers = LayersOf(self._log)
         # The last transaction begun in this thread or task, which may have ended since.
         self._transaction: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
         self._closing = threading.Lock()
@@ -899,6 +904,172 @@ class Database:
         rows = self._log.engine.vectors_at(seq)
         return {model: np.frombuffer(data, dtype="<f4").copy() for model, _, _, _, data in rows}
 
+    # Synthesis
+
+    def related(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        types: Iterable[str] | None = None,
+        k: int = 10,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> list[Relation]:
+        """What a key's version is related to, and by what evidence.
+
+        Args:
+            types: Out of `proximity composition abstraction instantiation sequence
+                causation`; None is all. Their criteria are told in
+                `koru_delta.search.synthesis.relations`.
+            k: At most this many of each type.
+            model: Whose vectors proximity goes by, where the key has several.
+
+        Returns:
+            Type by type, the strongest first, then by keys. The version is the `source` or
+            the `target`; `relation.verify(db, as_of)` checks the criterion again.
+
+        Raises:
+            KeyNotFoundError: the key is absent at that moment.
+            QueryError: an unknown type, or several models and none named.
+        """
+        check_key(namespace, key)
+        k = _check_search(k, None, 1.0)
+        cut = self._log.cut(as_of)
+        return related(self, namespace, key, cut, valid_at, types=types, k=k, model=model)
+
+    def layers(
+        self,
+        namespace: str,
+        *,
+        levels: int = 2,
+        branching: int | None = None,
+        labels: int = 5,
+        representatives: int = 3,
+        seed: int = 0,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> Layers:
+        """Clusters of a namespace's vectors, clusters of those, with keys and terms that tell.
+
+        By spherical k-means; the same for the same vectors, however they came to be there.
+
+        Args:
+            levels: How deep, 1 to 8.
+            branching: Clusters inside one, at most, 2 to 256; by default what makes the
+                smallest clusters as large as there are branches, up to 64.
+            labels: Terms for each cluster.
+            representatives: Keys for each, those nearest to its centroid.
+
+        Raises:
+            QueryError: a number out of its range.
+            ModelMismatchError: several models and none named.
+        """
+        _check_namespace(namespace)
+        shape = Shape.of(levels, branching, labels, representatives, seed)
+        cut = self._log.cut(as_of)
+        at = _valid(valid_at, cut)
+        space = self._space(namespace, model, cut, at, text=False)
+        if space is None:
+            return no_layers(namespace, cut.seq)
+        return self._layers.of(space, cut, at, shape)
+
+    def descend(
+        self,
+        namespace: str,
+        query: VectorLike | str | None = None,
+        *,
+        cluster: str | None = None,
+        levels: int = 2,
+        branching: int | None = None,
+        seed: int = 0,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> Descent:
+        """Go from layer to layer to the keys most like a query, or into a named cluster.
+
+        Args:
+            query: A vector, or text for the database's embedder.
+            cluster: Id of a cluster of `layers` with the same arguments: where the descent
+                begins; without a query, where it ends.
+
+        Raises:
+            QueryError: neither query nor cluster, no such cluster; and those of `layers`.
+        """
+        target = None if query is None else self._query_vector(query)
+        layers = self.layers(
+            namespace, levels=levels, branching=branching, seed=seed, as_of=as_of,
+            valid_at=valid_at, model=model,
+        )  # fmt: skip
+        return layers.descend(target, cluster=cluster)
+
+    def navigate(
+        self,
+        namespace: str,
+        start: Operand,
+        steps: Sequence[Step],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        as_of: AsOf = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> Matches:
+        """Find the keys where steps from a start lead to, other than those named on the way.
+
+        Each step ends on a unit vector: `Add` and `Subtract` move by a unit vector, `Toward`
+        turns by a share of the angle.
+
+        Args:
+            start: A key, a vector, or `Words` for the database's embedder; as the operands
+                of the steps. What keys held at that moment counts.
+
+        Returns:
+            As `similar`; the keys that start and steps name are never among the hits.
+
+        Raises:
+            KeyNotFoundError: a key is absent at that moment; NoVectorError: has no vector.
+            QueryError: a step leads to zero or is none; and those of `similar`.
+        """
+        _check_namespace(namespace)
+        k = _check_search(k, threshold, recall)
+        where = None if filter is None else compiled(filter)
+        cut = self._log.cut(as_of)
+        at = _valid(valid_at, cut)
+        used = operands(start, steps)
+        texts = any(isinstance(operand, Words) for operand in used)
+        space = self._space(namespace, model, cut, at, text=texts)
+
+        def vector_of(operand: Operand) -> Vector:
+            if isinstance(operand, Words):
+                return self._query_vector(operand.text)
+            if not isinstance(operand, str):
+                return as_vector(operand)
+            check_key(namespace, operand)
+            version = self._log.version_at(namespace, operand, cut, at)
+            held = self.vectors(version)
+            if space is None or space.space.model not in held:
+                raise NoVectorError(namespace, operand, model)
+            return held[space.space.model]
+
+        target = Target.of(as_vector(walk(vector_of(start), steps, vector_of)))
+        if space is None:
+            return Matches()
+        named = {operand for operand in used if isinstance(operand, str)}
+        found = space.search(
+            target, k + len(named), cut, at, where=where, threshold=threshold,
+            recall=1.0 if exact else recall,
+        )  # fmt: skip
+        # A key is there at most once, so that many more hits than wanted are enough.
+        hits = [hit for hit in found.hits if hit[1] not in named][:k]
+        return self._answers.of(found._replace(hits=hits))
+
     # Care
 
     def stats(self, *, spaces: bool = False) -> dict[str, Any]:
@@ -1295,6 +1466,78 @@ class View:
         """As `Database.similar_many`."""
         return self._database.similar_many(
             namespace, queries, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
+            model=model, threshold=threshold, exact=exact, recall=recall,
+        )  # fmt: skip
+
+    def related(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        types: Iterable[str] | None = None,
+        k: int = 10,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> list[Relation]:
+        """As `Database.related`."""
+        return self._database.related(
+            namespace, key, types=types, k=k, as_of=self._cut, valid_at=valid_at, model=model
+        )
+
+    def layers(
+        self,
+        namespace: str,
+        *,
+        levels: int = 2,
+        branching: int | None = None,
+        labels: int = 5,
+        representatives: int = 3,
+        seed: int = 0,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> Layers:
+        """As `Database.layers`."""
+        return self._database.layers(
+            namespace, levels=levels, branching=branching, labels=labels,
+            representatives=representatives, seed=seed, as_of=self._cut, valid_at=valid_at,
+            model=model,
+        )  # fmt: skip
+
+    def descend(
+        self,
+        namespace: str,
+        query: VectorLike | str | None = None,
+        *,
+        cluster: str | None = None,
+        levels: int = 2,
+        branching: int | None = None,
+        seed: int = 0,
+        valid_at: When | None = None,
+        model: str | None = None,
+    ) -> Descent:
+        """As `Database.descend`."""
+        return self._database.descend(
+            namespace, query, cluster=cluster, levels=levels, branching=branching, seed=seed,
+            as_of=self._cut, valid_at=valid_at, model=model,
+        )  # fmt: skip
+
+    def navigate(
+        self,
+        namespace: str,
+        start: Operand,
+        steps: Sequence[Step],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        valid_at: When | None = None,
+        model: str | None = None,
+        threshold: float | None = None,
+        exact: bool = False,
+        recall: float = 0.95,
+    ) -> Matches:
+        """As `Database.navigate`."""
+        return self._database.navigate(
+            namespace, start, steps, k=k, filter=filter, as_of=self._cut, valid_at=valid_at,
             model=model, threshold=threshold, exact=exact, recall=recall,
         )  # fmt: skip
 

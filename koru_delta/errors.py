@@ -6,6 +6,7 @@ attributes, and every error survives pickling.
 
     KoruDeltaError
     ├── KeyNotFoundError          (KeyError)      nothing under that key at that moment
+    │   └── NoVectorError                         the key has no vector of that model then
     ├── UnknownVersionError       (LookupError)   no version, commit or tag of that name
     ├── UnknownCauseError         (LookupError)   a cause or parent is not in the log
     ├── ConflictError                             `if_match` or a tag lost a race
@@ -55,6 +56,22 @@ class KeyNotFoundError(KoruDeltaError, KeyError):
                 "ask for a moment before that (as_of=, valid_at=), or see history()"
             )
         return f"no key {self.key!r} in {self.namespace!r} at that moment"
+
+
+class NoVectorError(KeyNotFoundError):
+    """The key is there, but without a vector of the model (any, for None) at that moment."""
+
+    def __init__(self, namespace: str, key: str, model: str | None) -> None:
+        super().__init__(namespace, key)
+        self.args = (namespace, key, model)
+        self.model = model
+
+    def __str__(self) -> str:
+        which = "no vector" if self.model is None else f"no vector of model {self.model!r}"
+        return (
+            f"{self.key!r} in {self.namespace!r} has {which} at that moment; embed it, or name "
+            "a model it has"
+        )
 
 
 class UnknownVersionError(KoruDeltaError, LookupError):

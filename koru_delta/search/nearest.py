@@ -91,6 +91,23 @@ class Found(NamedTuple):
 class VectorSpace(SpaceReadings):
     """The vectors of one model in one namespace, to be searched. Safe to share by threads."""
 
+    # Everything
+
+    def everything(self, cut: Cut, valid_at: int) -> tuple[list[str], Numbers, Matrix]:
+        """All that is visible, by key: keys, positions of versions, and a copy of the vectors."""
+        while True:
+            reading = self.at(cut.seq)
+            try:
+                seen = reading.seen
+                rows = np.flatnonzero(seen.visible(cut, valid_at, self.log.position))
+                names = self.names(seen.key[rows].tolist())
+                order = sorted(range(len(rows)), key=names.__getitem__)
+                rows = rows[np.array(order, dtype=np.int64)]
+                keys = [names[place] for place in order]
+                return keys, seen.seq[rows], reading.truth.take(seen.slot[rows])
+            except Unusable:
+                self.heal()
+
     # Searching
 
     def search(
