@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 import koru_delta
-from benchmarks import ingesting, opening, reading, searching, storing, writing
+from benchmarks import ingesting, opening, reading, searching, storing, synthesis, writing
 from benchmarks.measure import Row, SkippedError, Target
 
 Subject = Callable[[Path, float], Iterator[Row]]
@@ -41,6 +41,7 @@ SUBJECTS: dict[str, Subject] = {
     "search": searching.run,
     "ingest": ingesting.run,
     "storage": storing.run,
+    "synthesis": synthesis.run,
 }
 
 
