@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 import koru_delta
-from benchmarks import ingesting, opening, reading, searching, storing, text, writing
+from benchmarks import ingesting, opening, reading, searching, storing, synthesis, text, writing
 from benchmarks.measure import Row, SkippedError, Target
 
 Subject = Callable[[Path, float], Iterator[Row]]
@@ -42,6 +42,7 @@ SUBJECTS: dict[str, Subject] = {
     "text": text.run,
     "ingest": ingesting.run,
     "storage": storing.run,
+    "synthesis": synthesis.run,
 }
 
 

@@ -65,6 +65,7 @@ from koru_delta.search.synthesis.explanation import Explanation
 from koru_delta.search.synthesis.layers import Descent, Layers, LayersOf, Shape, no_layers
 from koru_delta.search.synthesis.navigation import Operand, Step, Words, operands, walk
 from koru_delta.search.synthesis.relations import Relation, related
+from koru_delta.search.text.analysis import Analyzer
 from koru_delta.search.texts import SETTINGS, Texts, TextSettings
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
@@ -145,7 +146,7 @@ class Database:
         self._texts = Texts(self._log)
         self._causality = Causality(self._log)
         self._answers = Answers(self._log)
-        self._layers = LayersOf(self._log)
+        self._layers = LayersOf(self._log, Analyzer().terms)
         # The last transaction begun in this thread or task, which may have ended since.
         self._transaction: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
         self._closing = threading.Lock()
@@ -1324,8 +1325,8 @@ class Database:
 
         Args:
             levels: How deep, 1 to 8.
-            branching: Clusters inside one, at most; by default what makes the smallest
-                clusters as large as there are branches, up to 64.
+            branching: Clusters inside one, at most, 2 to 256; by default what makes the
+                smallest clusters as large as there are branches, up to 64.
             labels: Terms for each cluster.
             representatives: Keys for each, those nearest to its centroid.
 

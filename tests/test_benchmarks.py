@@ -12,7 +12,7 @@ from tests.real_data import lacking
 
 @pytest.mark.parametrize("name", sorted(benchmarks.SUBJECTS))
 def test_every_subject_runs_and_prints_its_figures(name, tmp_path, capsys):
-    if name in ("storage", "text") and data_file() is None:
+    if name in ("storage", "synthesis", "text") and data_file() is None:
         lacking("the PEP revisions")
     kept = tmp_path / "figures.json"
 

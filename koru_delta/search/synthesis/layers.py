@@ -33,19 +33,22 @@ from koru_delta.values import Value, decode
 
 SEED: Final = 0
 MOST_LEVELS: Final = 8
-MOST_BRANCHES: Final = 1024
-_ROUNDS: Final = 12
+MOST_BRANCHES: Final = 256
+_ROUNDS: Final = 10
+_ROUNDS_AFTER: Final = 2  # of all rows, where the others were of some
+_SETTLED: Final = 256  # rows for each centroid, that are enough to find where it belongs
+_SETTLED_LEAST: Final = 8192
 _SAMPLED: Final = 64  # rows for each centroid, among which the first centroids are sought
 _SAMPLED_LEAST: Final = 4096
 _WIDEST: Final = 64  # clusters of one, unless asked for more
-_ROWS_AT_ONCE: Final = 8192
+_ROWS_AT_ONCE: Final = 2048
 _LABEL_TEXTS: Final = 4096  # texts read for labels, shared out over the smallest clusters
 _KEPT: Final = 4
 _KEPT_BYTES: Final = 256 * 1024 * 1024
 _WORD = re.compile(r"[^\W\d_]\w+")
 
 
-class Analyzer(Protocol):
+class Analyze(Protocol):
     """Turns a text into its terms."""
 
     def __call__(self, text: str, /) -> Iterable[str]:
@@ -239,7 +242,7 @@ class Shape(NamedTuple):
 class LayersOf:
     """Makes layers of vector spaces, and keeps the last few: what they are made of is a name."""
 
-    def __init__(self, log: CausalLog, analyze: Analyzer = words) -> None:
+    def __init__(self, log: CausalLog, analyze: Analyze = words) -> None:
         self._log = log
         self._analyze = analyze
         self._begin()
@@ -313,7 +316,7 @@ def make_layers(
     matrix: Matrix,
     shape: Shape,
     texts: Callable[[Numbers], Sequence[str]],
-    analyze: Analyzer = words,
+    analyze: Analyze = words,
     *,
     namespace: str = "",
     model: str | None = None,
@@ -387,7 +390,7 @@ def _labels(
     nearest: dict[str, Numbers],
     wanted: int,
     texts: Callable[[Numbers], Sequence[str]],
-    analyze: Analyzer,
+    analyze: Analyze,
 ) -> dict[str, tuple[str, ...]]:
     """Terms by how much more of a cluster's texts than of all have them, times their idf."""
     if not wanted:
@@ -445,17 +448,30 @@ def spherical_kmeans(
         The cluster of each row, shape (n,), and the centroids, shape (clusters, dimensions).
     """
     count = len(rows)
-    centroids = _first_centroids(rows, min(wanted, count), np.random.default_rng(seed))
-    assigned = np.full(count, -1, dtype=np.int64)
-    for _ in range(rounds):
-        nearest, near = _assign(rows, centroids)
-        nearest = _refill(nearest, near, len(centroids), rows)
-        if (nearest == assigned).all():
-            break
-        assigned = nearest
-        centroids = _centroids(rows, assigned, centroids)
+    few = max(_SETTLED_LEAST, _SETTLED * wanted)
+    numbers = np.random.default_rng(seed)
+    # Evenly spaced by position, which says nothing about direction.
+    some = rows if count <= few else rows[np.linspace(0, count - 1, few).astype(np.int64)]
+    centroids = _first_centroids(some, min(wanted, count), numbers)
+    centroids, assigned = _settle(some, centroids, rounds)
+    if some is not rows:
+        centroids, assigned = _settle(rows, centroids, _ROUNDS_AFTER)
     used, renumbered = np.unique(assigned, return_inverse=True)
     return renumbered.astype(np.int64), centroids[used]
+
+
+def _settle(rows: Matrix, centroids: Matrix, rounds: int) -> tuple[Matrix, Numbers]:
+    """Assign and move centroids by turns, until hardly a row changes its cluster."""
+    assigned = np.full(len(rows), -1, dtype=np.int64)
+    for _ in range(rounds):
+        nearest, near = _assign(rows, centroids)
+        nearest = _refill(nearest, near, len(centroids))
+        changed = int(np.count_nonzero(nearest != assigned))
+        assigned = nearest
+        centroids = _centroids(rows, assigned, centroids)
+        if changed <= len(rows) // 1000:
+            break
+    return centroids, assigned
 
 
 def _first_centroids(rows: Matrix, wanted: int, numbers: np.random.Generator) -> Matrix:
@@ -466,7 +482,6 @@ def _first_centroids(rows: Matrix, wanted: int, numbers: np.random.Generator) ->
     """
     sample = max(_SAMPLED_LEAST, _SAMPLED * wanted)
     if len(rows) > sample:
-        # Evenly spaced by position, which says nothing about direction.
         rows = rows[np.linspace(0, len(rows) - 1, sample).astype(np.int64)]
     chosen = [int(numbers.integers(len(rows)))]
     far = _distances(rows, rows[chosen])[:, 0]
@@ -487,7 +502,7 @@ def _first_centroids(rows: Matrix, wanted: int, numbers: np.random.Generator) ->
 def _distances(rows: Matrix, some: Matrix) -> Scores:
     """`1 - cosine` of each row with each of some, shape (rows, some)."""
     # Rounded, so that equal directions are at no distance and last bits decide nothing.
-    near: Scores = np.round(1.0 - (rows @ some.T).astype(np.float64), 5)
+    near: Scores = np.round(1.0 - np.vecdot(rows[:, None, :], some).astype(np.float64), 5)
     return np.maximum(near, 0.0)
 
 
@@ -496,14 +511,16 @@ def _assign(rows: Matrix, centroids: Matrix) -> tuple[Numbers, Matrix]:
     nearest = np.empty(len(rows), dtype=np.int64)
     near = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        scores = rows[start : start + _ROWS_AT_ONCE] @ centroids.T
+        # No BLAS product: this one gives the same whatever stands beside a row, and keeps to
+        # its own core, where small products of many threads mostly wait for each other.
+        scores = np.vecdot(rows[start : start + _ROWS_AT_ONCE, None, :], centroids)
         best = scores.argmax(axis=1)
         nearest[start : start + _ROWS_AT_ONCE] = best
         near[start : start + _ROWS_AT_ONCE] = scores[np.arange(len(best)), best]
     return nearest, near
 
 
-def _refill(nearest: Numbers, near: Matrix, clusters: int, rows: Matrix) -> Numbers:
+def _refill(nearest: Numbers, near: Matrix, clusters: int) -> Numbers:
     """Give each empty cluster the row that fits its own worst, if that is not lonely."""
     sizes = np.bincount(nearest, minlength=clusters)
     empty = np.flatnonzero(sizes == 0)
@@ -526,11 +543,10 @@ def _refill(nearest: Numbers, near: Matrix, clusters: int, rows: Matrix) -> Numb
 def _centroids(rows: Matrix, assigned: Numbers, before: Matrix) -> Matrix:
     """The directions of the sums of each cluster's rows; of an empty one, as before."""
     sums = np.zeros(before.shape, dtype=np.float64)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        mine = assigned[start : start + _ROWS_AT_ONCE]
-        flags = np.zeros((len(before), len(mine)), dtype=np.float32)
-        flags[mine, np.arange(len(mine))] = 1.0
-        sums += flags @ rows[start : start + _ROWS_AT_ONCE]
+    order = np.argsort(assigned, kind="stable")
+    ends = np.cumsum(np.bincount(assigned, minlength=len(before)))
+    for cluster, mine in enumerate(np.split(order, ends[:-1])):
+        np.add.reduce(rows[mine], axis=0, dtype=np.float64, out=sums[cluster])
     lengths = np.sqrt(np.add.reduce(sums * sums, axis=1))
     found = before.copy()
     known = lengths > 1e-9

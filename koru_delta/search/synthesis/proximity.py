@@ -36,6 +36,7 @@ DEFAULT_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {"geometric": 1.0, "semantic": 0.0, "causal": 0.0, "temporal": 0.0, "compositional": 0.0}
 )
 MOST_HOPS: Final = 4
+_SMALL, _LARGE = 1e-280, 1e280  # squares of lengths between these are exact enough
 _SLACK = 1e-9  # by which rounding may carry a factor out of [0, 1]
 
 
@@ -89,7 +90,13 @@ def proximity_of(
     [0.5625, 0.625]
     """
     used = check_weights(weights)
-    given = {name: _checked(name, values) for name, values in factors.items() if values is not None}
+    given: dict[str, Scores] = {}
+    everywhere = set()
+    for name, values in factors.items():
+        if values is not None:
+            given[name], whole = _checked(name, values)
+            if whole:
+                everywhere.add(name)
     if len({len(values) for values in given.values()}) > 1:
         lengths = ", ".join(f"{name} has {len(values)}" for name, values in given.items())
         raise QueryError(f"factors are of the same candidates, but {lengths}")
@@ -101,23 +108,38 @@ def proximity_of(
             f"available are: {', '.join(given) or 'none'}"
         )
     count = len(next(iter(given.values())))
-    known = {name: ~np.isnan(given[name]) for name in kept}
-    # Over the largest that counts, so that weights of any size neither overflow nor vanish.
+    contributions: dict[str, Scores]
+    if everywhere.issuperset(kept):
+        largest = max(kept.values())  # so that weights of any size neither overflow nor vanish
+        total = sum(weight / largest for weight in kept.values())
+        contributions = {
+            name: given[name] * (weight / largest / total) for name, weight in kept.items()
+        }
+    else:
+        contributions = _contributions(given, kept, count)
+    scores = np.zeros(count)
+    for part in contributions.values():
+        scores += part
+    return Proximity(scores, given, kept, contributions)
+
+
+def _contributions(
+    given: Mapping[str, Scores], weights: Mapping[str, float], count: int
+) -> dict[str, Scores]:
+    """Of each factor, where some candidates lack some."""
+    known = {name: ~np.isnan(given[name]) for name in weights}
     largest = np.zeros(count)
-    for name, weight in kept.items():
+    for name, weight in weights.items():
         np.maximum(largest, weight, out=largest, where=known[name])
     shares = {
         name: np.divide(weight, largest, out=np.zeros(count), where=known[name])
-        for name, weight in kept.items()
+        for name, weight in weights.items()
     }
-    total = np.maximum(sum(shares.values()), 1.0)  # 1 only where nothing is known
-    contributions = {}
-    scores = np.zeros(count)
-    for name, share in shares.items():
-        part = np.where(known[name], given[name], 0.0) * share / total
-        contributions[name] = part
-        scores += part
-    return Proximity(scores, given, kept, contributions)
+    whole = np.maximum(sum(shares.values()), 1.0)  # 1 only where nothing is known
+    return {
+        name: np.where(known[name], given[name], 0.0) * (share / whole)
+        for name, share in shares.items()
+    }
 
 
 def check_weights(weights: Mapping[str, float] | None) -> dict[str, float]:
@@ -168,11 +190,15 @@ def geometric(query: npt.ArrayLike, vectors: npt.ArrayLike) -> Scores:
     wide = unit(query)
     if rows.shape[1] != len(wide):
         raise QueryError(f"the query has {len(wide)} numbers, the candidates {rows.shape[1]}")
-    scales = np.abs(rows).max(axis=1, initial=0.0)
-    scaled = rows / np.where(scales > 0, scales, 1.0)[:, None]
-    lengths = np.sqrt(np.add.reduce(scaled * scaled, axis=1))
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.vecdot(rows, rows)
+    if len(rows) and not (squares.min() > _SMALL and squares.max() < _LARGE):
+        # Lengths that float64 cannot square; and zero vectors.
+        scales = np.abs(rows).max(axis=1)
+        rows = rows / np.where(scales > 0, scales, 1.0)[:, None]
+        squares = np.vecdot(rows, rows)
     found = np.full(len(rows), np.nan)
-    np.divide(scaled @ wide, lengths, out=found, where=lengths > 0)
+    np.divide(np.vecdot(rows, wide), np.sqrt(squares), out=found, where=squares > 0)
     return np.clip(found, 0.0, 1.0, out=found)
 
 
@@ -346,7 +372,8 @@ def _matrix(vectors: npt.ArrayLike) -> Scores:
     return rows
 
 
-def _checked(name: str, values: npt.ArrayLike) -> Scores:
+def _checked(name: str, values: npt.ArrayLike) -> tuple[Scores, bool]:
+    """A factor as an array, and whether every candidate has it."""
     if name not in FACTORS:
         raise QueryError(f"unknown factor {name!r}; the factors are {', '.join(FACTORS)}")
     try:
@@ -355,7 +382,11 @@ def _checked(name: str, values: npt.ArrayLike) -> Scores:
         raise QueryError(f"factor {name} is not a list of numbers: {error}") from error
     if found.ndim != 1:
         raise QueryError(f"factor {name} is one number for each candidate, not {found.ndim}-d")
+    low, high = float(found.min(initial=0.0)), float(found.max(initial=0.0))
+    if low >= 0 and high <= 1:
+        return found, True
     known = found[~np.isnan(found)]
-    if len(known) and (known.min() < -_SLACK or known.max() > 1 + _SLACK):
-        raise QueryError(f"factor {name} lies in [0, 1], not at {known.min():g}..{known.max():g}")
-    return np.clip(found, 0.0, 1.0)
+    low, high = float(known.min(initial=0.0)), float(known.max(initial=0.0))
+    if low < -_SLACK or high > 1 + _SLACK:
+        raise QueryError(f"factor {name} lies in [0, 1], and has {low if low < 0 else high:g}")
+    return np.clip(found, 0.0, 1.0), len(known) == len(found)

@@ -220,3 +220,20 @@ def test_layers_of_the_past_are_those_of_a_database_that_never_went_on(actions, 
             assert then.descend("d", VECTORS[0], branching=2).keys == (
                 fresh.descend("d", VECTORS[0], branching=2).keys
             )
+
+
+def test_layers_hold_what_is_true_at_the_valid_time_asked_for(db):
+    day = "2025-01-{:02}T00:00:00Z".format
+    for n in range(1, 9):
+        db.embed("d", f"k{n}", VECTORS[n], valid_from=day(n), valid_to=day(n + 4))
+    db.embed("d", "k2", VECTORS[9], valid_from=day(3), valid_to=day(5))
+    for n in range(1, 13):
+        layers = db.layers("d", levels=1, branching=2, valid_at=day(n))
+        held = [key for cluster in (layers.levels or [[]])[0] for key in layers.keys(cluster.id)]
+        assert sorted(held) == db.list_keys("d", valid_at=day(n))
+        for key in held:
+            version = db.version("d", key, valid_at=day(n))
+            (vector,) = db.vectors(version).values()
+            unit = vector / np.linalg.norm(vector)
+            row = layers._rows[layers._keys.index(key)]
+            assert row.tolist() == pytest.approx(unit.tolist(), abs=1e-6)

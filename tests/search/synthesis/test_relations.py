@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import koru_delta
 from koru_delta import Database, Relation
 from koru_delta.errors import KeyNotFoundError, QueryError, UnknownVersionError
 from koru_delta.ingest import ingest_files
 from koru_delta.search.synthesis import Edge, Node, hops, verify
-from koru_delta.testing import HashEmbedder
+from koru_delta.testing import FixedClock, HashEmbedder
 
 NOWHERE = "00" * 32
 
@@ -266,3 +268,58 @@ def test_a_cycle_of_references_between_keys_ends():
         found = hops(db, [("d", "a")], db._log.now())
         assert sorted(found.values()) == [0, 1, 2]
         check(db, db.related("d", "a"))
+
+
+WRITES = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "embed", "embed", "delete"]),
+        st.integers(0, 4),
+        st.sampled_from(["rain", "rain and sun", "rain and sun and snow", "hail"]),
+        st.lists(
+            st.tuples(
+                st.sampled_from(["caused_by", "derived_from", "derived_from", "references"]),
+                st.integers(0, 30),
+            ),
+            max_size=3,
+        ),
+        st.sampled_from([None, "r1", "r2"]),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+def write(db: Database, action: Any, written: list[koru_delta.Version]) -> None:
+    kind, number, text, named, run = action
+    key, value = f"k{number}", {"text": text, "document": "d", "index": number}
+    causes = [(name, written[at % len(written)]) for name, at in named if written]
+    if kind == "delete":
+        written += db.delete_many("d", [key], run=run)
+    elif kind == "put":
+        written.append(db.put("d", key, value, causes=causes, run=run))
+    else:
+        vector = [1.0, float(len(text) % 5), float(number)]
+        written.append(db.embed("d", key, vector, value, causes=causes, run=run))
+
+
+@given(WRITES, st.data())
+@settings(deadline=None, max_examples=60)
+def test_relations_of_the_past_verify_and_are_those_of_a_database_that_never_went_on(actions, data):
+    stop = data.draw(st.integers(1, len(actions)))
+    with koru_delta.open(clock=FixedClock()) as db, koru_delta.open(clock=FixedClock()) as fresh:
+        mine: list[koru_delta.Version] = []
+        theirs: list[koru_delta.Version] = []
+        for action in actions[:stop]:
+            write(db, action, mine)
+            write(fresh, action, theirs)
+        then = db.as_of(None)
+        for action in actions[stop:]:
+            write(db, action, mine)
+        for key in then.list_keys("d"):
+            found = then.related("d", key, k=100)
+            assert found == fresh.related("d", key, k=100)
+            here = then.version("d", key).id
+            for relation in found:
+                assert here in (relation.source.id, relation.target.id)
+                assert relation.verify(db, then.seq), str(relation)
+                assert relation.verify(fresh)
