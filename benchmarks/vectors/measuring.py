@@ -15,7 +15,7 @@ import numpy.typing as npt
 from benchmarks.measure import quiet
 from benchmarks.vectors.peers.base import K, Search, Vectors
 
-_PATIENCE_SECONDS, _FEWEST = 3.0, 50  # a block of slow calls ends early, but not before so many
+_PATIENCE_SECONDS, _FEWEST = 1.0, 40  # a block of slow calls ends early, but not before so many
 _SAME = 1e-6  # scores nearer than this are one: a text may be there twice
 
 

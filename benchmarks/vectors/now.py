@@ -40,6 +40,8 @@ def run(bench: Bench) -> Part:
         data = bench.made_up(bench.sized(size))
         found: dict[str, dict[str, Any]] = {}
         for peer in bench.among(NAMES):
+            if peer in turns.QUICK and peer != "koru":
+                continue  # measured below
             if not installed(PACKAGES[peer][0]):
                 found[peer] = {"missing": f"not installed: {PACKAGES[peer][1]}"}
                 continue
@@ -52,6 +54,7 @@ def run(bench: Bench) -> Part:
             except ApartError as error:
                 found[peer] = {"missing": str(error)}
         together = _together(bench, data, found)
+        found = {peer: found[peer] for peer in NAMES if peer in found}
         part.tables += [
             _table(data.title, found), _turns(data.title, together), _settings(data.title, found)
         ]  # fmt: skip
@@ -190,13 +193,19 @@ def _settings(title: str, found: dict[str, dict[str, Any]]) -> Table:
 def _together(
     bench: Bench, data: VectorSet, found: dict[str, dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Those that were measured and are quick, once more, in one process and by turns."""
-    peers = [peer for peer in turns.QUICK if "settings" in found.get(peer, {})]
-    told: dict[str, list[dict[str, Any]]] = bench.run(
+    """Ours and those that are as quick, in one process and by turns; notes them in `found`."""
+    peers = []
+    for peer in bench.among(turns.QUICK):
+        if installed(PACKAGES[peer][0]):
+            peers.append(peer)
+        elif peer not in found:
+            found[peer] = {"missing": f"not installed: {PACKAGES[peer][1]}"}
+    told: dict[str, dict[str, Any]] = bench.run(
         "turns", "measure", peers=peers, data=data, counted=bench.counted,
         folder=str(bench.place(f"now-{data.rows}")), seconds=_SECONDS,
     )  # fmt: skip
-    return told
+    found.update({peer: each for peer, each in told.items() if peer != "koru"})
+    return {each["name"]: each["settings"] for each in told.values()}
 
 
 def _turns(title: str, together: dict[str, list[dict[str, Any]]]) -> Table:
