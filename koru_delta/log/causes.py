@@ -35,8 +35,8 @@ class Walk:
     ) -> Iterator[list[int]]:
         """The positions one hop away from `starts`, then two, and on; each ring in log order.
 
-        Each position once, at its shortest distance. A start is there only if it is
-        reached from another: at the length of some way, once.
+        Each position once, at its shortest distance. A start is there only if another leads
+        to it, and not in both directions, where any way leads back.
         """
         ring = sorted(set(starts))
         beginning, seen = frozenset(ring), set(ring)
@@ -49,7 +49,7 @@ class Walk:
             if direction != "up":
                 near |= self._effects(ring)
             fresh = near - seen
-            met = (near & beginning) - again
+            met = set() if direction == "both" else (near & beginning) - again
             again |= met
             seen |= fresh
             if fresh or met:

@@ -356,8 +356,6 @@ class Causality:
         if direction == "both" and max_hops is None:
             max_hops = RELATED_HOPS
         found = walk.reached(starts, direction, max_hops)
-        if direction == "both":
-            found = [seq for seq in found if seq not in starts]
         return _Walked(until, starts, np.array(found, dtype=np.int64))
 
     def _places(self, anchors: frozenset[Anchor], until: int) -> frozenset[int]:

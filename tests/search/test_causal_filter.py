@@ -415,6 +415,26 @@ def test_what_is_kept_of_a_filter_never_answers_for_later_writes(db: koru_delta.
     assert (keys(derived), keys(twice), keys(chained)) == (["a"], [], ["a"])
 
 
+def test_what_is_kept_goes_on_over_all_that_was_written_since(db: koru_delta.Database) -> None:
+    first = db.embed("v", "0", [1, 0])
+    down = CausalFilter(descendants_of=("v", "0"))
+    up = CausalFilter(ancestors_of=("docs", "end"))
+
+    def keys(causal: CausalFilter) -> str:
+        return "".join(match.key for match in db.similar("v", [1, 0], causal=causal))
+
+    db.put("docs", "end", 1, causes=[first])
+    assert (keys(down), keys(up)) == ("", "0")
+    second = db.embed("v", "1", [1, 0], causes=[first])
+    third = db.embed("v", "2", [1, 0], causes=[second])  # by way of what came since, too
+    assert (keys(down), keys(up)) == ("12", "0")
+    db.put("docs", "end", 2, causes=[third])  # the anchor has another version
+    assert (keys(down), keys(up)) == ("12", "012")
+    fresh = db.embed("v", "0", [1, 0])
+    db.embed("v", "3", [1, 0], causes=[fresh])
+    assert (keys(down), keys(up)) == ("123", "12")
+
+
 # Moments
 
 
