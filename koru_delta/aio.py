@@ -225,6 +225,74 @@ class AsyncDatabase:
             run=run,
         )
 
+    async def hide(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        version: Version | str | None = None,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Version:
+        return await self._write(
+            self._database.hide, namespace, key, version=version, causes=causes, author=author,
+            message=message, run=run,
+        )  # fmt: skip
+
+    async def unhide(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        version: Version | str | None = None,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Version:
+        return await self._write(
+            self._database.unhide, namespace, key, version=version, causes=causes, author=author,
+            message=message, run=run,
+        )  # fmt: skip
+
+    async def hide_many(
+        self,
+        versions: Iterable[Version | str],
+        *,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        return await self._write(
+            self._database.hide_many,
+            versions,
+            causes=causes,
+            author=author,
+            message=message,
+            run=run,
+        )
+
+    async def unhide_many(
+        self,
+        versions: Iterable[Version | str],
+        *,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        return await self._write(
+            self._database.unhide_many,
+            versions,
+            causes=causes,
+            author=author,
+            message=message,
+            run=run,
+        )
+
     async def embed(
         self,
         namespace: str,
@@ -469,10 +537,12 @@ class AsyncDatabase:
         as_of: AsOf = None,
         reverse: bool = False,
         limit: int | None = None,
+        include_annotations: bool = False,
     ) -> list[Version]:
         return await self._read(
-            self._database.history, namespace, key, as_of=as_of, reverse=reverse, limit=limit
-        )
+            self._database.history, namespace, key, as_of=as_of, reverse=reverse, limit=limit,
+            include_annotations=include_annotations,
+        )  # fmt: skip
 
     async def diff(self, before: Version | str, after: Version | str) -> list[dict[str, Any]]:
         return await self._read(self._database.diff, before, after)
@@ -739,9 +809,18 @@ class AsyncView:
         return await self._read(self._view.list_namespaces, valid_at=valid_at)
 
     async def history(
-        self, namespace: str, key: str, *, reverse: bool = False, limit: int | None = None
+        self,
+        namespace: str,
+        key: str,
+        *,
+        reverse: bool = False,
+        limit: int | None = None,
+        include_annotations: bool = False,
     ) -> list[Version]:
-        return await self._read(self._view.history, namespace, key, reverse=reverse, limit=limit)
+        return await self._read(
+            self._view.history, namespace, key, reverse=reverse, limit=limit,
+            include_annotations=include_annotations,
+        )  # fmt: skip
 
     async def commits(self, *, reverse: bool = False, limit: int | None = None) -> list[Commit]:
         return await self._read(self._view.commits, reverse=reverse, limit=limit)
@@ -851,6 +930,30 @@ class AsyncTransaction:
 
     async def delete(self, namespace: str, key: str, **options: Any) -> Pending:
         return await self._database._read(self._transaction.delete, namespace, key, **options)
+
+    async def hide(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        version: Version | str | Pending | None = None,
+        **options: Any,
+    ) -> Pending:
+        return await self._database._read(
+            self._transaction.hide, namespace, key, version=version, **options
+        )
+
+    async def unhide(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        version: Version | str | Pending | None = None,
+        **options: Any,
+    ) -> Pending:
+        return await self._database._read(
+            self._transaction.unhide, namespace, key, version=version, **options
+        )
 
     async def embed(
         self,

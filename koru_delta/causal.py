@@ -31,8 +31,10 @@ When = datetime | str  # an aware datetime, or ISO 8601 with a zone
 
 CAUSE_KINDS: Final[tuple[str, ...]] = get_args(CauseKind)
 METRICS: Final[tuple[str, ...]] = get_args(Metric)
-PUT, DELETE = 0, 1  # operations that move a key; larger numbers annotate
-OPERATIONS: Final = ("put", "delete")
+PUT, DELETE = 0, 1  # operations that move a key; larger numbers annotate a version
+HIDE, UNHIDE = 2, 3
+OPERATIONS: Final = ("put", "delete", "hide", "unhide")
+SUPERSEDE: Final = 100  # no operation: what a cause of kind `supersedes` does to its target
 FOREVER: Final = 2**63 - 1  # a seq or time after all others
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_TIME: Final = -62_135_596_800_000_000  # the year 1
@@ -141,8 +143,18 @@ class Version:
 
     @property
     def operation(self) -> str:
-        """`"put"` or `"delete"`."""
+        """`"put"` or `"delete"`, which move the key; `"hide"` or `"unhide"`, which do not."""
         return str(self._record["op"])
+
+    @property
+    def is_annotation(self) -> bool:
+        """Whether this says something of another version (`target`), and moves no key."""
+        return "target" in self._record
+
+    @property
+    def target(self) -> str | None:
+        """The id of the version that a hide or unhide is about; None for puts and deletes."""
+        return self._record.get("target")
 
     @property
     def is_tombstone(self) -> bool:
@@ -161,12 +173,12 @@ class Version:
 
     @property
     def value(self) -> Value:
-        """The JSON value, a fresh copy; None for a tombstone."""
+        """The JSON value, a fresh copy; None for a tombstone or annotation."""
         return None if self._body is None else decode(self._body)
 
     @property
     def raw(self) -> bytes | None:
-        """The canonical bytes of the value; None for a tombstone."""
+        """The canonical bytes of the value; None for a tombstone or annotation."""
         return self._body
 
     @property
@@ -333,6 +345,14 @@ class Covers(NamedTuple):
     valid_from: int
     valid_to: int
     expires_at: int
+
+
+def marks_of(record: Mapping[str, Any]) -> set[tuple[int, str]]:
+    """What a version does to others: HIDE, UNHIDE or SUPERSEDE, and the id of the target."""
+    found = {(SUPERSEDE, ref) for kind, ref in record.get("causes", ()) if kind == "supersedes"}
+    if "target" in record:
+        found.add((OPERATIONS.index(record["op"]), record["target"]))
+    return found
 
 
 def version_id(record: bytes) -> DistinctionId:

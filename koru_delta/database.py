@@ -275,6 +275,90 @@ class Database:
             writes.append(write)
         return self._log.commit(writes)
 
+    def hide(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        version: Version | str | None = None,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Version:
+        """Take a version out of search and `query` from now on, and out of nothing else.
+
+        `get`, `version` and `history` go on as before, and so does every moment before this.
+        What the key held earlier does not come back into search; what is put later is found.
+
+        Args:
+            version: A put of this key, by itself or its id; None is what the key holds now.
+
+        Returns:
+            The entry of the log that hides it: its `target` is the version hidden.
+
+        Raises:
+            KeyNotFoundError: the key holds nothing, and no version was named.
+            AnnotationError: the version is hidden already, or is no put of this key.
+            UnknownVersionError: the version is not in the log.
+            UnknownCauseError, ReadOnlyError, DatabaseLockedError, StorageError.
+        """
+        options = _options(_ANY, causes, None, None, None, author, message, run)
+        write = self._intents.hide(namespace, key, version, options)
+        return self._log.commit([write])[0]
+
+    def unhide(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        version: Version | str | None = None,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Version:
+        """Bring a hidden version back into search and `query`, if its key still holds it.
+
+        Arguments and errors are those of `hide`.
+
+        Raises:
+            AnnotationError: the version is not hidden.
+        """
+        options = _options(_ANY, causes, None, None, None, author, message, run)
+        write = self._intents.hide(namespace, key, version, options, back=True)
+        return self._log.commit([write])[0]
+
+    def hide_many(
+        self,
+        versions: Iterable[Version | str],
+        *,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        """Hide many versions, of any keys, in one commit; those hidden already are left out.
+
+        Returns:
+            The entries written, one for each version that was not hidden before.
+        """
+        options = _options(_ANY, causes, None, None, None, author, message, run)
+        return self._log.commit(self._intents.hide_many(versions, options))
+
+    def unhide_many(
+        self,
+        versions: Iterable[Version | str],
+        *,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        """Unhide many versions in one commit; those that are not hidden are left out."""
+        options = _options(_ANY, causes, None, None, None, author, message, run)
+        return self._log.commit(self._intents.hide_many(versions, options, back=True))
+
     def embed(
         self,
         namespace: str,
@@ -622,6 +706,8 @@ class Database:
     ) -> list[Row]:
         """The keys whose values match a filter, in key order unless `sort` says otherwise.
 
+        A key whose version is hidden there is left out.
+
         Args:
             filter: As in `koru_delta.search.filters`; None is everything.
             sort: Dotted paths, most significant first; `-path` descends. null sorts
@@ -653,7 +739,7 @@ class Database:
         if filter is None:
             return self._log.engine.count_visible(namespace, cut.seq, at, cut.clock)
         where = compile_filter(filter)
-        found = self._log.engine.visible_keys(namespace, cut.seq, at, cut.clock)
+        found = self._log.engine.visible_keys(namespace, cut.seq, at, cut.clock, hidden=False)
         return len(matching(found, where))
 
     def list_keys(
@@ -695,12 +781,19 @@ class Database:
         as_of: AsOf = None,
         reverse: bool = False,
         limit: int | None = None,
+        include_annotations: bool = False,
     ) -> list[Version]:
-        """Every put and delete of a key, oldest first unless `reverse`; [] if never written."""
+        """Every put and delete of a key, oldest first unless `reverse`; [] if never written.
+
+        Args:
+            include_annotations: Every hide and unhide of its versions as well.
+        """
         check_key(namespace, key)
         check_page(limit)
         cut = self._log.cut(as_of)
-        return self._log.history(namespace, key, cut, reverse=reverse, limit=limit)
+        return self._log.history(
+            namespace, key, cut, reverse=reverse, limit=limit, annotations=include_annotations
+        )
 
     def diff(self, before: Version | str, after: Version | str) -> list[dict[str, Any]]:
         """What turns the value of one version into that of another: an RFC 6902 JSON Patch.
@@ -727,7 +820,7 @@ class Database:
         return self._log.commits(start, until, reverse=reverse, limit=limit)
 
     def changes(self, after: AsOf = 0, *, as_of: AsOf = None) -> Iterator[Version]:
-        """Every version in log order: `after` exclusive, up to `as_of` inclusive."""
+        """Every version in log order, annotations too: `after` exclusive, `as_of` inclusive."""
         start, until = self._log.cut(after), self._log.cut(as_of)
         return self._log.changes(start, until)
 
@@ -1231,10 +1324,19 @@ class View:
         return self._database.list_namespaces(as_of=self._cut, valid_at=valid_at)
 
     def history(
-        self, namespace: str, key: str, *, reverse: bool = False, limit: int | None = None
+        self,
+        namespace: str,
+        key: str,
+        *,
+        reverse: bool = False,
+        limit: int | None = None,
+        include_annotations: bool = False,
     ) -> list[Version]:
         """As `Database.history`."""
-        return self._database.history(namespace, key, as_of=self._cut, reverse=reverse, limit=limit)
+        return self._database.history(
+            namespace, key, as_of=self._cut, reverse=reverse, limit=limit,
+            include_annotations=include_annotations,
+        )  # fmt: skip
 
     def commits(self, *, reverse: bool = False, limit: int | None = None) -> list[Commit]:
         """As `Database.commits`."""

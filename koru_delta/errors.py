@@ -8,6 +8,7 @@ attributes, and every error survives pickling.
     ├── KeyNotFoundError          (KeyError)      nothing under that key at that moment
     ├── UnknownVersionError       (LookupError)   no version, commit or tag of that name
     ├── UnknownCauseError         (LookupError)   a cause or parent is not in the log
+    ├── AnnotationError           (ValueError)    a version cannot be hidden, or need not be
     ├── ConflictError                             `if_match` or a tag lost a race
     │   └── DivergedLogError                      an imported log does not continue this one
     ├── InvalidDataError          (ValueError)    a value, key or argument cannot be stored
@@ -80,6 +81,17 @@ class UnknownCauseError(KoruDeltaError, LookupError):
             f"cause {self.reference} is not in this database; write the cause first, "
             "or import the log that holds it"
         )
+
+
+class AnnotationError(KoruDeltaError, ValueError):
+    """A version cannot be hidden or unhidden: it is so already, or nothing to hide."""
+
+    def __init__(self, version: str, problem: str) -> None:
+        super().__init__(version, problem)
+        self.version, self.problem = version, problem
+
+    def __str__(self) -> str:
+        return f"version {self.version[:12]} {self.problem}"
 
 
 class ConflictError(KoruDeltaError):

@@ -6,12 +6,23 @@ belong together and shows its own reader what it will have written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, TypedDict
 
-from koru_delta.causal import DELETE, METRICS, PUT, Cause, Cut, Version, When, microseconds
+from koru_delta.causal import (
+    DELETE,
+    HIDE,
+    METRICS,
+    PUT,
+    UNHIDE,
+    Cause,
+    Cut,
+    Version,
+    When,
+    microseconds,
+)
 from koru_delta.embedders import TextEmbedder
 from koru_delta.errors import (
     EmbedderError,
@@ -93,6 +104,39 @@ class Intents:
         if options.get("ttl") is not None:
             raise InvalidDataError("a delete has no ttl; pass valid_to= to end it")
         return self._with(Write(DELETE, namespace, key), options)
+
+    def hide(
+        self,
+        namespace: str,
+        key: str,
+        version: Version | str | Pending | None,
+        options: WriteOptions,
+        *,
+        back: bool = False,
+    ) -> Write:
+        """A hide, or an unhide, of a version; None is what the key holds."""
+        check_key(namespace, key)
+        unfit = options.keys() - {"causes", "author", "message", "run"}
+        if unfit:
+            raise TypeError(f"unknown option of a hide or unhide: {', '.join(sorted(unfit))}")
+        write = self._with(Write(UNHIDE if back else HIDE, namespace, key), options)
+        if version is not None:
+            write.target = version if isinstance(version, Pending) else self.log.full_id(version)
+        return write
+
+    def hide_many(
+        self, versions: Iterable[Version | str], options: WriteOptions, *, back: bool = False
+    ) -> list[Write]:
+        """Hides or unhides of versions; what is so already is left out when it is written."""
+        if isinstance(versions, (str, Version)) or not isinstance(versions, Iterable):
+            raise InvalidDataError("versions is a list of versions or of their ids")
+        writes = []
+        for given in versions:
+            version = given if isinstance(given, Version) else self.log.version(given)
+            write = self.hide(version.namespace, version.key, version, options, back=back)
+            write.missing_ok = True
+            writes.append(write)
+        return writes
 
     def embed(
         self,
@@ -297,6 +341,32 @@ class Transaction:
             self.get(namespace, key)
         return self._add(write)
 
+    def hide(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        version: Version | str | Pending | None = None,
+        **options: Any,
+    ) -> Pending:
+        """Add a hide of a version, which may be one written here; None is what the key holds.
+
+        Options are those of `Database.hide`; raises `KeyNotFoundError` at once if the key
+        holds nothing.
+        """
+        return self._annotate(namespace, key, version, options, back=False)
+
+    def unhide(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        version: Version | str | Pending | None = None,
+        **options: Any,
+    ) -> Pending:
+        """Add an unhide: as `hide`, the other way."""
+        return self._annotate(namespace, key, version, options, back=True)
+
     def embed(
         self,
         namespace: str,
@@ -360,10 +430,27 @@ class Transaction:
 
     search = similar
 
+    def _annotate(
+        self,
+        namespace: str,
+        key: str,
+        version: Version | str | Pending | None,
+        options: dict[str, Any],
+        *,
+        back: bool,
+    ) -> Pending:
+        merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
+        write = self._intents.hide(namespace, key, version, merged, back=back)
+        if version is None:
+            self.get(namespace, key)
+        return self._add(write)
+
     def _add(self, write: Write) -> Pending:
         self._check_open()
         write.made = Pending()
         self._writes.append(write)
+        if write.annotates:
+            return write.made
         clock = self._cut.clock
         starts = clock if write.valid_from is None else write.valid_from
         if starts <= clock and (write.valid_to is None or clock < write.valid_to):

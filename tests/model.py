@@ -24,6 +24,10 @@ class Conflict(Exception):  # noqa: N818
     """`if_match` names another version."""
 
 
+class Refused(Exception):  # noqa: N818
+    """A version is hidden (or not) already, or cannot be."""
+
+
 class EmptyInterval(Exception):  # noqa: N818
     """`valid_to` is not later than `valid_from`."""
 
@@ -41,7 +45,10 @@ KEEP = object()
 
 @dataclass
 class Intent:
-    """What a write asks for. `value` KEEP leaves the value as it stands."""
+    """What a write asks for. `value` KEEP leaves the value as it stands.
+
+    `target` and `supersedes` are ids; a hide or unhide with no target is of what is there.
+    """
 
     operation: str
     namespace: str
@@ -54,6 +61,8 @@ class Intent:
     valid_to: int | None = None
     ttl: int | None = None
     missing_ok: bool = False
+    target: str | None = None
+    supersedes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -71,6 +80,12 @@ class Entry:
     valid_to: float
     expires_at: float
     id: str = ""
+    target: Entry | None = None
+    supersedes: tuple[str, ...] = ()
+
+    @property
+    def annotates(self) -> bool:
+        return self.operation in ("hide", "unhide")
 
 
 class Model:
@@ -105,6 +120,9 @@ class Model:
             raise Conflict
         starts = tx_time if intent.valid_from is None else intent.valid_from
         ends = FOREVER if intent.valid_to is None else intent.valid_to
+        if intent.operation in ("hide", "unhide"):
+            self._annotate(intent, tx_time, present)
+            return
         value, vectors = intent.value, dict(intent.vectors)
         if intent.operation == "delete":
             explicit = intent.valid_from is not None or intent.valid_to is not None
@@ -132,6 +150,27 @@ class Model:
                 len(self.entries) + 1, intent.operation, intent.namespace, intent.key, value,
                 vectors, tx_time, starts, ends,
                 FOREVER if intent.ttl is None else tx_time + intent.ttl,
+                supersedes=intent.supersedes,
+            )
+        )  # fmt: skip
+
+    def _annotate(self, intent: Intent, tx_time: int, present: Entry | None) -> None:
+        target = present
+        if intent.target is not None:
+            target = next(entry for entry in self.entries if entry.id == intent.target)
+            place = (target.operation, target.namespace, target.key)
+            if place != ("put", intent.namespace, intent.key):
+                raise Refused
+        if target is None:
+            raise Absent
+        if self.hidden(target, Moment(len(self.entries), tx_time)) == (intent.operation == "hide"):
+            if intent.missing_ok:
+                return
+            raise Refused
+        self.entries.append(
+            Entry(
+                len(self.entries) + 1, intent.operation, intent.namespace, intent.key, None, {},
+                tx_time, tx_time, FOREVER, FOREVER, target=target,
             )
         )  # fmt: skip
 
@@ -145,9 +184,10 @@ class Model:
             plain = intent.valid_from is None and intent.valid_to is None
             here = Moment(len(scratch.entries), begin.clock)
             found = scratch.answer(intent.namespace, intent.key, here, begin.clock)
-            if intent.operation == "delete" and plain and found is None:
+            needs = intent.operation != "put" and plain and intent.target is None
+            if needs and found is None:
                 raise Absent
-            with suppress(EmptyInterval, Absent):  # refused by the commit, if at all
+            with suppress(EmptyInterval, Absent, Refused):  # refused by the commit, if at all
                 scratch._append(replace(intent, if_match=ANY), begin.clock)
             here = Moment(len(scratch.entries), begin.clock)
             found = scratch.answer(intent.namespace, intent.key, here, begin.clock)
@@ -172,6 +212,8 @@ class Model:
         for entry in reversed(self.entries):
             if entry.seq > cut.seq or (entry.namespace, entry.key) != (namespace, key):
                 continue
+            if entry.annotates:
+                continue
             if entry.valid_from <= valid_at < entry.valid_to:
                 gone = entry.operation == "delete" or cut.clock >= entry.expires_at
                 return None if gone else entry
@@ -183,11 +225,35 @@ class Model:
         found = {key: self.answer(namespace, key, cut, valid_at) for key in names}
         return {key: entry for key, entry in found.items() if entry is not None}
 
+    def hidden(self, entry: Entry, cut: Moment) -> bool:
+        """Whether the last that was said of a version up to a cut hides it."""
+        said = [e.operation for e in self.entries if e.seq <= cut.seq and e.target is entry]
+        return bool(said) and said[-1] == "hide"
+
+    def superseded(self, entry: Entry, cut: Moment) -> bool:
+        return any(entry.id in e.supersedes for e in self.entries if e.seq <= cut.seq)
+
+    def shown(self, namespace: str, cut: Moment, valid_at: int) -> dict[str, Entry]:
+        """What `query` sees."""
+        found = self.present(namespace, cut, valid_at)
+        return {key: entry for key, entry in found.items() if not self.hidden(entry, cut)}
+
+    def searched(
+        self, namespace: str, cut: Moment, valid_at: int, *, superseded: bool = False
+    ) -> dict[str, Entry]:
+        """What search sees."""
+        found = self.shown(namespace, cut, valid_at)
+        return {
+            key: entry for key, entry in found.items()
+            if superseded or not self.superseded(entry, cut)
+        }  # fmt: skip
+
     def namespaces(self, cut: Moment, valid_at: int) -> list[str]:
         names = sorted({e.namespace for e in self.entries if not e.namespace.startswith("$")})
         return [name for name in names if self.present(name, cut, valid_at)]
 
     def history(self, namespace: str, key: str, cut: Moment) -> list[Entry]:
+        """With annotations."""
         return [
             e for e in self.entries if (e.namespace, e.key) == (namespace, key) and e.seq <= cut.seq
         ]
@@ -205,13 +271,13 @@ class Model:
         """Every key that has a vector and passes, with its score."""
         return {
             key: (score(entry.vectors[model], query), entry)
-            for key, entry in self.present(namespace, cut, valid_at).items()
+            for key, entry in self.searched(namespace, cut, valid_at).items()
             if model in entry.vectors and passes(entry.value)
         }
 
     def models(self, namespace: str, cut: Moment, valid_at: int) -> set[str]:
         """The models of the vectors that are visible."""
-        found = self.present(namespace, cut, valid_at).values()
+        found = self.searched(namespace, cut, valid_at).values()
         return {model for entry in found for model in entry.vectors}
 
 

@@ -312,8 +312,9 @@ def _calls(db: Database, tmp_path: Path) -> dict[str, Callable[[], Any]]:
     version = db.history("n", "a")[0]
     db.export_log(tmp_path / "log.jsonl")
     given = {
-        **ARGUMENTS, "version": version, "before": version, "after": version, "effect": version,
-        "cause": version, "target": tmp_path / "target", "source": tmp_path / "log.jsonl",
+        **ARGUMENTS, "version": version, "versions": [version], "before": version,
+        "after": version, "effect": version, "cause": version,
+        "target": tmp_path / "target", "source": tmp_path / "log.jsonl",
     }  # fmt: skip
     items = {
         "put_many": [("n", "z", 1)], "embed_many": [("z", [1.0, 2.0, 3.0])],
@@ -400,7 +401,8 @@ def test_a_read_only_handle_reads_and_does_not_write(whole: Path, tmp_path: Path
         calls = _calls(db, tmp_path)
         writes = {
             "put", "put_many", "delete", "delete_many", "embed", "embed_many", "revert", "tag",
-            "drop_namespace", "import_log", "reembed", "transaction",
+            "drop_namespace", "import_log", "reembed", "transaction", "hide", "hide_many", "unhide",
+            "unhide_many",
         }  # fmt: skip
         for name in writes & calls.keys():
             with pytest.raises(errors.ReadOnlyError):
@@ -475,7 +477,7 @@ def test_a_newer_format_says_what_to_upgrade(whole: Path, tmp_path: Path) -> Non
     with pytest.raises(errors.UnsupportedFormatError, match="upgrade"):
         koru_delta.open(path)
     con = apsw.Connection(str(path / "log.db"))
-    con.execute("PRAGMA user_version = 1")
+    con.execute("PRAGMA user_version = 2")
     con.close()
     with koru_delta.open(path) as db:
         assert db.verify().ok

@@ -30,8 +30,9 @@ from hypothesis.stateful import (
 )
 
 import koru_delta
-from koru_delta.causal import moment
+from koru_delta.causal import Cut, moment
 from koru_delta.errors import (
+    AnnotationError,
     ConflictError,
     InvalidTimestampError,
     KeyNotFoundError,
@@ -50,6 +51,7 @@ from tests.model import (
     Intent,
     Model,
     Moment,
+    Refused,
     same,
 )
 from tests.worker import Worker, perform
@@ -65,6 +67,7 @@ REFUSALS: dict[type[Exception], type[KoruDeltaError]] = {
     Absent: KeyNotFoundError,
     Conflict: ConflictError,
     EmptyInterval: InvalidTimestampError,
+    Refused: AnnotationError,
 }
 FILTERS = (
     ({"n": {"$gte": 2}}, lambda v: _field(v, "n", float("-inf")) >= 2),
@@ -139,7 +142,7 @@ class Histories(RuleBasedStateMachine):
                 made, saw = self.model.transaction(self.clock.now, intents)
             else:
                 made = self.model.commit(self.clock.now, intents)
-        except (Absent, Conflict, EmptyInterval) as refusal:
+        except (Absent, Conflict, EmptyInterval, Refused) as refusal:
             expected = REFUSALS[type(refusal)]
         result = self._perform(handle, verb, given)
         if isinstance(result, dict):
@@ -283,7 +286,7 @@ class Histories(RuleBasedStateMachine):
         handle=handles,
         writes=st.lists(
             st.tuples(
-                st.sampled_from(["put", "put", "delete", "embed", "keep"]),
+                st.sampled_from(["put", "put", "delete", "embed", "keep", "hide", "unhide"]),
                 spaces,
                 st.sampled_from(KEYS[:2]),
                 values,
@@ -302,7 +305,8 @@ class Histories(RuleBasedStateMachine):
                 given, intent = self._embedding(space, key, vector, value, times)
                 verb = "embed"
             else:
-                given = {"namespace": space[0], "key": key, **times}
+                times = {} if verb in ("hide", "unhide") else times
+                given = {"namespace": space[0], "key": key, "version": None, **times}
                 intent = Intent(verb, space[0], key, **times)
                 if verb == "put":
                     given["value"] = intent.value = value
@@ -333,6 +337,76 @@ class Histories(RuleBasedStateMachine):
         if verb == "put":
             given["value"] = intent.value = value
         self.write(handle, verb, given, [intent])
+
+    # What is said of versions
+
+    def _versions(self, *, told: bool) -> list[Entry]:
+        """Puts, most likely of those that are hidden already or are not, as asked."""
+        now = self.model.now(self.clock.now)
+        puts = [e for e in self.model.entries if e.operation == "put" and e.namespace != "$tags"]
+        likely = [e for e in puts if self.model.hidden(e, now) == told]
+        return likely if likely and self.random.random() < 0.8 else puts
+
+    @precondition(lambda self: self.model.commits)
+    @rule(
+        handle=handles,
+        namespace=namespaces,
+        key=keys,
+        verb=st.sampled_from(["hide", "hide", "unhide"]),
+        which=st.sampled_from(["now", "now", "some", "some", "any"]),
+    )
+    def annotate(self, handle: int, namespace: str, key: str, verb: str, which: str) -> None:
+        target: str | None = None
+        if which == "any":
+            target = self.random.choice(self.model.entries).id
+        elif which == "some" and (versions := self._versions(told=verb == "unhide")):
+            chosen = self.random.choice(versions)
+            namespace, key, target = chosen.namespace, chosen.key, chosen.id
+        given = {"namespace": namespace, "key": key, "version": target}
+        self.write(handle, verb, given, [Intent(verb, namespace, key, target=target)])
+
+    @precondition(lambda self: self.model.commits)
+    @rule(handle=handles, verb=st.sampled_from(["hide", "hide", "unhide"]), count=st.integers(0, 4))
+    def annotate_many(self, handle: int, verb: str, count: int) -> None:
+        versions = self._versions(told=verb == "unhide")
+        chosen = self.random.choices(versions, k=count) if versions else []
+        intents = [
+            Intent(verb, entry.namespace, entry.key, target=entry.id, missing_ok=True)
+            for entry in chosen
+        ]
+        given = {"versions": [entry.id for entry in chosen]}
+        self.write(handle, f"{verb}_many", given, intents)
+
+    @precondition(lambda self: self.model.commits)
+    @rule(
+        handle=handles,
+        space=spaces,
+        key=keys,
+        vector=numbers,
+        value=values,
+        verb=st.sampled_from(["put", "embed"]),
+        extra=st.one_of(st.just({}), st.just({}), intervals()),
+        count=st.integers(1, 3),
+    )
+    def supersede(
+        self,
+        handle: int,
+        space: tuple[str, str],
+        key: str,
+        vector: list[float],
+        value: Any,
+        verb: str,
+        extra: dict[str, int],
+        count: int,
+    ) -> None:
+        named = tuple(entry.id for entry in self.random.choices(self.model.entries, k=count))
+        if verb == "embed":
+            given, intent = self._embedding(space, key, vector, value, extra)
+        else:
+            given = {"namespace": space[0], "key": key, "value": value, **extra}
+            intent = Intent("put", space[0], key, value, **extra)
+        intent.supersedes = named
+        self.write(handle, verb, {**given, "supersedes": named}, [intent])
 
     @precondition(lambda self: self.model.commits)
     @rule(handle=handles, namespace=namespaces, key=keys)
@@ -531,22 +605,30 @@ class Histories(RuleBasedStateMachine):
             for key in KEYS:
                 self._check_get(db, namespace, key, at, present.get(key))
                 past = {} if ref is None else {"as_of": ref}
-                history = self.model.history(namespace, key, cut)
+                whole = self.model.history(namespace, key, cut)
+                history = [entry for entry in whole if not entry.annotates]
                 assert [v.id for v in db.history(namespace, key, **past)] == [e.id for e in history]
+                annotated = db.history(namespace, key, include_annotations=True, **past)
+                assert [v.id for v in annotated] == [e.id for e in whole]
+                assert [v.target for v in annotated] == [e.target and e.target.id for e in whole]
             assert db.list_keys(namespace, **at) == list(present)
             assert db.list_keys(namespace, prefix="k", after="k", **at) == [
                 key for key in present if key == "k2"
             ]
             assert list(db.get_many(namespace, KEYS, **at)) == [k for k in KEYS if k in present]
-            assert db.count(namespace, **at) == len(present)
+            shown = self.model.shown(namespace, cut, true_at)
+            assert db.count(namespace, **at) == len(shown)
             rows = db.query(namespace, **at)
-            assert [(r.key, r.version.id) for r in rows] == [(k, e.id) for k, e in present.items()]
+            assert [(r.key, r.version.id) for r in rows] == [(k, e.id) for k, e in shown.items()]
+            assert [row.key for row in db.query(namespace, limit=1, offset=1, **at)] == [*shown][
+                1:2
+            ]
             assert all(
                 same(row.value, entry.value)
-                for row, entry in zip(rows, present.values(), strict=True)
+                for row, entry in zip(rows, shown.values(), strict=True)
             )
             filter, passes = self.random.choice(FILTERS)
-            kept = [key for key, entry in present.items() if passes(entry.value)]
+            kept = [key for key, entry in shown.items() if passes(entry.value)]
             assert [row.key for row in db.query(namespace, filter, **at)] == kept
             assert db.count(namespace, filter, **at) == len(kept)
             self._check_similar(db, namespace, cut, true_at, at)
@@ -577,6 +659,7 @@ class Histories(RuleBasedStateMachine):
                 else:
                     assert db.similar(namespace, query, **asked) == []
                 continue
+            self._check_superseded(db, namespace, model, cut, true_at)
             hits = db.similar(namespace, query, k=10, **asked)
             assert {hit.key for hit in hits} == set(expected)
             for hit in hits:
@@ -594,6 +677,25 @@ class Histories(RuleBasedStateMachine):
                 assert db.similar(namespace, query, k=10, **at) == hits
             elif filter is None and not models:
                 assert db.similar(namespace, query, **at) == []
+
+    def _check_superseded(
+        self, db: koru_delta.Database, namespace: str, model: str, cut: Moment, true_at: int
+    ) -> None:
+        """The rows that a search takes in when it asks for what is superseded, too."""
+        wanted = {
+            (key, entry.seq)
+            for key, entry in self.model.searched(namespace, cut, true_at, superseded=True).items()
+            if model in entry.vectors
+        }
+        at = Cut(*cut)
+        space = db._vectors.space(namespace, model, at, true_at)  # no verb asks for it yet
+        assert space is not None
+        seen = space.at(cut.seq).seen
+        mask = seen.visible(at, true_at, db._log.position, superseded=True)
+        if seen.is_now(at, true_at, superseded=True):
+            assert (mask == seen.alive()).all()
+        found = zip(space.names(seen.key[mask].tolist()), seen.seq[mask].tolist(), strict=True)
+        assert sorted(found) == sorted(wanted)
 
 
 def _fit(vector: list[float], dimensions: int) -> list[float]:

@@ -47,6 +47,8 @@ def perform(db: koru_delta.Database, verb: str, given: dict[str, Any]) -> list[A
             given["namespace"], [tuple(item) for item in given["items"]],
             model=given["model"], metric=given["metric"], **_options(given),
         )  # fmt: skip
+    elif verb in ("hide_many", "unhide_many"):
+        made = getattr(db, verb)(given["versions"])
     elif verb == "revert":
         made = [db.revert(given["namespace"], given["key"], given["to"])]
     elif verb == "tag":
@@ -62,6 +64,9 @@ def _write(target: Any, verb: str, given: dict[str, Any]) -> Any:
         return target.put(given["namespace"], given["key"], given["value"], **options)
     if verb == "delete":
         return target.delete(given["namespace"], given["key"], **options)
+    if verb in ("hide", "unhide"):
+        change = getattr(target, verb)
+        return change(given["namespace"], given["key"], version=given["version"], **options)
     assert verb == "embed"
     value = [given["value"]] if "value" in given else []
     return target.embed(
@@ -78,6 +83,8 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         options["ttl"] = given["ttl"] / 1_000_000
     if "if_match" in given:
         options["if_match"] = given["if_match"]
+    if "supersedes" in given:
+        options["causes"] = [("supersedes", version) for version in given["supersedes"]]
     return options
 
 

@@ -3,7 +3,9 @@
 Each key gets a new version of the same value that carries the new model's vector alone
 and is `derived_from` the version before; so what is asked of the past is answered by the
 model of that time. A batch is one commit. What somebody writes meanwhile stands: only a
-version that is still the present one is followed by its own re-embedding.
+version that is still the present one is followed by its own re-embedding. What is hidden
+stays hidden: its new version is hidden with it; what is superseded keeps its model, since
+search leaves it out and its new version would not be superseded.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from koru_delta.errors import (
     InvalidDataError,
     ReadOnlyError,
 )
-from koru_delta.log import Write
+from koru_delta.log import Pending, Write
 from koru_delta.log.append import NewVector
 from koru_delta.storage import Stored
 from koru_delta.transaction import CauseLike, Intents, WriteOptions
@@ -54,6 +56,7 @@ class _Present(NamedTuple):
     valid_from: int | None  # None: from when it is written
     valid_to: int | None
     expires_at: int | None
+    hidden: bool
 
 
 def reembed(
@@ -118,7 +121,8 @@ class _Work:
             )  # fmt: skip
             for key, entry in page:
                 record = decode(entry.record)
-                if self._lacks(record):
+                shade = self._log.engine.shade
+                if self._lacks(record) and not shade(entry.seq, cut.seq).superseded:
                     self._check_not_null(key, record.get("distinction"))
                     found.append(key)
             if len(page) < _PAGE_KEYS:
@@ -140,7 +144,9 @@ class _Work:
             ready = [found for found in present if found.version.id in vectors]
             if ready:
                 try:
-                    self._log.commit([self._write(found, vectors) for found in ready])
+                    self._log.commit(
+                        [write for found in ready for write in self._writes(found, vectors)]
+                    )
                 except ConflictError as error:
                     conflict = error
                     continue  # nothing of it was written; look again who has changed
@@ -174,6 +180,9 @@ class _Work:
             record = version.record()
             if not self._lacks(record):
                 continue
+            shade = self._log.engine.shade(entry.seq, cut.seq)
+            if shade.superseded:
+                continue
             starts = record.get("valid_from")
             ends = entry.valid_to
             if not entry.latest:
@@ -184,7 +193,8 @@ class _Work:
                 # ends it at the same microsecond as before.
                 expires_at = entry.expires_at
                 ends = min(ends, expires_at)
-            found.append(_Present(version, starts, None if ends == FOREVER else ends, expires_at))
+            until = None if ends == FOREVER else ends
+            found.append(_Present(version, starts, until, expires_at, shade.hidden))
         return found
 
     def _uncovered(
@@ -250,6 +260,21 @@ class _Work:
         return value if isinstance(value, str) else (version.raw or b"").decode()
 
     # Writing
+
+    def _writes(self, found: _Present, vectors: dict[str, Vector]) -> list[Write]:
+        """The new version of a key, hidden as the one before it was."""
+        write = self._write(found, vectors)
+        if not found.hidden:
+            return [write]
+        write.made = Pending()
+        key = found.version.namespace, found.version.key
+        return [write, self._intents.hide(*key, write.made, self._said())]
+
+    def _said(self) -> WriteOptions:
+        mine = self._options
+        return {
+            "author": mine.get("author"), "message": mine.get("message"), "run": mine.get("run"),
+        }  # fmt: skip
 
     def _write(self, found: _Present, vectors: dict[str, Vector]) -> Write:
         version = found.version

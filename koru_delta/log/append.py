@@ -10,9 +10,11 @@ from koru_delta.causal import (
     CAUSE_KINDS,
     DELETE,
     FOREVER,
+    HIDE,
     LAST_TIME,
     OPERATIONS,
     PUT,
+    SUPERSEDE,
     Version,
     chained_root,
     commit_header,
@@ -21,6 +23,7 @@ from koru_delta.causal import (
     version_id,
 )
 from koru_delta.errors import (
+    AnnotationError,
     ConflictError,
     DimensionMismatchError,
     InvalidDataError,
@@ -28,6 +31,7 @@ from koru_delta.errors import (
     KeyNotFoundError,
     MetricMismatchError,
     UnknownCauseError,
+    UnknownVersionError,
 )
 from koru_delta.storage import Head, KeyHead, NewVersion, Space, Stored
 from koru_delta.storage.writer import SqliteWriter
@@ -60,7 +64,9 @@ class NewVector(NamedTuple):
 class Write:
     """One intended entry. A put with no `body` keeps the value that stands there.
 
-    `fallback` is the value where nothing stands.
+    `fallback` is the value where nothing stands. A hide or unhide is about `target`, or where
+    that is None about the version that stands there. With `missing_ok`, what there is nothing
+    to delete of, or is hidden (unhidden) already, is left out.
     """
 
     operation: int
@@ -81,6 +87,12 @@ class Write:
     run: str | None = None
     missing_ok: bool = False
     made: Pending | None = None
+    target: str | Pending | None = None
+
+    @property
+    def annotates(self) -> bool:
+        """Whether this says something of a version and leaves the key as it stands."""
+        return self.operation > DELETE
 
     def like(
         self,
@@ -112,6 +124,7 @@ class Pending:
 class Current(NamedTuple):
     """What a key holds now, as far as a write must know."""
 
+    seq: int
     id: str
     operation: int
     expires_at: int
@@ -147,6 +160,7 @@ class Appender:
     _heads: dict[str, dict[str, KeyHead]] = field(default_factory=dict)
     _again: set[tuple[str, str]] = field(default_factory=set)
     _keys: dict[tuple[str, str], _KeyState] = field(default_factory=dict)
+    _hidden: dict[int, bool] = field(default_factory=dict)  # what it hid or brought back
 
     def append(self, writes: Sequence[Write]) -> list[Version]:
         """Make one commit of `writes`, in order; returns their versions."""
@@ -158,7 +172,7 @@ class Appender:
             self.writer.discard()
             raise
         finally:
-            for known in (self._heads, self._again, self._keys):
+            for known in (self._heads, self._again, self._keys, self._hidden):
                 known.clear()
         self.writer.flush()
         return versions
@@ -189,7 +203,21 @@ class Appender:
                 raise ConflictError(write.namespace, write.key, write.if_match, found)
         body, distinction = write.body, None
         held: dict[str, Any] = {}
-        if write.operation == DELETE:
+        marks: list[tuple[int, int]] = []
+        target: str | None = None
+        if write.annotates:
+            place, target = self._target(write, state, tx_time)
+            if self._is_hidden(place) == (write.operation == HIDE):
+                if write.missing_ok:
+                    return None
+                raise AnnotationError(
+                    target,
+                    "is hidden already" if write.operation == HIDE
+                    else "is not hidden, so there is nothing to bring back",
+                )  # fmt: skip
+            self._hidden[place] = write.operation == HIDE
+            marks.append((write.operation, place))
+        elif write.operation == DELETE:
             if not self._deletable(write, state, tx_time):
                 if write.missing_ok:
                     return None
@@ -208,11 +236,13 @@ class Appender:
         }
         if distinction is not None:
             record["distinction"] = distinction.hex()
+        if target is not None:
+            record["target"] = target
         if state.previous is not None:
             record["previous"] = state.previous
         if write.parents:
             record["parents"] = self._parents(write)
-        causes = self._causes(write) if write.causes else []
+        causes = self._causes(write, marks) if write.causes else []
         if causes:
             record["causes"] = causes
         for name, value in (
@@ -233,7 +263,7 @@ class Appender:
             NewVersion(
                 seq, identity, write.namespace, write.key, write.operation, tx_time,
                 write.valid_from, write.valid_to, record.get("expires_at"), encoded, body,
-                distinction, vectors, [bytes.fromhex(ref) for _, ref in causes],
+                distinction, vectors, [bytes.fromhex(ref) for _, ref in causes], marks,
             )
         )  # fmt: skip
         version = Version(seq, identity.hex(), encoded, body)
@@ -283,14 +313,16 @@ class Appender:
         tx_time: int,
     ) -> None:
         state.previous, state.clock, state.put_before = version.id, record["clock"], True
+        if write.annotates:
+            return
         starts = tx_time if write.valid_from is None else write.valid_from
         ends = FOREVER if write.valid_to is None else write.valid_to
         if starts <= tx_time < ends:
             expires = FOREVER if write.ttl is None else tx_time + write.ttl
             state.known = True
             state.current = Current(
-                version.id, write.operation, expires, record.get("distinction"), version.raw,
-                record.get("vectors", {}),
+                version.seq, version.id, write.operation, expires, record.get("distinction"),
+                version.raw, record.get("vectors", {}),
             )  # fmt: skip
 
     def _deletable(self, write: Write, state: _KeyState, tx_time: int) -> bool:
@@ -324,9 +356,49 @@ class Appender:
         same = distinction_id("json", write.body).hex() == current.distinction
         return write.body, (current.vectors if same else {})
 
+    # Annotations
+
+    def _target(self, write: Write, state: _KeyState, tx_time: int) -> tuple[int, str]:
+        """The place and id of the put that a hide or unhide is about.
+
+        Raises:
+            KeyNotFoundError: none was named, and the key holds none.
+            UnknownVersionError: the one named is not in the log.
+            AnnotationError: it is no put of this key.
+        """
+        named = write.target
+        if named is None:
+            current = self._current(write, state, tx_time)
+            if current is None or not current.present(tx_time):
+                raise self._nothing_to_delete(write, state)
+            return current.seq, current.id
+        if isinstance(named, Pending):
+            version = named.version
+            if version is None:
+                raise UnknownVersionError("a write that comes later in the same commit")
+        else:
+            seq = self.writer.seq_of(bytes.fromhex(named))
+            stored = None if seq is None else self.writer.at(seq)
+            if stored is None:
+                raise UnknownVersionError(f"version {named}")
+            version = Version(stored.seq, named, stored.record, stored.body)
+        if version.operation != OPERATIONS[PUT]:
+            raise AnnotationError(version.id, f"is a {version.operation}; only puts can be hidden")
+        if (version.namespace, version.key) != (write.namespace, write.key):
+            raise AnnotationError(
+                version.id, f"belongs to {version.key!r} in {version.namespace!r}, not to "
+                f"{write.key!r} in {write.namespace!r}",
+            )  # fmt: skip
+        return version.seq, version.id
+
+    def _is_hidden(self, seq: int) -> bool:
+        known = self._hidden.get(seq)
+        return self.writer.shade(seq).hidden if known is None else known
+
     # References
 
-    def _causes(self, write: Write) -> list[list[str]]:
+    def _causes(self, write: Write, marks: list[tuple[int, int]]) -> list[list[str]]:
+        """The causes as a record has them; what they supersede is added to `marks`."""
         found: list[list[str]] = []
         for kind, target in write.causes:
             if kind not in CAUSE_KINDS:
@@ -336,10 +408,12 @@ class Appender:
             if isinstance(target, Pending):
                 if target.version is None:
                     raise UnknownCauseError("a write that comes later in the same commit")
-                found.append([kind, target.version.id])
+                place, named = target.version.seq, target.version.id
             else:
-                self._check_reference(target)
-                found.append([kind, target])
+                place, named = self._check_reference(target), target
+            found.append([kind, named])
+            if kind == "supersedes" and (SUPERSEDE, place) not in marks:
+                marks.append((SUPERSEDE, place))
         return found
 
     def _parents(self, write: Write) -> list[str]:
@@ -347,9 +421,11 @@ class Appender:
             self._check_reference(parent)
         return list(write.parents)
 
-    def _check_reference(self, target: str) -> None:
-        if self.writer.seq_of(bytes.fromhex(target)) is None:
+    def _check_reference(self, target: str) -> int:
+        place = self.writer.seq_of(bytes.fromhex(target))
+        if place is None:
             raise UnknownCauseError(target)
+        return place
 
     # Vectors
 
@@ -399,8 +475,8 @@ def _key_state(head: KeyHead | None) -> _KeyState:
 def _current(found: Stored) -> Current:
     record = decode(found.record)
     return Current(
-        found.version_id.hex(), found.operation, found.expires_at, record.get("distinction"),
-        found.body, record.get("vectors", {}),
+        found.seq, found.version_id.hex(), found.operation, found.expires_at,
+        record.get("distinction"), found.body, record.get("vectors", {}),
     )  # fmt: skip
 
 

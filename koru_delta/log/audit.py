@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from koru_delta.causal import (
     FOREVER,
@@ -17,6 +17,7 @@ from koru_delta.causal import (
     chained_root,
     commit_header,
     commit_tree,
+    marks_of,
     version_id,
 )
 from koru_delta.errors import QueryError
@@ -56,7 +57,7 @@ class Audit:
         self._until = log.head().seq
         self._versions = 0
         self._commits = 0
-        self._rows = {"vectors": 0, "edges": 0}
+        self._rows = {"vectors": 0, "edges": 0, "marks": 0}
         self._last: dict[tuple[str, str], str] = {}
         self._root: bytes = GENESIS
         self._seq = 0
@@ -158,13 +159,19 @@ class Audit:
             self._rows["edges"] += 1
             if stored.seq not in self._engine.effects(bytes.fromhex(cause), stored.seq):
                 yield f"{name} cannot be found by its cause {cause[:16]}"
+        marks = marks_of(record)
+        if marks:
+            self._rows["marks"] += len(marks)
+            if {(kind, ref.hex()) for kind, ref in self._engine.marks_at(stored.seq)} != marks:
+                yield f"{name} is not filed as what it does to other versions"
 
     def _readings(self) -> Iterator[str]:
         """Index rows nobody's record accounts for."""
         if self._log.head().seq != self._until:
             return  # others write; a later run compares the counts
-        for table in ("vectors", "edges"):
-            found = self._engine.rows_of("vectors" if table == "vectors" else "edges")
+        tables: tuple[Literal["vectors", "edges", "marks"], ...] = ("vectors", "edges", "marks")
+        for table in tables:
+            found = self._engine.rows_of(table)
             if found != self._rows[table]:
                 yield f"{found} rows of {table}, the log accounts for {self._rows[table]}"
         keys = self._engine.rows_of("keys")

@@ -446,11 +446,20 @@ class CausalLog:
         return found
 
     def history(
-        self, namespace: str, key: str, cut: Cut, *, reverse: bool, limit: int | None
+        self,
+        namespace: str,
+        key: str,
+        cut: Cut,
+        *,
+        reverse: bool,
+        limit: int | None,
+        annotations: bool = False,
     ) -> list[Version]:
-        """Every put and delete of a key up to a cut."""
+        """Every put and delete of a key up to a cut, with `annotations` those as well."""
         return self.loaded(
-            self.engine.key_versions(namespace, key, cut.seq, reverse=reverse, limit=limit)
+            self.engine.key_versions(
+                namespace, key, cut.seq, reverse=reverse, limit=limit, annotations=annotations
+            )
         )
 
     def changes(self, after: Cut, until: Cut) -> Iterator[Version]:

@@ -32,12 +32,13 @@ class VersionRecord(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    op: Literal["put", "delete"]
+    op: Literal["put", "delete", "hide", "unhide"]
     namespace: str
     key: str
     time: Annotated[int, Field(ge=1, le=LAST_TIME)]
     clock: dict[str, Annotated[int, Field(ge=1)]]
     distinction: Id | None = None
+    target: Id | None = None
     previous: Id | None = None
     parents: list[Id] = []
     # JSON has no tuples, and strict mode takes a list for none.
@@ -58,7 +59,12 @@ class VersionRecord(BaseModel):
         if self.expires_at is not None and self.expires_at <= self.time:
             raise ValueError("it expires before it was written")
         if (self.op == "put") != (self.distinction is not None):
-            raise ValueError("a put has a distinction, a delete has none")
-        if self.op == "delete" and (self.vectors or self.expires_at is not None):
-            raise ValueError("a delete carries no vectors and does not expire")
+            raise ValueError("a put has a distinction, and nothing else has one")
+        if self.op != "put" and (self.vectors or self.expires_at is not None):
+            raise ValueError(f"a {self.op} carries no vectors and does not expire")
+        annotates = self.op in ("hide", "unhide")
+        if annotates != (self.target is not None):
+            raise ValueError("a hide or unhide has a target, and nothing else has one")
+        if annotates and (self.valid_from is not None or self.valid_to is not None):
+            raise ValueError(f"a {self.op} has no valid times")
         return self

@@ -17,15 +17,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from koru_delta.causal import (
-    DELETE,
     GENESIS,
+    HIDE,
     OPERATIONS,
-    PUT,
     Commit,
     Cut,
     chained_root,
     commit_header,
     commit_tree,
+    marks_of,
     version_id,
 )
 from koru_delta.errors import CorruptionError, DivergedLogError, InvalidDataError
@@ -115,7 +115,8 @@ class _Import:
         self._started = self._ended = False
         self._versions: list[tuple[bytes, bytes, dict[str, Any], bytes | None]] = []
         self._objects: dict[str, bytes] = {}
-        self._ids: set[str] = set()
+        self._ids: dict[str, int] = {}  # of each version its place
+        self._hidden: set[str] = set()
         self._last: dict[tuple[str, str], str] = {}  # of each key, its last version
         self._time = -(2**63)
 
@@ -170,7 +171,7 @@ class _Import:
         encoded = canonical_bytes(record)
         identity = version_id(encoded)
         self._versions.append((identity, encoded, record, body))
-        self._ids.add(identity.hex())
+        self._ids[identity.hex()] = self._seq + len(self._versions)
         self._last[record["namespace"], record["key"]] = identity.hex()
 
     def _checked(self, number: int, record: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +201,32 @@ class _Import:
         ]:
             if reference not in self._ids:
                 raise InvalidDataError(f"line {number}: it names {reference[:16]}, not in the log")
+        if "target" in record:
+            self._annotate(number, record)
         return record
+
+    def _annotate(self, number: int, record: dict[str, Any]) -> None:
+        """Take note of a hide or unhide; refuse one of what it cannot be about."""
+        target = record["target"]
+        if self._place(self._record_of(target)) != ("put", record["namespace"], record["key"]):
+            raise InvalidDataError(f"line {number}: it is about no put of its key")
+        if (target in self._hidden) == (record["op"] == OPERATIONS[HIDE]):
+            raise InvalidDataError(f"line {number}: its target is so already")
+        (self._hidden.discard if target in self._hidden else self._hidden.add)(target)
+
+    def _record_of(self, identity: str) -> dict[str, Any] | None:
+        """The record of a version that came before, in this commit or in one before it."""
+        seq = self._ids.get(identity)
+        if seq is None:
+            return None
+        if seq > self._seq:
+            return self._versions[seq - self._seq - 1][2]
+        stored = self._writer.at(seq)
+        return None if stored is None else decode(stored.record)
+
+    @staticmethod
+    def _place(record: dict[str, Any] | None) -> tuple[str, ...] | None:
+        return None if record is None else (record["op"], record["namespace"], record["key"])
 
     def _commit(self, number: int, fact: dict[str, Any]) -> None:
         if not self._versions:
@@ -251,11 +277,17 @@ class _Import:
             self._writer.append(
                 NewVersion(
                     seq, identity, record["namespace"], record["key"],
-                    (PUT, DELETE)[OPERATIONS.index(record["op"])], record["time"],
+                    OPERATIONS.index(record["op"]), record["time"],
                     record.get("valid_from"), record.get("valid_to"), record.get("expires_at"),
                     encoded, body, None if distinction is None else bytes.fromhex(distinction),
                     vectors, [bytes.fromhex(ref) for _, ref in record.get("causes", ())],
+                    self._marks(record),
                 )
             )  # fmt: skip
         self._writer.append_commit(Head(last, self.commits + 1, time, root), first)
         self._writer.flush()
+
+    def _marks(self, record: dict[str, Any]) -> list[tuple[int, int]]:
+        """What it does to other versions, as the log files it."""
+        said = marks_of(record)
+        return [(kind, self._ids[target]) for kind, target in sorted(said)]

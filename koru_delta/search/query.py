@@ -43,7 +43,9 @@ def select_rows(
     fields = None if select is None else [_path(name) for name in _names("select", select)]
     simple = filter is None and not order
     want = offset + limit if simple and limit is not None else None
-    found = log.engine.visible_keys(namespace, cut.seq, valid_at, cut.clock, limit=want)
+    found = log.engine.visible_keys(
+        namespace, cut.seq, valid_at, cut.clock, limit=want, hidden=False
+    )
     kept = matching(found, where)
     for path, descending in reversed(order):
         kept.sort(key=lambda row: _rank(look_up(row[2], path)), reverse=descending)

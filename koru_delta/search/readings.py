@@ -135,7 +135,7 @@ class SpaceReadings:
     def present_slots(self, reading: Reading) -> tuple[Mask, int, int]:
         """Which vectors have a row that is visible now, since when, until when no other has."""
         seen, slots = reading.seen, reading.truth.slots
-        if not seen.timed:
+        if not seen.clocked:
             return seen.slots_of(seen.alive(), slots), 0, FOREVER
         cut = self.log.now()._replace(seq=reading.seq)
         visible = seen.visible(cut, cut.clock, self.log.position)

@@ -7,6 +7,11 @@ valid time is what they held at an earlier position. A key that gets an explicit
 time is laid out anew as rectangles: an entry takes its interval away from the rows it
 overlaps, and what is left of them goes on as new rows of the same slot.
 
+So does a key with a version that is hidden or superseded: its rows end there. What has no
+row for that reason is kept as a *piece*, from which later entries take away as from rows;
+it is a new row of the same version once it is unhidden. What is superseded and not hidden
+has a ghost in the place of its row (`ghosts.py`).
+
 One thread at a time adds rows. `seen()` hands out an immutable view, good for every cut
 up to the position read so far: what is added later changes no answer about it, because
 only `died` is ever written in place, and only with positions that lie after those cuts.
@@ -15,19 +20,21 @@ only `died` is ever written in place, and only with positions that lie after tho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from koru_delta.causal import FOREVER, PUT, Cut
+from koru_delta.causal import DELETE, FOREVER, HIDE, PUT, SUPERSEDE, UNHIDE, Cut
+from koru_delta.search.ghosts import Ghosts, SeenGhosts
 from koru_delta.storage import Entry
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
 _ALWAYS = -(2**63)
-_NO_SLOT = -1
 _END = -1  # of a chain
+_NO_GHOST = -1
+_PLAIN_ROW, _RECTANGLE, _RECTANGLE_AHEAD = 1, 0, -1  # the last begins after it was written
 _PLAIN = ("born", "died", "slot", "key")
 _TIMED = ("valid_from", "valid_to", "expires", "seq", "plain")
 _LONG_CHAIN = 64  # rows that share one vector, followed one by one
@@ -48,6 +55,7 @@ class Seen:
     aligned: bool  # row i has slot i
     timed: bool
     rectangles: bool  # whether some rows are not plain
+    clocked: bool  # whether some row that nothing has ended comes or goes by the clock
     born: Numbers
     died: Numbers
     slot: Numbers
@@ -55,19 +63,41 @@ class Seen:
     times: Mapping[str, Numbers]
     first: Numbers | None  # of each slot, its newest row; None where aligned
     next: Numbers | None  # of each row, the one before it with the same slot
+    ghosts: SeenGhosts | None = None  # of what is superseded, if anything was
 
     @property
     def seq(self) -> Numbers:
         """The position of the version each row belongs to."""
         return self.times["seq"] if self.timed else self.born
 
-    def is_now(self, cut: Cut, valid_at: int) -> bool:
+    def is_now(self, cut: Cut, valid_at: int, *, superseded: bool = False) -> bool:
         """Whether exactly the rows that nothing has ended are visible."""
-        return not self.timed and cut.seq >= self.changed and valid_at >= cut.clock
+        if self.clocked or cut.seq < self.changed or valid_at < cut.clock:
+            return False
+        return not superseded or self.ghosts is None
 
-    def visible(self, cut: Cut, valid_at: int, position: Callable[[int], int]) -> Mask:
-        """Which rows are what their key holds at a cut and valid time."""
+    def visible(
+        self,
+        cut: Cut,
+        valid_at: int,
+        position: Callable[[int], int],
+        *,
+        superseded: bool = False,
+    ) -> Mask:
+        """Which rows are what their key holds at a cut and valid time, and not hidden there.
+
+        With `superseded` also a row each of what is superseded there, else that is left out.
+        The mask is the caller's own.
+        """
+        mask = self._shown(cut, valid_at, position)
+        if superseded and self.ghosts is not None:
+            mask[self.ghosts.rows_at(cut, valid_at)] = True
+        return mask
+
+    def _shown(self, cut: Cut, valid_at: int, position: Callable[[int], int]) -> Mask:
         born, died = self.born, self.died
+        if self.timed and self.is_now(cut, valid_at):
+            return self.alive()
         if not self.timed and valid_at >= cut.clock:
             mask: Mask = died > min(cut.seq, self.changed)
             if len(born) and born[-1] > cut.seq:  # in order, as long as nothing is timed
@@ -79,14 +109,14 @@ class Seen:
         seq: int | Numbers = (
             cut.seq
             if plain_seq == cut.seq
-            else np.where(self.times["plain"] != 0, plain_seq, cut.seq)
+            else np.where(self.times["plain"] == _PLAIN_ROW, plain_seq, cut.seq)
         )
         mask = (born <= seq) & (seq < died) & (cut.clock < self.times["expires"])
         if self.rectangles:
             mask &= (self.times["valid_from"] <= valid_at) & (valid_at < self.times["valid_to"])
         return mask
 
-    def steady(self, cut: Cut, valid_at: int) -> tuple[int, int]:
+    def steady(self, cut: Cut, valid_at: int, *, superseded: bool = False) -> tuple[int, int]:
         """From when to when, exclusive, a clock may go on and the same rows are visible.
 
         With `valid_at` before the clock it stands still, else it goes along.
@@ -94,7 +124,10 @@ class Seen:
         if not self.timed:
             return _ALWAYS, FOREVER
         names = ("valid_from", "valid_to", "expires") if valid_at >= cut.clock else ("expires",)
-        times = np.concatenate([self.times[name] for name in names])
+        columns = [self.times[name] for name in names]
+        if superseded and self.ghosts is not None:
+            columns += [getattr(self.ghosts, name) for name in names]
+        times = np.concatenate(columns)
         past = times <= cut.clock
         low = int(times[past].max(initial=_ALWAYS))
         return low, int(times[~past].min(initial=FOREVER))
@@ -140,6 +173,17 @@ class Seen:
         return mask
 
 
+@dataclass(slots=True)
+class _Piece:
+    """What a key holds over an interval of valid time, and search does not show."""
+
+    row: int  # of the same version; it has ended
+    interval: tuple[int, int]
+    hidden: bool
+    superseded: bool
+    ghost: int = _NO_GHOST
+
+
 class Rows:
     """Rows being read from the log, in columns grown by doubling."""
 
@@ -151,6 +195,7 @@ class Rows:
         self._timeline = timeline
         self._count = 0
         self._live = 0
+        self._clocked = 0  # of those, how many come or go by the clock
         self._changed = 0
         self._slots = 0
         self._aligned = True
@@ -160,19 +205,33 @@ class Rows:
         self._next: Numbers | None = None
         self._open: dict[int, int] | None = {}  # plain keys: the row that nothing has ended
         self._rectangles: dict[int, list[int]] = {}  # keys with valid times: likewise, several
+        self._pieces: dict[int, list[_Piece]] = {}  # of some of these, what has no row
+        self._ghosts = Ghosts()
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Take up puts and deletes in log order."""
+        """Take up puts, deletes and marks in log order."""
         start = 0
-        if not self._rectangles:
-            start = self._add_plain(entries)
-        for entry in entries[start:]:
-            if entry.key_id in self._rectangles:
+        if not self._count:  # then they need not be laid out anew when it comes to them
+            odd = {entry.key_id for entry in entries if _is_odd(entry)}
+            if odd:
+                self._lay_out_anew(odd, 0)
+        while start < len(entries):
+            start += self._add_plain(entries, start)
+            if start == len(entries):
+                break
+            entry = entries[start]
+            if entry.key_id not in self._rectangles:
+                # The entry that makes a mark has been taken up, if it is one of these.
+                until = entry.seq - (entry.target is None)
+                self._lay_out_anew(
+                    {e.key_id for e in entries[start:] if _is_odd(e)} - self._rectangles.keys(),
+                    until,
+                )
+            if entry.target is None:
                 self._add_rectangle(entry)
-            elif entry.valid_from is None and entry.valid_to is None:
-                self._add_plain((entry,))
             else:
-                self._lay_out_anew(entry)
+                self._add_mark(entry)
+            start += 1
         if entries:
             self._changed = entries[-1].seq
 
@@ -182,16 +241,17 @@ class Rows:
         times = {name: columns[name][:count] for name in _TIMED} if self._timed else {}
         return Seen(
             count, self._live, self._changed, self._aligned, self._timed, bool(self._rectangles),
-            columns["born"][:count], columns["died"][:count], columns["slot"][:count],
-            columns["key"][:count], times, None if self._first is None else self._first,
-            self._next,
+            self._clocked > 0, columns["born"][:count], columns["died"][:count],
+            columns["slot"][:count], columns["key"][:count], times,
+            None if self._first is None else self._first, self._next, self._ghosts.seen(),
         )  # fmt: skip
 
     @property
     def nbytes(self) -> int:
         """Bytes of the columns."""
         chains = [chain for chain in (self._first, self._next) if chain is not None]
-        return sum(column.nbytes for column in (*self._columns.values(), *chains))
+        columns = (*self._columns.values(), *chains)
+        return sum(column.nbytes for column in columns) + self._ghosts.nbytes
 
     # To a file and back
 
@@ -200,7 +260,18 @@ class Rows:
         count = self._count
         arrays = {name: column[:count] for name, column in self._columns.items()}
         arrays["rectangles"] = np.array(sorted(self._rectangles), dtype=np.int64)
-        arrays["facts"] = np.array([self._live, self._changed, self._slots], dtype=np.int64)
+        arrays["facts"] = np.array(
+            [self._live, self._changed, self._slots, self._clocked], dtype=np.int64
+        )
+        arrays["ghosts"] = self._ghosts.dump()
+        arrays["pieces"] = np.array(
+            [
+                (key, piece.row, *piece.interval, piece.hidden, piece.superseded, piece.ghost)
+                for key, pieces in self._pieces.items()
+                for piece in pieces
+            ],
+            dtype=np.int64,
+        ).reshape(-1)
         return arrays
 
     def restore(self, arrays: Mapping[str, Numbers]) -> None:
@@ -208,29 +279,41 @@ class Rows:
         self._columns = {name: arrays[name] for name in (*_PLAIN, *_TIMED) if name in arrays}
         self._count = len(arrays["born"])
         self._timed = "expires" in arrays
-        self._live, self._changed, self._slots = (int(fact) for fact in arrays["facts"])
+        self._live, self._changed, self._slots, self._clocked = (
+            int(fact) for fact in arrays["facts"]
+        )
         slot = arrays["slot"]
         self._aligned = bool((slot == np.arange(self._count)).all())
         if not self._aligned:
             self._chain_all()
+        self._ghosts.restore(arrays["ghosts"])
+        self._pieces = {}
+        for key, row, starts, ends, hidden, superseded, ghost in (
+            arrays["pieces"].reshape(-1, 7).tolist()
+        ):
+            piece = _Piece(row, (starts, ends), bool(hidden), bool(superseded), ghost)
+            self._pieces.setdefault(key, []).append(piece)
         self._open = None  # made when something is added
         self._rectangles = {int(key): [] for key in arrays["rectangles"]}
         if self._rectangles:
-            self._find_open()
+            rows = self._open_rows(rectangles=True)
+            for key, row in zip(self._columns["key"][rows].tolist(), rows.tolist(), strict=True):
+                self._rectangles[key].append(row)
 
     def _find_open(self) -> dict[int, int]:
-        """For each key the rows that nothing has ended."""
-        born, died, key = (self._columns[name][: self._count] for name in ("born", "died", "key"))
-        rows = np.flatnonzero((died == FOREVER) & (born != FOREVER))
-        found = dict(zip(key[rows].tolist(), rows.tolist(), strict=True))
-        if self._rectangles:
-            for row in rows.tolist():
-                if int(key[row]) in self._rectangles:
-                    self._rectangles[int(key[row])].append(row)
-            for number in self._rectangles:
-                found.pop(number, None)
-        self._open = found
+        """For each plain key the row that nothing has ended."""
+        rows = self._open_rows(rectangles=False)
+        keys = self._columns["key"][rows].tolist()
+        found = self._open = dict(zip(keys, rows.tolist(), strict=True))
         return found
+
+    def _open_rows(self, *, rectangles: bool) -> Numbers:
+        """The rows that nothing has ended, of plain keys or of the others."""
+        rows = np.flatnonzero(self._columns["died"][: self._count] == FOREVER)
+        if not self._rectangles:
+            return rows[:0] if rectangles else rows
+        others = np.fromiter(self._rectangles, dtype=np.int64, count=len(self._rectangles))
+        return rows[np.isin(self._columns["key"][rows], others, invert=not rectangles)]
 
     # Rows
 
@@ -244,8 +327,8 @@ class Rows:
             # Both, so that a view handed out finds no row in one that the other lacks.
             self._next, self._first = _wider(self._next, size), self._first.copy()
 
-    def _add_plain(self, entries: Sequence[Entry]) -> int:
-        """Take up entries without valid times, up to the first that has one; how many."""
+    def _add_plain(self, entries: Sequence[Entry], start: int) -> int:
+        """Take up entries of plain keys from `start` on, up to the first other; how many."""
         opened = self._find_open() if self._open is None else self._open
         row = self._count
         ended: list[int] = []
@@ -254,10 +337,15 @@ class Rows:
         slots: list[int] = []
         keys: list[int] = []
         expiring: list[tuple[int, int]] = []
-        taken = 0
-        for entry in entries:
-            seq, key, operation, _, valid_from, valid_to, expires, vector = entry
-            if valid_from is not None or valid_to is not None:
+        taken, rectangles = 0, self._rectangles
+        for at in range(start, len(entries)):
+            seq, key, operation, _, valid_from, valid_to, expires, vector, target = entries[at]
+            if target is not None:
+                if vector is not None:
+                    break
+                taken += 1  # nothing here to be marked
+                continue
+            if valid_from is not None or valid_to is not None or key in rectangles:
                 break
             taken += 1
             before = opened.pop(key, None)
@@ -288,13 +376,16 @@ class Rows:
                 columns["valid_to"][row:end] = FOREVER
                 columns["expires"][row:end] = FOREVER
                 columns["seq"][row:end] = born
-                columns["plain"][row:end] = 1
+                columns["plain"][row:end] = _PLAIN_ROW
                 for at, expires in expiring:
                     columns["expires"][at] = expires
+                self._clocked += len(expiring)
             self._count = end
             self._live += len(born)
             self._placed(row, end)
         if ended:
+            if self._clocked:
+                self._clocked -= int((self._columns["expires"][ended] != FOREVER).sum())
             self._columns["died"][ended] = ended_at
             self._live -= len(ended)
         return taken
@@ -345,69 +436,202 @@ class Rows:
             "valid_to": np.full(size, FOREVER, dtype=np.int64),
             "expires": np.full(size, FOREVER, dtype=np.int64),
             "seq": born.copy(),
-            "plain": np.ones(size, dtype=np.int64),
+            "plain": np.full(size, _PLAIN_ROW, dtype=np.int64),
         }
 
-    def _append(self, entry: Entry, slot: int, interval: tuple[int, int]) -> int:
+    def _append(
+        self,
+        version: tuple[int, int, int],
+        born: int,
+        interval: tuple[int, int],
+        expires: int,
+        *,
+        ahead: bool,
+    ) -> int:
+        """Begin a rectangle of a version (its seq, key and slot); `ahead` if it is not true yet."""
         self._reserve(1)
         row, columns = self._count, self._columns
-        columns["born"][row] = columns["seq"][row] = entry.seq
+        columns["seq"][row], columns["key"][row], columns["slot"][row] = version
+        columns["born"][row] = born
         columns["died"][row] = FOREVER
         columns["valid_from"][row], columns["valid_to"][row] = interval
-        columns["expires"][row] = FOREVER if entry.expires_at is None else entry.expires_at
-        columns["slot"][row] = slot
-        columns["key"][row] = entry.key_id
-        columns["plain"][row] = 0
+        columns["expires"][row] = expires
+        columns["plain"][row] = _RECTANGLE_AHEAD if ahead else _RECTANGLE
         self._count += 1
         self._live += 1
+        self._clocked += self._is_clocked(row)
         self._placed(row, row + 1)
         return row
 
-    def _lay_out_anew(self, entry: Entry) -> None:
-        """Turn a plain key into rectangles, from its first entry to this one."""
+    def _is_clocked(self, row: int) -> bool:
+        """Whether a row comes or goes by the clock."""
+        columns = self._columns
+        return bool(
+            columns["valid_to"][row] != FOREVER
+            or columns["expires"][row] != FOREVER
+            or columns["plain"][row] == _RECTANGLE_AHEAD
+        )
+
+    def _end(self, row: int, died: int) -> None:
+        """End a row that nothing has ended."""
+        self._columns["died"][row] = died
+        self._live -= 1
+        self._clocked -= self._is_clocked(row)
+
+    def _version_of(self, row: int) -> tuple[int, int, int]:
+        columns = self._columns
+        return int(columns["seq"][row]), int(columns["key"][row]), int(columns["slot"][row])
+
+    def _lay_out_anew(self, keys: set[int], until: int) -> None:
+        """Turn plain keys into rectangles, from their first entries to that at `until`."""
         if not self._timed:
             self._begin_times()
-        if self._open is None:
-            self._find_open()
-        assert self._open is not None
-        self._open.pop(entry.key_id, None)
-        self._rectangles[entry.key_id] = []
-        earlier = self._columns["key"][: self._count] == entry.key_id
-        self._live -= int((earlier & (self._columns["died"][: self._count] == FOREVER)).sum())
-        born = self._columns["born"].copy()  # views handed out keep the old one
-        born[: self._count][earlier] = FOREVER  # never visible again
-        self._columns["born"] = born
-        for past in self._timeline(entry.key_id):
-            if past.seq <= entry.seq:
-                self._add_rectangle(past)
+        opened = self._find_open() if self._open is None else self._open
+        for key in keys:
+            opened.pop(key, None)
+            self._rectangles[key] = []
+        wanted = np.fromiter(keys, dtype=np.int64, count=len(keys))
+        mine = np.flatnonzero(np.isin(self._columns["key"][: self._count], wanted))
+        if not len(mine):
+            return
+        rows: dict[int, list[int]] = {}
+        for key, row in zip(self._columns["key"][mine].tolist(), mine.tolist(), strict=True):
+            rows.setdefault(key, []).append(row)
+        stay: list[tuple[int, int]] = []  # and when their versions were written
+        gone: list[int] = []
+        again: list[Entry] = []
+        for key, known in rows.items():
+            past = [e for e in self._timeline(key) if e.seq <= until and e.operation <= DELETE]
+            if len(past) == 1 and len(known) == 1:  # put once: its row can stay where it is
+                stay.append((known[0], past[0].tx_time))
+                self._rectangles[key] = known
+            else:
+                gone += known
+                again += past
+        if stay:
+            # Views handed out keep the old column, and for them the other changes nothing.
+            columns = self._columns
+            columns["plain"] = columns["plain"].copy()
+            for row, tx_time in stay:
+                columns["valid_from"][row] = tx_time
+                columns["plain"][row] = _RECTANGLE
+        if gone:
+            self._forget(gone)
+        for entry in again:
+            self._add_rectangle(entry)
+
+    def _forget(self, rows: list[int]) -> None:
+        """Let plain rows never have been; views handed out keep the old columns."""
+        columns = self._columns
+        columns["born"], columns["died"] = columns["born"].copy(), columns["died"].copy()
+        live = columns["died"][rows] == FOREVER
+        self._live -= int(live.sum())
+        self._clocked -= int((live & (columns["expires"][rows] != FOREVER)).sum())
+        columns["born"][rows] = FOREVER  # never visible
+        columns["died"][rows] = 0  # nor alive
 
     def _add_rectangle(self, entry: Entry) -> None:
         starts = entry.tx_time if entry.valid_from is None else entry.valid_from
         ends = FOREVER if entry.valid_to is None else entry.valid_to
+        key, columns = entry.key_id, self._columns
         left = []
-        for row in self._rectangles[entry.key_id]:
+        for row in self._rectangles[key]:
             columns = self._columns
-            row_from, row_to = int(columns["valid_from"][row]), int(columns["valid_to"][row])
-            if row_to <= starts or ends <= row_from:
+            interval = int(columns["valid_from"][row]), int(columns["valid_to"][row])
+            if interval[1] <= starts or ends <= interval[0]:
                 left.append(row)
                 continue
-            columns["died"][row] = entry.seq
-            self._live -= 1
-            for interval in ((row_from, starts), (ends, row_to)):
-                if interval[0] < interval[1]:
-                    left.append(self._left_over(row, entry.seq, interval))
+            self._end(row, entry.seq)
+            for rest in _without(interval, starts, ends):
+                expires = int(columns["expires"][row])
+                ahead = rest[0] > entry.tx_time
+                left.append(
+                    self._append(self._version_of(row), entry.seq, rest, expires, ahead=ahead)
+                )
+        if key in self._pieces:
+            self._take_from_pieces(key, entry.seq, starts, ends)
         if entry.operation == PUT and entry.vector is not None:
-            left.append(self._append(entry, self._slot_of(entry.vector), (starts, ends)))
-        self._rectangles[entry.key_id] = left
+            version = entry.seq, key, self._slot_of(entry.vector)
+            expires = FOREVER if entry.expires_at is None else entry.expires_at
+            ahead = starts > entry.tx_time
+            left.append(self._append(version, entry.seq, (starts, ends), expires, ahead=ahead))
+        self._rectangles[key] = left
 
-    def _left_over(self, row: int, born: int, interval: tuple[int, int]) -> int:
-        """What an overlapped row keeps of its valid time, from position `born` on."""
-        old = {name: int(column[row]) for name, column in self._columns.items()}
-        expires = None if old["expires"] == FOREVER else old["expires"]
-        entry = Entry(born, old["key"], PUT, 0, None, None, expires, None)
-        fresh = self._append(entry, old["slot"], interval)
-        self._columns["seq"][fresh] = old["seq"]
-        return fresh
+    # Marks
+
+    def _take_from_pieces(self, key: int, seq: int, starts: int, ends: int) -> None:
+        """Take an interval away from what a key holds and search does not show."""
+        left = []
+        for piece in self._pieces.pop(key):
+            if piece.interval[1] <= starts or ends <= piece.interval[0]:
+                left.append(piece)
+                continue
+            if piece.ghost != _NO_GHOST:
+                self._ghosts.end(piece.ghost, seq)
+            for rest in _without(piece.interval, starts, ends):
+                part = replace(piece, interval=rest, ghost=_NO_GHOST)
+                self._haunt(part, seq)
+                left.append(part)
+        if left:
+            self._pieces[key] = left
+
+    def _add_mark(self, mark: Entry) -> None:
+        """Hide, unhide or supersede what a key still holds of a version."""
+        seq, key, kind = mark.seq, mark.key_id, mark.operation
+        pieces = self._pieces.pop(key, [])
+        rows = self._rectangles[key]
+        if kind != UNHIDE:
+            for row in self._of(mark, rows):
+                self._end(row, seq)
+                columns = self._columns
+                interval = int(columns["valid_from"][row]), int(columns["valid_to"][row])
+                pieces.append(_Piece(row, interval, hidden=False, superseded=False))
+                rows.remove(row)
+        left = []
+        for piece in pieces:
+            if self._columns["seq"][piece.row] == mark.target:
+                piece.superseded |= kind == SUPERSEDE
+                if kind in (HIDE, UNHIDE):
+                    piece.hidden = kind == HIDE
+                if not piece.hidden and not piece.superseded:
+                    expires = int(self._columns["expires"][piece.row])
+                    ahead = piece.interval[0] > mark.tx_time
+                    rows.append(
+                        self._append(
+                            self._version_of(piece.row), seq, piece.interval, expires, ahead=ahead
+                        )
+                    )
+                    continue
+                self._haunt(piece, seq)
+            left.append(piece)
+        if left:
+            self._pieces[key] = left
+
+    def _of(self, mark: Entry, rows: list[int]) -> list[int]:
+        return [row for row in rows if self._columns["seq"][row] == mark.target]
+
+    def _haunt(self, piece: _Piece, seq: int) -> None:
+        """Let a piece have a ghost from a position on if it is to have one, else none."""
+        wanted = piece.superseded and not piece.hidden
+        if wanted and piece.ghost == _NO_GHOST:
+            expires = int(self._columns["expires"][piece.row])
+            piece.ghost = self._ghosts.add(piece.row, seq, piece.interval, expires)
+        elif not wanted and piece.ghost != _NO_GHOST:
+            self._ghosts.end(piece.ghost, seq)
+            piece.ghost = _NO_GHOST
+
+
+def _is_odd(entry: Entry) -> bool:
+    """Whether an entry cannot be one of a plain key."""
+    if entry.target is not None:
+        return entry.vector is not None
+    return entry.valid_from is not None or entry.valid_to is not None
+
+
+def _without(interval: tuple[int, int], starts: int, ends: int) -> list[tuple[int, int]]:
+    """What is left of an interval of valid time without another one that overlaps it."""
+    parts = ((interval[0], starts), (ends, interval[1]))
+    return [part for part in parts if part[0] < part[1]]
 
 
 def _wider(column: Numbers, size: int) -> Numbers:

@@ -33,7 +33,7 @@ from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.rows import Numbers
 from koru_delta.search.truth import Matrix, Segment
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 SEAL_ROWS: Final = 4096  # a tail this long becomes a segment
 SEAL_LEAST: Final = 512  # likewise, when everything is to be made
 SEGMENT_ROWS: Final = 262_144  # segments grow by merging up to this

@@ -74,6 +74,7 @@ class NewVersion(NamedTuple):
     distinction: bytes | None
     vectors: Sequence[tuple[int, bytes, bytes | None]]  # space, vector id, float32 bytes
     causes: Sequence[bytes]
+    marks: Sequence[tuple[int, int]] = ()  # HIDE, UNHIDE or SUPERSEDE, place of the target
 
 
 class Space(NamedTuple):
@@ -87,7 +88,12 @@ class Space(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A put or delete as an index reads it; `vector` names the row of its vector, if any."""
+    """A put or delete as an index reads it; `vector` names the row of its vector, if any.
+
+    Or a mark: `operation` is then HIDE, UNHIDE or SUPERSEDE, `seq` the place of the entry that
+    makes it, `target` that of the put it is about, and key, `tx_time` and `vector` are those of
+    the target. The marks an entry makes come after the entry itself.
+    """
 
     seq: int
     key_id: int
@@ -97,6 +103,14 @@ class Entry(NamedTuple):
     valid_to: int | None
     expires_at: int | None
     vector: int | None
+    target: int | None = None
+
+
+class Shade(NamedTuple):
+    """What marks have made of a version: out of search and queries, or of search alone."""
+
+    hidden: bool
+    superseded: bool
 
 
 class Writer(Protocol):
@@ -109,6 +123,8 @@ class Writer(Protocol):
     def seq_of(self, version_id: bytes) -> int | None: ...
     def space(self, namespace: str, model: str) -> Space | None: ...
     def ever_put(self, namespace: str, key: str) -> bool: ...
+    def at(self, seq: int) -> Stored | None: ...
+    def shade(self, seq: int) -> Shade: ...
     def append(self, version: NewVersion) -> None: ...
     def append_commit(self, commit: Head, first_seq: int) -> None: ...
     def flush(self) -> None: ...
@@ -135,11 +151,21 @@ class Engine(Protocol):
         after: str | None = None,
         limit: int | None = None,
         bodies: bool = True,
+        hidden: bool = True,
     ) -> list[tuple[str, Stored]]: ...
+    def count_visible(self, namespace: str, seq: int, valid_at: int, clock: int) -> int: ...
     def namespaces(self, seq: int, valid_at: int, clock: int, *, hidden: bool) -> list[str]: ...
     def key_versions(
-        self, namespace: str, key: str, seq: int, *, reverse: bool, limit: int | None
+        self,
+        namespace: str,
+        key: str,
+        seq: int,
+        *,
+        reverse: bool,
+        limit: int | None,
+        annotations: bool = False,
     ) -> list[Stored]: ...
+    def shade(self, seq: int, until: int) -> Shade: ...
     def at(self, seq: int) -> Stored | None: ...
     def at_many(self, seqs: Sequence[int]) -> list[Stored]: ...
     def bodies(self, seqs: Sequence[int]) -> list[bytes | None]: ...
@@ -152,6 +178,7 @@ class Engine(Protocol):
     def commit_roots(self, start: int, stop: int) -> list[bytes]: ...
     def spaces(self, namespace: str) -> list[Space]: ...
     def entries(self, space: Space, after: int, *, key_id: int | None = None) -> list[Entry]: ...
+    def records(self, namespace: str, after: int, *, key_id: int | None = None) -> list[Entry]: ...
     def keys_of(self, key_ids: Sequence[int]) -> list[str]: ...
     def vectors(self, rows: Sequence[int]) -> list[bytes]: ...
     def statistics(self) -> dict[str, Any]: ...

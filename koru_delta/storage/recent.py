@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from koru_delta.causal import DELETE
-from koru_delta.storage.engine import Entry, Space
+from koru_delta.causal import DELETE, PUT
+from koru_delta.storage.engine import Entry
 
 MOST_ENTRIES: Final = 256
 _MOST_BYTES: Final = 2 * 1024 * 1024  # of vectors
 
 
 class Written(NamedTuple):
-    """An entry as it was written, with its vectors: (space, object, float32 bytes or None)."""
+    """An entry as it was written, with its vectors: (space, object, float32 bytes or None).
+
+    Or a mark, with the namespace, key and vectors of its target.
+    """
 
     namespace: str
     key: str
@@ -59,8 +62,11 @@ class Recent:
             known = Recent(after, written[0].entry.seq - 1)
         elif len(self._written) + len(written) > MOST_ENTRIES:
             kept = self._written[-MOST_ENTRIES // 4 :]
-            first = kept or written
-            known = Recent(after, first[0].entry.seq - 1 if first else end)
+            # Of the first, the entry may be gone and its marks not.
+            start = kept[0].entry.seq if kept else end
+            if written and not kept:
+                start = written[0].entry.seq - 1
+            known = Recent(after, start)
             known._add(kept)
         known._add(written)
         known.at = after
@@ -75,15 +81,27 @@ class Recent:
                     self._bytes += len(data)
         self._written += written
 
-    def entries(self, space: Space, after: int) -> list[Entry]:
-        """As the engine's `entries`, for positions from `start` on."""
+    def entries(self, namespace: str, space: int | None, after: int) -> list[Entry]:
+        """As the engine's `entries` of a space, for positions from `start` on.
+
+        Without one as its `records` of a namespace.
+        """
         found: list[Entry] = []
         for one in reversed(self._written):
             if one.entry.seq <= after:
                 break
-            if one.namespace == space.namespace and one.entry.operation <= DELETE:
-                vector = next((v for of, v, _ in one.vectors if of == space.space_id), None)
-                found.append(one.entry._replace(vector=vector))
+            entry = one.entry
+            if one.namespace != namespace:
+                continue
+            if entry.operation > DELETE and entry.target is None:
+                continue  # an annotation; what it does to its target comes after it
+            if space is not None:
+                vector = next((v for of, v, _ in one.vectors if of == space), None)
+            elif entry.target is None:
+                vector = entry.seq if entry.operation == PUT else None
+            else:
+                vector = entry.target
+            found.append(entry._replace(vector=vector))
         found.reverse()
         return found
 

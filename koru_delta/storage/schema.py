@@ -7,9 +7,9 @@ from typing import Any
 
 import zstandard
 
-from koru_delta.causal import DELETE, FOREVER
+from koru_delta.causal import DELETE, FOREVER, HIDE, SUPERSEDE, UNHIDE
 from koru_delta.errors import CorruptionError
-from koru_delta.storage.engine import Stored
+from koru_delta.storage.engine import Shade, Stored
 from koru_delta.values import MAX_VALUE_BYTES
 
 APPLICATION_ID = 0x4B6F7275  # "Koru"
@@ -53,6 +53,14 @@ CREATE TABLE edges(
     cause8 INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(cause8, seq)
 ) STRICT, WITHOUT ROWID;
 """
+MARKS = """
+CREATE TABLE marks(
+    ns INTEGER NOT NULL, kind INTEGER NOT NULL, seq INTEGER NOT NULL, target INTEGER NOT NULL,
+    PRIMARY KEY(ns, kind, seq, target)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX marks_by_target ON marks(target, seq);
+CREATE INDEX marks_by_seq ON marks(seq);
+"""
 
 STORED = f"""
     v.seq, v.version_id, v.op, v.tx_time, coalesce(v.valid_from, v.tx_time),
@@ -66,6 +74,11 @@ COVERS = f"""{{0}}.op <= {DELETE} AND {{0}}.seq <= :seq
 VISIBLE = f"""SELECT {STORED}, v.body, v.object, {LATEST} FROM versions v
     WHERE v.key_id = (SELECT key_id FROM keys WHERE ns = :ns AND key = :key)
     AND {COVERS.format("v")} ORDER BY v.seq DESC LIMIT 1"""
+# Whether the winner at a cut is hidden there, and whether anything in a namespace ever was.
+HIDDEN = f"""coalesce((SELECT m.kind FROM marks m WHERE m.target = v.seq AND m.seq <= :seq
+    AND m.kind IN ({HIDE}, {UNHIDE}) ORDER BY m.seq DESC LIMIT 1), {UNHIDE}) = {HIDE}"""
+ANY_HIDDEN = f"""SELECT EXISTS (SELECT 1 FROM marks
+    WHERE ns = ? AND kind = {HIDE} AND seq <= ?)"""
 WINNER = f"""(SELECT w.seq FROM versions w WHERE w.key_id = k.key_id
     AND {COVERS.format("w")} ORDER BY w.seq DESC LIMIT 1)"""
 COMMITS = """SELECT c.number, c.first_seq, c.last_seq, c.tx_time, c.root, v.record
@@ -84,6 +97,14 @@ SPACES = """SELECT p.space, s.name, p.model, p.dimensions, p.metric
     FROM spaces p JOIN namespaces s USING (ns) WHERE s.name = ? ORDER BY p.space"""
 OBJECTS_LIKE = """SELECT o.object_id, o.object
     FROM json_each(?) j CROSS JOIN objects o ON o.id8 = j.value"""
+# A mark by kind, seq and target; it is filed under the namespace of its target.
+ADD_MARK = """INSERT INTO marks SELECT k.ns, ?, ?, v.seq
+    FROM versions v JOIN keys k USING (key_id) WHERE v.seq = ?"""
+SHADE = "SELECT kind FROM marks WHERE target = ? AND seq <= ? ORDER BY seq"
+# What indexes read of the log, columns as in `Entry`; `{}` is what they call a vector.
+ENTRY = """SELECT v.seq, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to, v.expires_at,
+    {}, NULL"""
+ENTRY_MARK = "SELECT m.seq, v.key_id, m.kind, v.tx_time, NULL, NULL, NULL, {}, m.target"
 SEQ_OF = "SELECT seq FROM versions WHERE id8 = ? AND version_id = ? ORDER BY seq LIMIT 1"
 
 
@@ -95,6 +116,17 @@ def read_stored(row: Sequence[Any], load: Callable[[int], bytes]) -> Stored:
     return Stored(
         seq, identity, operation, tx_time, starts, ends, expires, record, body, bool(latest)
     )
+
+
+def shade_of(rows: Sequence[Sequence[Any]]) -> Shade:
+    """What marks of these kinds (one a row, in log order) have made of their target."""
+    hidden = superseded = False
+    for (kind,) in rows:
+        if kind == SUPERSEDE:
+            superseded = True
+        else:
+            hidden = kind == HIDE
+    return Shade(hidden, superseded)
 
 
 def unpack(codec: int, data: bytes, base: bytes | None) -> bytes:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import apsw
 
-from koru_delta.causal import DELETE, FOREVER, GENESIS, PUT
+from koru_delta.causal import DELETE, FOREVER, GENESIS, HIDE, PUT, SUPERSEDE, UNHIDE, marks_of
 from koru_delta.errors import (
     CorruptionError,
     DatabaseClosedError,
@@ -38,6 +38,7 @@ from koru_delta.errors import (
 from koru_delta.storage.engine import (
     Entry,
     Head,
+    Shade,
     Space,
     Stored,
     StoredCommit,
@@ -47,34 +48,65 @@ from koru_delta.storage.generation import Generation
 from koru_delta.storage.place import check_directory, remove_directory, sync_directory
 from koru_delta.storage.recent import Recent
 from koru_delta.storage.schema import (
+    ADD_MARK,
+    ANY_HIDDEN,
     APPLICATION_ID,
     BLOCK,
     COMMITS,
+    ENTRY,
+    ENTRY_MARK,
+    HIDDEN,
+    MARKS,
     SCHEMA,
     SEQ_OF,
+    SHADE,
     SPACES,
     STORED,
     VISIBLE,
     WINNER,
     first8,
     read_stored,
+    shade_of,
     unpack,
 )
 from koru_delta.storage.writer import SqliteWriter
-from koru_delta.values import MAX_KEY_BYTES, distinction_id
+from koru_delta.values import MAX_KEY_BYTES, decode, distinction_id
 
 Durability = Literal["full", "relaxed"]
 
 # What ends a whole write, whichever part of it met it.
 ENGINE_FAILURES = (apsw.Error, CorruptionError, DatabaseClosedError)
 
-FORMAT = 1
+FORMAT = 2
 _OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processes write
 _LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
 _log = logging.getLogger("koru_delta")
 
+
+def _begin_marks(con: apsw.Connection) -> None:
+    """Format 2 files what entries do to other versions; format 1 knew only `supersedes`."""
+    _create(con, MARKS)
+    found: list[tuple[int, int, int]] = []
+    for seq, record in con.execute(
+        "SELECT seq, record FROM versions WHERE seq IN (SELECT DISTINCT seq FROM edges)"
+    ):
+        if b'"supersedes"' in record:
+            for kind, ref in sorted(marks_of(decode(record))):
+                identity = bytes.fromhex(ref)
+                target = con.execute(SEQ_OF, (first8(identity), identity)).get
+                if target is not None:
+                    found.append((kind, seq, target))
+    con.executemany(ADD_MARK, found)
+
+
+def _create(con: apsw.Connection, schema: str) -> None:
+    for statement in schema.split(";\n"):
+        if statement.strip():
+            con.execute(statement)
+
+
 # From one format to the next; run in one transaction, under the write lock.
-MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {}
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _begin_marks}
 
 
 class SqliteEngine:
@@ -194,9 +226,7 @@ class SqliteEngine:
         con.execute("BEGIN IMMEDIATE")
         with con:  # nested: a savepoint, rolled back if anything below raises
             if not con.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
-                for statement in SCHEMA.split(";\n"):
-                    if statement.strip():
-                        con.execute(statement)
+                _create(con, SCHEMA + MARKS)
                 con.execute(f"PRAGMA application_id = {APPLICATION_ID}").fetchall()
                 con.execute(f"PRAGMA user_version = {FORMAT}").fetchall()
                 con.execute("INSERT INTO meta VALUES('durability', ?)", (self.durability,))
@@ -610,18 +640,23 @@ class SqliteEngine:
         after: str | None = None,
         limit: int | None = None,
         bodies: bool = True,
+        hidden: bool = True,
     ) -> list[tuple[str, Stored]]:
-        """Present keys in order, from `prefix` on, with what each holds at the cut."""
+        """Present keys in order, from `prefix` on, with what each holds at the cut.
+
+        Those whose version there is hidden are left out unless `hidden`.
+        """
         ns = self._namespace(namespace)
         if ns is None:
             self._check_open()
             return []
         body = "v.body, v.object" if bodies else "NULL, NULL"
+        shown = "" if hidden or not self._any_hidden(ns, seq) else f"AND NOT {HIDDEN}"
         rows = self._rows(
             f"""SELECT k.key, {STORED}, {body}, 0 FROM keys k
             CROSS JOIN versions v ON v.seq = {WINNER}
             WHERE k.ns = :ns AND k.key >= :prefix AND k.key < :end AND k.key > :after
-            AND v.op = {PUT} AND (v.expires_at IS NULL OR v.expires_at > :clock)
+            AND v.op = {PUT} AND (v.expires_at IS NULL OR v.expires_at > :clock) {shown}
             ORDER BY k.key LIMIT :limit""",
             {
                 "ns": ns, "seq": seq, "at": valid_at, "clock": clock, "prefix": prefix,
@@ -632,18 +667,35 @@ class SqliteEngine:
         return [(row[0], self._stored(row[1:])) for row in rows]
 
     def count_visible(self, namespace: str, seq: int, valid_at: int, clock: int) -> int:
-        """How many keys are present at the cut."""
+        """How many keys are present at the cut, with a version that is not hidden there."""
         ns = self._namespace(namespace)
         if ns is None:
             self._check_open()
             return 0
+        shown = f"AND NOT {HIDDEN}" if self._any_hidden(ns, seq) else ""
         count: int = self._rows(
             f"""SELECT count(*) FROM keys k CROSS JOIN versions v ON v.seq = {WINNER}
             WHERE k.ns = :ns AND v.op = {PUT}
-            AND (v.expires_at IS NULL OR v.expires_at > :clock)""",
+            AND (v.expires_at IS NULL OR v.expires_at > :clock) {shown}""",
             {"ns": ns, "seq": seq, "at": valid_at, "clock": clock},
         )[0][0]
         return count
+
+    def _any_hidden(self, ns: int, seq: int) -> bool:
+        """Whether any version of a namespace was ever hidden, up to `seq`."""
+        return bool(self._rows(ANY_HIDDEN, (ns, seq))[0][0])
+
+    def shade(self, seq: int, until: int) -> Shade:
+        """What marks up to place `until` have made of the version at `seq`."""
+        return shade_of(self._rows(SHADE, (seq, until)))
+
+    def marks_at(self, seq: int) -> list[tuple[int, bytes]]:
+        """What an entry does to other versions: kind and id of each."""
+        return self._rows(
+            """SELECT m.kind, v.version_id FROM marks m JOIN versions v ON v.seq = m.target
+            WHERE m.seq = ?""",
+            (seq,),
+        )
 
     def namespaces(self, seq: int, valid_at: int, clock: int, *, hidden: bool) -> list[str]:
         """Namespaces with a key present at the cut, in order."""
@@ -658,9 +710,19 @@ class SqliteEngine:
         return [name for (name,) in rows if hidden or not name.startswith("$")]
 
     def key_versions(
-        self, namespace: str, key: str, seq: int, *, reverse: bool, limit: int | None
+        self,
+        namespace: str,
+        key: str,
+        seq: int,
+        *,
+        reverse: bool,
+        limit: int | None,
+        annotations: bool = False,
     ) -> list[Stored]:
-        """All puts and deletes of a key up to `seq`, oldest first unless `reverse`."""
+        """All puts and deletes of a key up to `seq`, oldest first unless `reverse`.
+
+        With `annotations`, what was said of them as well.
+        """
         ns = self._namespace(namespace)
         if ns is None:
             self._check_open()
@@ -668,7 +730,7 @@ class SqliteEngine:
         rows = self._rows(
             f"""SELECT {STORED}, v.body, v.object, 0 FROM versions v
             WHERE v.key_id = (SELECT key_id FROM keys WHERE ns = ? AND key = ?)
-            AND v.seq <= ? AND v.op <= {DELETE}
+            AND v.seq <= ? {"" if annotations else f"AND v.op <= {DELETE}"}
             ORDER BY v.seq {"DESC" if reverse else "ASC"} LIMIT ?""",
             (ns, key, seq, -1 if limit is None else limit),
         )
@@ -787,29 +849,50 @@ class SqliteEngine:
         return FOREVER if first is None else first
 
     def entries(self, space: Space, after: int, *, key_id: int | None = None) -> list[Entry]:
-        """Puts and deletes of the space's namespace after a place, in log order.
+        """Puts, deletes and marks of the space's namespace after a place, in log order.
 
         With `key_id`, those of one key only, from the first on.
         """
         recent = self._recent
         if key_id is None and recent.at == self.generation() and after >= recent.start:
-            return recent.entries(space, after)
-        columns = """v.seq, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to, v.expires_at,
-            (SELECT x.object FROM vectors x WHERE x.space = :space AND x.seq = v.seq)"""
-        ns = self._namespace(space.namespace)
-        names: dict[str, Any] = {"space": space.space_id}
+            return recent.entries(space.namespace, space.space_id, after)
+        vector = "(SELECT x.object FROM vectors x WHERE x.space = :space AND x.seq = v.seq)"
+        return self._entries(space.namespace, after, key_id, vector, {"space": space.space_id})
+
+    def records(self, namespace: str, after: int, *, key_id: int | None = None) -> list[Entry]:
+        """As `entries`, whatever vectors they carry: each put's `vector` is its own place.
+
+        That of a mark is the place of its target.
+        """
+        recent = self._recent
+        if key_id is None and recent.at == self.generation() and after >= recent.start:
+            return recent.entries(namespace, None, after)
+        vector = f"CASE v.op WHEN {PUT} THEN v.seq END"
+        return self._entries(namespace, after, key_id, vector, {})
+
+    def _entries(
+        self, namespace: str, after: int, key_id: int | None, vector: str, names: dict[str, Any]
+    ) -> list[Entry]:
+        names |= {"ns": self._namespace(namespace)}
+        target = "marks m CROSS JOIN versions v ON v.seq = m.target WHERE m.ns = :ns"
         if key_id is not None:
             source = "versions v WHERE v.key_id = :key"
+            target = "versions v CROSS JOIN marks m ON m.target = v.seq WHERE v.key_id = :key"
             names |= {"key": key_id}
         elif after:  # read the end of the log, and look whose keys these are
             source = """versions v CROSS JOIN keys k ON k.key_id = v.key_id
                 WHERE v.seq > :after AND k.ns = :ns"""
-            names |= {"after": after, "ns": ns}
+            target += f" AND m.kind IN ({HIDE}, {UNHIDE}, {SUPERSEDE}) AND m.seq > :after"
+            names |= {"after": after}
         else:  # read only this namespace, however long the rest of the log is
             source = "keys k CROSS JOIN versions v ON v.key_id = k.key_id WHERE k.ns = :ns"
-            names |= {"ns": ns}
-        rows = self._rows(f"SELECT {columns} FROM {source} AND v.op <= {DELETE}", names)
-        rows.sort()
+        # One statement, and so one moment.
+        rows = self._rows(
+            f"""{ENTRY.format(vector)} FROM {source} AND v.op <= {DELETE}
+            UNION ALL {ENTRY_MARK.format(vector)} FROM {target} AND v.op = {PUT}""",
+            names,
+        )
+        rows.sort(key=_by_place)
         return [Entry(*row) for row in rows]
 
     def keys_of(self, key_ids: Sequence[int]) -> list[str]:
@@ -865,8 +948,9 @@ class SqliteEngine:
         """Counts and sizes; sizes in bytes."""
         counts = {
             name: self._rows(f"SELECT count(*) FROM {name}")[0][0]
-            for name in ("namespaces", "keys", "versions", "commits", "objects", "vectors", "edges")
-        }
+            for name in ("namespaces", "keys", "versions", "commits", "objects", "vectors", "edges",
+                         "marks")
+        }  # fmt: skip
         files = {
             name: (self.directory / file).stat().st_size if (self.directory / file).exists() else 0
             for name, file in (("log_bytes", "log.db"), ("wal_bytes", "log.db-wal"))
@@ -902,7 +986,9 @@ class SqliteEngine:
                     yield f"object {item} does not match its hash {identity.hex()[:16]}"
             last = rows[-1][0]
 
-    def rows_of(self, table: Literal["vectors", "edges", "keys", "spaces", "blocks"]) -> int:
+    def rows_of(
+        self, table: Literal["vectors", "edges", "marks", "keys", "spaces", "blocks"]
+    ) -> int:
         """How many rows a reading of the log has, to compare with the log."""
         count: int = self._rows(f"SELECT count(*) FROM {table}")[0][0]
         return count
@@ -984,6 +1070,11 @@ class SqliteEngine:
             self._open_lock()
         for renew in self.after_fork:
             renew()
+
+
+def _by_place(row: tuple[Any, ...]) -> tuple[int, int]:
+    """An entry before the marks it makes."""
+    return row[0], row[2]
 
 
 def _read_head(con: apsw.Connection) -> Head:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import orjson
 
-from koru_delta.causal import PUT
+from koru_delta.causal import FOREVER, PUT
 from koru_delta.errors import CorruptionError
-from koru_delta.storage.engine import Entry, Head, KeyHead, NewVersion, Space, Stored
+from koru_delta.storage.engine import Entry, Head, KeyHead, NewVersion, Shade, Space, Stored
 from koru_delta.storage.recent import MOST_ENTRIES, Written
 from koru_delta.storage.schema import (
+    ADD_MARK,
     BLOCK,
     DELTA,
     INLINE_BYTES,
@@ -21,12 +22,15 @@ from koru_delta.storage.schema import (
     OBJECTS_LIKE,
     RAW,
     SEQ_OF,
+    SHADE,
     SPACES,
+    STORED,
     VISIBLE,
     ZSTD,
     compressor,
     first8,
     read_stored,
+    shade_of,
     unpack,
 )
 
@@ -67,6 +71,7 @@ class SqliteWriter:
         self._rows: dict[str, list[tuple[Any, ...]]] = {}  # by table
         self.written: list[Written] | None = []  # what was flushed; None: too much to keep
         self._gathered: list[Written] = []
+        self._marks: list[tuple[int, int, int]] = []  # kind, seq, target
 
     def key_head(self, namespace: str, key: str) -> KeyHead | None:
         """The last entry of a key, among those flushed."""
@@ -118,6 +123,17 @@ class SqliteWriter:
                 (ns, key),
             ).get
         )
+
+    def at(self, seq: int) -> Stored | None:
+        """The entry at a place, among those flushed."""
+        row = self._con.execute(
+            f"SELECT {STORED}, v.body, v.object, 0 FROM versions v WHERE v.seq = ?", (seq,)
+        ).get
+        return None if row is None else read_stored(row, self._object)
+
+    def shade(self, seq: int) -> Shade:
+        """What marks, among those flushed, have made of the version at a place."""
+        return shade_of(self._con.execute(SHADE, (seq, FOREVER)).fetchall())
 
     def seq_of(self, version_id: bytes) -> int | None:
         found: int | None = self._con.execute(SEQ_OF, (first8(version_id), version_id)).get
@@ -186,6 +202,8 @@ class SqliteWriter:
         if version.causes:
             for cause in {first8(cause) for cause in version.causes}:
                 self._add("edges", (cause, version.seq))
+        if version.marks:
+            self._marks += [(kind, version.seq, target) for kind, target in version.marks]
 
     def append_commit(self, commit: Head, first_seq: int) -> None:
         """Close what was appended since `first_seq` as one commit."""
@@ -197,11 +215,6 @@ class SqliteWriter:
 
     def flush(self) -> None:
         """Insert what was gathered, so that this write's own reads see it."""
-        if self.written is not None:
-            self.written += self._gathered
-            if len(self.written) > MOST_ENTRIES:
-                self.written = None
-        self._gathered = []
         for table, rows in self._rows.items():
             self.dirty = True
             if len(rows) == 1:
@@ -210,6 +223,37 @@ class SqliteWriter:
                 self._con.executemany(_INSERTS[table], rows)
         self._rows.clear()
         self._unflushed.clear()
+        if self._marks:
+            self._con.executemany(ADD_MARK, self._marks)  # its target may be of this very batch
+            if self.written is not None:
+                self._gathered += map(self._written_mark, self._marks)
+                self._gathered.sort(key=lambda one: one.entry.seq)  # stable: after their entry
+            self._marks = []
+        if self.written is not None:
+            self.written += self._gathered
+            if len(self.written) > MOST_ENTRIES:
+                self.written = None
+        self._gathered = []
+
+    def _written_mark(self, mark: tuple[int, int, int]) -> Written:
+        """A mark as readings want it: with the key and vectors of its target."""
+        kind, seq, target = mark
+        namespace, key, key_id, tx_time, operation = self._con.execute(
+            """SELECT s.name, k.key, k.key_id, v.tx_time, v.op FROM versions v
+            JOIN keys k USING (key_id) JOIN namespaces s USING (ns) WHERE v.seq = ?""",
+            (target,),
+        ).get
+        if operation != PUT:  # it holds nothing that could be found
+            namespace = ""
+        vectors = [
+            (space.space_id, item, None)
+            for space in self._spaces_of(namespace)
+            for (item,) in self._con.execute(
+                "SELECT object FROM vectors WHERE space = ? AND seq = ?", (space.space_id, target)
+            )
+        ]
+        entry = Entry(seq, key_id, kind, tx_time, None, None, None, None, target)
+        return Written(namespace, key, entry, vectors)
 
     def discard(self) -> None:
         """Drop what was gathered since the last flush."""
@@ -218,7 +262,7 @@ class SqliteWriter:
         ):  # fmt: skip
             known.clear()  # what was flushed is found again by asking
         self._rows.clear()
-        self._gathered = []
+        self._gathered, self._marks = [], []
         self._unflushed.clear()
 
     def _add(self, table: str, row: tuple[Any, ...]) -> None:

@@ -345,6 +345,9 @@ def log(
     namespace: Annotated[str | None, typer.Argument(help="Namespace.")] = None,
     key: Annotated[str | None, typer.Argument(help="Key.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many.")] = 20,
+    all_entries: Annotated[
+        bool, typer.Option("--all", help="Also when versions of the key were hidden and unhidden.")
+    ] = False,
     as_of: AsOf = None,
     db: Db = None,
     as_json: Json = False,
@@ -355,7 +358,10 @@ def log(
     with _open(ctx, db) as database:
         known = moments.as_of(as_of)
         if namespace is not None and key is not None:
-            versions = database.history(namespace, key, as_of=known, reverse=True, limit=limit)
+            versions = database.history(
+                namespace, key, as_of=known, reverse=True, limit=limit,
+                include_annotations=all_entries,
+            )  # fmt: skip
             if not versions:
                 raise KeyNotFoundError(namespace, key)
             if as_json:
@@ -363,7 +369,9 @@ def log(
                 return
             columns = ("version", "valid from", "what", "author", "message")
             rows: list[tuple[object, ...]] = [
-                (v.id[:12], show.when(v.valid_from), v.operation, v.author or "",
+                (v.id[:12], show.when(v.valid_from),
+                 v.operation if v.target is None else f"{v.operation} {v.target[:12]}",
+                 v.author or "",
                  show.one_line(v.message or ""))
                 for v in versions
             ]  # fmt: skip

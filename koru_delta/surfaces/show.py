@@ -146,6 +146,7 @@ def version_facts(version: Version, *, value: bool = False) -> dict[str, Any]:
         "id": version.id,
         "seq": version.seq,
         "operation": version.operation,
+        **({} if version.target is None else {"target": version.target}),
         "namespace": version.namespace,
         "key": version.key,
         "time": version.time.isoformat(),
