@@ -27,6 +27,7 @@ from koru_delta.transaction import KEEP, Transaction
 
 if TYPE_CHECKING:
     from koru_delta.ingest.chunking import Chunk, ChunkingConfig, chunk_document
+    from koru_delta.ingest.writer import Run
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ __all__ = [
     "Match",
     "Matches",
     "Row",
+    "Run",
     "Transaction",
     "TreeHead",
     "VerifyReport",
@@ -69,6 +71,7 @@ __all__ = [
 _LATER = {
     "Chunk": "koru_delta.ingest.chunking",
     "ChunkingConfig": "koru_delta.ingest.chunking",
+    "Run": "koru_delta.ingest.writer",
     "chunk_document": "koru_delta.ingest.chunking",
 }
 

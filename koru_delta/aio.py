@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import IO, Any, Literal, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import numpy.typing as npt
 
@@ -32,6 +32,11 @@ from koru_delta.search.filters import Filter
 from koru_delta.search.query import Row
 from koru_delta.transaction import KEEP, CauseLike, Transaction
 from koru_delta.values import Value, Vector, VectorLike
+
+if TYPE_CHECKING:  # loaded where it is used
+    from koru_delta.ingest.chunking import ChunkingConfig
+    from koru_delta.ingest.sources import Source
+    from koru_delta.ingest.writer import Run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -391,6 +396,27 @@ class AsyncDatabase:
         return await self._read(
             self._database.reembed, namespace, model, embed_fn, text=text, batch=batch,
             progress=progress, author=author, message=message, run=run,
+        )  # fmt: skip
+
+    async def ingest(
+        self,
+        source: Source,
+        *,
+        namespace: str,
+        chunking: ChunkingConfig | None = None,
+        include: Sequence[str] = (),
+        embedder: Embedder | Literal["own"] | None = "own",
+        max_bytes: int | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+        progress: Callable[[int, Any], None] | bool | None = None,
+    ) -> Run:
+        # Beside the writes, as `reembed`.
+        return await self._read(
+            self._database.ingest, source, namespace=namespace, chunking=chunking,
+            include=include, embedder=embedder, max_bytes=max_bytes, author=author,
+            message=message, run=run, progress=progress,
         )  # fmt: skip
 
     async def drop_namespace(
