@@ -177,6 +177,7 @@ class AsyncDatabase:
     embed_many = _writing(Database.embed_many)
     revert = _writing(Database.revert)
     reembed = _reading(Database.reembed)
+    ingest = _reading(Database.ingest)
     drop_namespace = _writing(Database.drop_namespace)
     tag = _writing(Database.tag)
     tags = _reading(Database.tags)

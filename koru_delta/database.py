@@ -15,7 +15,7 @@ from functools import partial
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ from koru_delta.errors import (
     NotPicklableError,
     NoVectorError,
     QueryError,
+    ReadOnlyError,
     StorageError,
     TransactionError,
     UnknownVersionError,
@@ -78,6 +79,11 @@ from koru_delta.transaction import (
     WriteOptions,
 )
 from koru_delta.values import Value, Vector, VectorLike, as_matrix, as_vector, check_key, decode
+
+if TYPE_CHECKING:  # loaded where it is used
+    from koru_delta.ingest.chunking import ChunkingConfig
+    from koru_delta.ingest.sources import Source
+    from koru_delta.ingest.writer import Run
 
 _RAISE: Final[Any] = object()
 _ANY: Final[Any] = object()
@@ -539,6 +545,63 @@ class Database:
         return reembed(
             self._intents, namespace, model, embed_fn, text=text, batch=batch, progress=progress,
             options=_options(_ANY, (), None, None, None, author, note, run),
+        )  # fmt: skip
+
+    def ingest(
+        self,
+        source: Source,
+        *,
+        namespace: str,
+        chunking: ChunkingConfig | None = None,
+        include: Sequence[str] = (),
+        embedder: Embedder | Literal["own"] | None = "own",
+        max_bytes: int | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+        progress: Callable[[int, Any], None] | bool | None = None,
+    ) -> Run:
+        """Take in documents, cut into chunks with vectors; again, only what has changed.
+
+        A document is kept in `namespace`, its chunks in `f"{namespace}.chunks"`, which is
+        what to search, the record of the run in `f"{namespace}.runs"`. A chunk is
+        `derived_from` the version of its document that brought it. Of a changed document
+        only changed chunks are embedded; those that are gone are deleted, so that every
+        moment before finds what stood there then. Each flush is one commit: a run that was
+        killed leaves whole documents, and the same call goes on from there.
+
+        Args:
+            source: A file or directory by its path, as it is now (a repository too; its
+                history is `koru_delta.ingest.Git(path, rev=)`), or an iterable of records:
+                mappings with `id` and `text`, or tuples `(id, text)` or `(id, text,
+                metadata)`. `koru_delta.ingest.Files(paths, prune=True)` and
+                `Records(records, complete=True)` also delete what is gone. A namespace has
+                one kind of source.
+            chunking: How to cut; None is by content, see `koru_delta.ingest.chunking`. It
+                and `embedder` are the same in every run that fills a namespace.
+            include: Glob patterns of the files wanted; none is all.
+            embedder: Makes the vectors; None stores text alone.
+            max_bytes: Larger files are skipped; 2 MiB by default.
+            run: Names the run; by default it is numbered.
+            progress: Called with what is done and what there is to do (None: nobody knows);
+                True shows a bar on standard error, False nothing, None a bar on a terminal
+                for long work.
+
+        Raises:
+            IngestError: the source cannot be read, the namespace was filled in another way,
+                or another run writes into it.
+            InvalidDataError: a record or argument is not well formed.
+            EmbedderError: there is no embedder, or it failed.
+            MissingExtraError: a PDF or HTML file was named itself, and the extra
+                `documents` is not installed; in a directory such files are `skipped`.
+        """
+        from koru_delta.ingest.sources import ingest
+
+        self._check_writable()
+        return ingest(
+            self, source, namespace=namespace, chunking=chunking, include=include,
+            embedder=embedder, max_bytes=max_bytes, author=author, message=message, run=run,
+            progress=progress,
         )  # fmt: skip
 
     def drop_namespace(
@@ -1584,6 +1647,10 @@ class Database:
             raise StorageError(f"cannot read {os.fspath(source)}: {error}") from error
 
     # Parts of the above
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise ReadOnlyError(f"{self.directory} was opened with read_only=True")
 
     def _begin_transaction(self, transaction: Transaction) -> None:
         last = self._transaction.get()

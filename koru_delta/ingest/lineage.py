@@ -68,7 +68,7 @@ def origin(
     document: Value = db.get(namespace, about["document"], None, as_of=as_of, valid_at=valid_at)
     layout = document.get("chunks", []) if isinstance(document, dict) else []
     start, end, first_line, last_line = next(
-        (row[1:] for row in layout if row[0] == chunk.key), [None] * 4
+        (row[1:5] for row in layout if row[0] == chunk.key), [None] * 4
     )
     source = next(
         (

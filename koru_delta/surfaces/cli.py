@@ -48,7 +48,8 @@ from koru_delta.errors import (
     UnknownVersionError,
 )
 from koru_delta.ingest import (
-    Report,
+    ChunkingConfig,
+    Run,
     chunks_of,
     commit_time,
     ingest_files,
@@ -134,6 +135,15 @@ IfMatch = Annotated[
 ]
 ValidFrom = Annotated[str | None, typer.Option(metavar="TIME", help="True from then on.")]
 ValidTo = Annotated[str | None, typer.Option(metavar="TIME", help="True until then.")]
+Cut = Annotated[
+    str | None,
+    typer.Option(
+        "--chunking",
+        metavar="STRATEGY",
+        show_default=False,
+        help="recursive, sentence, markdown, token or content; else content.",
+    ),
+]
 Searched = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Only the vectors of this one.")
 ]
@@ -577,19 +587,25 @@ def ingest_files_command(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete what is gone from the directories.")
     ] = False,
+    chunking: Cut = None,
     no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
     author: Author = None,
     message: Message = None,
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Take in text files as they are now; again, only what has changed."""
+    """Take in text files as they are now; again, only what has changed.
+
+    PDF and HTML are read with the extra documents: pip install 'koru-delta[documents]'.
+    """
+    how = _chunking(chunking)
     embedder = None if no_embed else _local("pass --no-embed to ingest text alone")
     read_files(paths, include=include or ())  # what is refused makes no database
     with _open(ctx, db, write=True) as database, _Bar("files", quiet=as_json) as bar:
         report = ingest_files(
             database, paths, namespace=namespace, include=include or (), embedder=embedder,
-            prune=prune, author=author or _author(), message=message, progress=bar.update,
+            prune=prune, author=author or _author(), message=message, chunking=how,
+            progress=bar.update,
         )  # fmt: skip
     _print_report(report, as_json=as_json, where=_path(ctx, db))
 
@@ -603,6 +619,7 @@ def ingest_git_command(
     include: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Only these, such as '*.md'.")
     ] = None,
+    chunking: Cut = None,
     no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
     db: Db = None,
     as_json: Json = False,
@@ -612,13 +629,14 @@ def ingest_git_command(
     What a file held is valid from its commit's time: ask with --valid-at. Merged side
     branches are not followed: their changes arrive with the merge.
     """
+    how = _chunking(chunking)
     embedder = None if no_embed else _local("pass --no-embed to ingest text alone")
     if not _path(ctx, db).exists():
         read_history(repo, rev=rev, include=include or ())  # what is refused makes no database
     with _open(ctx, db, write=True) as database, _Bar("commits", quiet=as_json) as bar:
         report = ingest_git(
             database, repo, rev=rev, namespace=namespace, include=include or (),
-            embedder=embedder, progress=bar.update,
+            embedder=embedder, chunking=how, progress=bar.update,
         )  # fmt: skip
     _print_report(report, as_json=as_json, where=_path(ctx, db))
 
@@ -913,6 +931,12 @@ def _complain(message: str) -> None:
     show.console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
 
 
+def _chunking(strategy: str | None) -> ChunkingConfig | None:
+    """How to cut, by the name of a strategy."""
+    given: Any = strategy  # a name that is none is refused
+    return None if strategy is None else ChunkingConfig(given)
+
+
 def _note(message: str) -> None:
     show.console(stderr=True).print(Text(message, "dim"), soft_wrap=True)
 
@@ -1144,7 +1168,7 @@ def _nanoseconds(cost: float) -> str:
     return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"
 
 
-def _print_report(report: Report, *, as_json: bool, where: Path) -> None:
+def _print_report(report: Run, *, as_json: bool, where: Path) -> None:
     if as_json:
         show.print_json(report_facts(report))
         return
@@ -1194,13 +1218,14 @@ def _print_report(report: Report, *, as_json: bool, where: Path) -> None:
     out.print(f'ask it: kdelta search {report.namespace} "your question"{option}', soft_wrap=True)
 
 
-def report_facts(report: Report) -> dict[str, Any]:
+def report_facts(report: Run) -> dict[str, Any]:
     """A report of a run as JSON."""
     return {
         "namespace": report.namespace, "source": report.source, "run": report.run,
         "head": report.head, "commits": report.commits, "documents": report.documents,
         "deleted_documents": report.deleted_documents, "chunks": report.chunks,
         "deleted_chunks": report.deleted_chunks, "unchanged_chunks": report.unchanged_chunks,
+        "unchanged_documents": report.unchanged_documents,
         "embedded": report.embedded, "is_shallow": report.is_shallow,
         "elsewhere": report.elsewhere, "gone": report.gone,
         "skipped": {path: reason.value for path, reason in report.skipped.items()},

@@ -322,6 +322,18 @@ def test_files_are_ingested_and_the_gone_ones_told(run, tmp_path):
     assert said(run("log", "docs", "a.md", "--json"))[0]["message"] == "first"
 
 
+def test_how_files_are_cut_can_be_named(run, tmp_path):
+    (tmp_path / "guide.md").write_text("# Guide\n\n" + "Be brief. " * 40 + "\n\n## Setup\n\nRun.\n")
+    run("ingest", "files", tmp_path / "guide.md", "--chunking", "markdown", "--no-embed")
+
+    told = [
+        said(run("get", "docs.chunks", key, "--json"))["value"]["metadata"]["headings"]
+        for key in said(run("keys", "docs.chunks", "--json"))
+    ]
+    assert ["Guide"] in told
+    assert "no strategy" in run("ingest", "files", tmp_path, "--chunking", "odd", code=1).stderr
+
+
 def test_text_alone_needs_no_model(run, repo):
     assert said(run("ingest", "git", repo, "--no-embed", "--json"))["embedded"] == 0
     assert said(run("stats", "--json"))["vectors"] == 0
