@@ -22,8 +22,10 @@ from koru_delta.log import VerifyReport
 from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Match, Matches
 from koru_delta.search.causality import CausalFilter
+from koru_delta.search.difference import Change, RetrievalDiff
 from koru_delta.search.filters import Filter, prefixed
 from koru_delta.search.query import Row
+from koru_delta.search.searcher import HybridSearcher
 from koru_delta.search.synthesis import (
     Add,
     Cluster,
@@ -52,6 +54,7 @@ __all__ = [
     "AsyncView",
     "CausalFilter",
     "Cause",
+    "Change",
     "Chunk",
     "ChunkingConfig",
     "Cluster",
@@ -61,12 +64,14 @@ __all__ = [
     "Descent",
     "Explanation",
     "Filter",
+    "HybridSearcher",
     "InclusionProof",
     "KoruDeltaError",
     "Layers",
     "Match",
     "Matches",
     "Relation",
+    "RetrievalDiff",
     "Row",
     "Run",
     "Subtract",
