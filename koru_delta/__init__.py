@@ -27,6 +27,8 @@ from koru_delta.transaction import KEEP, Transaction
 
 if TYPE_CHECKING:
     from koru_delta.ingest.chunking import Chunk, ChunkingConfig, chunk_document
+    from koru_delta.ingest.lineage import Lineage
+    from koru_delta.ingest.quarantine import Quarantine
     from koru_delta.ingest.writer import Run
 
 __version__ = "0.1.0"
@@ -46,8 +48,10 @@ __all__ = [
     "Filter",
     "InclusionProof",
     "KoruDeltaError",
+    "Lineage",
     "Match",
     "Matches",
+    "Quarantine",
     "Row",
     "Run",
     "Transaction",
@@ -71,6 +75,8 @@ __all__ = [
 _LATER = {
     "Chunk": "koru_delta.ingest.chunking",
     "ChunkingConfig": "koru_delta.ingest.chunking",
+    "Lineage": "koru_delta.ingest.lineage",
+    "Quarantine": "koru_delta.ingest.quarantine",
     "Run": "koru_delta.ingest.writer",
     "chunk_document": "koru_delta.ingest.chunking",
 }

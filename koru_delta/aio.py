@@ -35,6 +35,8 @@ from koru_delta.values import Value, Vector, VectorLike
 
 if TYPE_CHECKING:  # loaded where it is used
     from koru_delta.ingest.chunking import ChunkingConfig
+    from koru_delta.ingest.lineage import Lineage, Reference
+    from koru_delta.ingest.quarantine import Quarantine
     from koru_delta.ingest.sources import Source
     from koru_delta.ingest.writer import Run
 
@@ -419,6 +421,30 @@ class AsyncDatabase:
             message=message, run=run, progress=progress,
         )  # fmt: skip
 
+    async def quarantine(
+        self,
+        ref: Reference,
+        *,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Quarantine:
+        return await self._write(
+            self._database.quarantine, ref, author=author, message=message, run=run
+        )
+
+    async def release(
+        self,
+        quarantine: Quarantine | str,
+        *,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        return await self._write(
+            self._database.release, quarantine, author=author, message=message, run=run
+        )
+
     async def drop_namespace(
         self, namespace: str, *, author: str | None = None, message: str | None = None
     ) -> int:
@@ -608,6 +634,22 @@ class AsyncDatabase:
         return await self._read(
             self._database.descendants, version, kinds=kinds, max_hops=max_hops, as_of=as_of
         )
+
+    async def lineage(
+        self,
+        ref: Reference,
+        direction: Literal["up", "down"] = "up",
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+        as_of: AsOf = None,
+    ) -> Lineage:
+        return await self._read(
+            self._database.lineage, ref, direction, kinds=kinds, max_hops=max_hops, as_of=as_of
+        )
+
+    async def quarantines(self, *, as_of: AsOf = None) -> list[Quarantine]:
+        return await self._read(self._database.quarantines, as_of=as_of)
 
     async def path(
         self,
@@ -868,6 +910,19 @@ class AsyncView:
         max_hops: int | None = None,
     ) -> list[Version]:
         return await self._read(self._view.descendants, version, kinds=kinds, max_hops=max_hops)
+
+    async def lineage(
+        self,
+        ref: Reference,
+        direction: Literal["up", "down"] = "up",
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+    ) -> Lineage:
+        return await self._read(self._view.lineage, ref, direction, kinds=kinds, max_hops=max_hops)
+
+    async def quarantines(self) -> list[Quarantine]:
+        return await self._read(self._view.quarantines)
 
     async def similar(
         self,
