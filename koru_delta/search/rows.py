@@ -19,7 +19,7 @@ only `died` is ever written in place, and only with positions that lie after tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -210,28 +210,20 @@ class Rows:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Take up puts, deletes and marks in log order."""
-        start = 0
         if not self._count:  # then they need not be laid out anew when it comes to them
-            odd = {entry.key_id for entry in entries if _is_odd(entry)}
+            odd = _odd_keys(entries)
             if odd:
                 self._lay_out_anew(odd, 0)
-        while start < len(entries):
-            start += self._add_plain(entries, start)
-            if start == len(entries):
-                break
-            entry = entries[start]
+        waiting = iter(entries)
+        while (entry := self._add_plain(waiting)) is not None:
             if entry.key_id not in self._rectangles:
                 # The entry that makes a mark has been taken up, if it is one of these.
                 until = entry.seq - (entry.target is None)
-                self._lay_out_anew(
-                    {e.key_id for e in entries[start:] if _is_odd(e)} - self._rectangles.keys(),
-                    until,
-                )
+                self._lay_out_anew(_odd_keys(entries) - self._rectangles.keys(), until)
             if entry.target is None:
                 self._add_rectangle(entry)
             else:
                 self._add_mark(entry)
-            start += 1
         if entries:
             self._changed = entries[-1].seq
 
@@ -327,8 +319,8 @@ class Rows:
             # Both, so that a view handed out finds no row in one that the other lacks.
             self._next, self._first = _wider(self._next, size), self._first.copy()
 
-    def _add_plain(self, entries: Sequence[Entry], start: int) -> int:
-        """Take up entries of plain keys from `start` on, up to the first other; how many."""
+    def _add_plain(self, entries: Iterator[Entry]) -> Entry | None:
+        """Take up entries of plain keys, up to the first that is none, which is returned."""
         opened = self._find_open() if self._open is None else self._open
         row = self._count
         ended: list[int] = []
@@ -337,17 +329,20 @@ class Rows:
         slots: list[int] = []
         keys: list[int] = []
         expiring: list[tuple[int, int]] = []
-        taken, rectangles = 0, self._rectangles
-        for at in range(start, len(entries)):
-            seq, key, operation, _, valid_from, valid_to, expires, vector, target = entries[at]
-            if target is not None:
-                if vector is not None:
-                    break
-                taken += 1  # nothing here to be marked
-                continue
-            if valid_from is not None or valid_to is not None or key in rectangles:
+        other: Entry | None = None
+        rectangles = self._rectangles
+        for entry in entries:
+            seq, key, operation, _, valid_from, valid_to, expires, vector, target = entry
+            if target is not None and vector is None:
+                continue  # nothing here to be marked
+            if (
+                valid_from is not None
+                or valid_to is not None
+                or target is not None
+                or key in rectangles
+            ):
+                other = entry
                 break
-            taken += 1
             before = opened.pop(key, None)
             if before is not None:
                 ended.append(before)
@@ -388,7 +383,7 @@ class Rows:
                 self._clocked -= int((self._columns["expires"][ended] != FOREVER).sum())
             self._columns["died"][ended] = ended_at
             self._live -= len(ended)
-        return taken
+        return other
 
     def _placed(self, start: int, end: int) -> None:
         """Note which slots the new rows have."""
@@ -621,11 +616,15 @@ class Rows:
             piece.ghost = _NO_GHOST
 
 
-def _is_odd(entry: Entry) -> bool:
-    """Whether an entry cannot be one of a plain key."""
-    if entry.target is not None:
-        return entry.vector is not None
-    return entry.valid_from is not None or entry.valid_to is not None
+def _odd_keys(entries: Sequence[Entry]) -> set[int]:
+    """The keys of entries that cannot be those of a plain key."""
+    return {
+        key
+        for _, key, _, _, valid_from, valid_to, _, vector, target in entries
+        if valid_from is not None
+        or valid_to is not None
+        or (target is not None and vector is not None)
+    }
 
 
 def _without(interval: tuple[int, int], starts: int, ends: int) -> list[tuple[int, int]]:
