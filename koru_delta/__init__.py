@@ -41,6 +41,8 @@ from koru_delta.transaction import KEEP, Transaction
 
 if TYPE_CHECKING:
     from koru_delta.ingest.chunking import Chunk, ChunkingConfig, chunk_document
+    from koru_delta.ingest.lineage import Lineage
+    from koru_delta.ingest.quarantine import Quarantine
     from koru_delta.ingest.writer import Run
 
 __version__ = "0.1.0"
@@ -68,8 +70,10 @@ __all__ = [
     "InclusionProof",
     "KoruDeltaError",
     "Layers",
+    "Lineage",
     "Match",
     "Matches",
+    "Quarantine",
     "Relation",
     "RetrievalDiff",
     "Row",
@@ -98,6 +102,8 @@ __all__ = [
 _LATER = {
     "Chunk": "koru_delta.ingest.chunking",
     "ChunkingConfig": "koru_delta.ingest.chunking",
+    "Lineage": "koru_delta.ingest.lineage",
+    "Quarantine": "koru_delta.ingest.quarantine",
     "Run": "koru_delta.ingest.writer",
     "chunk_document": "koru_delta.ingest.chunking",
 }

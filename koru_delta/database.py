@@ -82,6 +82,8 @@ from koru_delta.values import Value, Vector, VectorLike, as_matrix, as_vector, c
 
 if TYPE_CHECKING:  # loaded where it is used
     from koru_delta.ingest.chunking import ChunkingConfig
+    from koru_delta.ingest.lineage import Lineage, Reference
+    from koru_delta.ingest.quarantine import Quarantine
     from koru_delta.ingest.sources import Source
     from koru_delta.ingest.writer import Run
 
@@ -604,6 +606,57 @@ class Database:
             progress=progress,
         )  # fmt: skip
 
+    def quarantine(
+        self,
+        ref: Reference,
+        *,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Quarantine:
+        """Take a version and all that was derived from it out of search, until `release`.
+
+        It is one commit; `get`, `history` and every moment before it go on as before. What
+        is derived later, such as by ingesting a changed document again, is found; asking
+        once more covers that too.
+
+        Args:
+            ref: A version or its id, a match, `(namespace, key)` for every version a key
+                has had, or a `Run` for all that it wrote.
+
+        Raises:
+            KeyNotFoundError, UnknownVersionError: there is no such thing.
+            InvalidDataError: there is nothing that could be found in it.
+        """
+        from koru_delta.ingest.quarantine import quarantine
+
+        self._check_writable()
+        options = _options(_ANY, (), None, None, None, author, message, run)
+        return quarantine(self._intents, ref, options)
+
+    def release(
+        self,
+        quarantine: Quarantine | str,
+        *,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        """End a quarantine, by itself or its id: what no other one covers can be found again.
+
+        Returns:
+            The entries of the log that brought versions back, in one commit; their `target`s
+            are those.
+
+        Raises:
+            UnknownVersionError: no such quarantine stands.
+        """
+        from koru_delta.ingest.quarantine import release
+
+        self._check_writable()
+        options = _options(_ANY, (), None, None, None, author, message, run)
+        return release(self._intents, quarantine, options)
+
     def drop_namespace(
         self, namespace: str, *, author: str | None = None, message: str | None = None
     ) -> int:
@@ -957,6 +1010,44 @@ class Database:
         return self._log.versions(
             Walk(self._log.engine, cut.seq, allowed).path(start.seq, goal.seq)
         )
+
+    def lineage(
+        self,
+        ref: Reference,
+        direction: Literal["up", "down"] = "up",
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+        as_of: AsOf = None,
+    ) -> Lineage:
+        """What something came from, or with `"down"` what came of it, to print or to walk.
+
+        From a chunk that was found up to its document, commit and run: along every cause,
+        and from a document to the record of the run that wrote it (kind `"written_in"`).
+
+        Args:
+            ref: A version or its id, a match, a `Run`, or `(namespace, key)`: the version
+                present then, downwards every version the key has had.
+            kinds: Kinds of step to take; None is all.
+            max_hops: How far to go; None is to the end.
+            as_of: With the causes known then.
+
+        Raises:
+            KeyNotFoundError, UnknownVersionError: there is no such thing at that moment.
+            QueryError: the direction or a kind is none.
+        """
+        from koru_delta.ingest.lineage import trace
+
+        check_page(max_hops)
+        return trace(
+            self._log, ref, direction, kinds=kinds, max_hops=max_hops, cut=self._log.cut(as_of)
+        )
+
+    def quarantines(self, *, as_of: AsOf = None) -> list[Quarantine]:
+        """The quarantines that stand, oldest first."""
+        from koru_delta.ingest.quarantine import active
+
+        return active(self._log, self._log.cut(as_of))
 
     # Searching
 
@@ -1859,6 +1950,23 @@ class View:
     ) -> list[Version]:
         """As `Database.descendants`."""
         return self._database.descendants(version, kinds=kinds, max_hops=max_hops, as_of=self._cut)
+
+    def lineage(
+        self,
+        ref: Reference,
+        direction: Literal["up", "down"] = "up",
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+    ) -> Lineage:
+        """As `Database.lineage`."""
+        return self._database.lineage(
+            ref, direction, kinds=kinds, max_hops=max_hops, as_of=self._cut
+        )
+
+    def quarantines(self) -> list[Quarantine]:
+        """As `Database.quarantines`."""
+        return self._database.quarantines(as_of=self._cut)
 
     def similar(
         self,

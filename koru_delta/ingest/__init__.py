@@ -4,7 +4,8 @@ from koru_delta.ingest.chunking import Chunk, ChunkingConfig, chunk_document
 from koru_delta.ingest.folders import ingest_files
 from koru_delta.ingest.history import ingest_git
 from koru_delta.ingest.layout import chunks_of, commits_of, runs_of
-from koru_delta.ingest.lineage import Origin, commit_time, origin
+from koru_delta.ingest.lineage import Edge, Lineage, Node, Origin, commit_time, origin
+from koru_delta.ingest.quarantine import Quarantine
 from koru_delta.ingest.reasons import SkipReason
 from koru_delta.ingest.records import ingest_records
 from koru_delta.ingest.sources import Files, Git, Records
@@ -13,9 +14,13 @@ from koru_delta.ingest.writer import Report, Run
 __all__ = [
     "Chunk",
     "ChunkingConfig",
+    "Edge",
     "Files",
     "Git",
+    "Lineage",
+    "Node",
     "Origin",
+    "Quarantine",
     "Records",
     "Report",
     "Run",

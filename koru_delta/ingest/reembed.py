@@ -265,7 +265,11 @@ class _Work:
             return [write]
         write.made = Pending()
         key = found.version.namespace, found.version.key
-        return [write, self._intents.hide(*key, write.made, self._said())]
+        marks = self._log.history(*key, self._log.now(), reverse=True, limit=None, annotations=True)
+        # For the same reasons, so that whoever ends these finds it, too.
+        reasons = next((m.causes for m in marks if m.target == found.version.id), ())
+        said: WriteOptions = {**self._said(), "causes": list(reasons)}
+        return [write, self._intents.hide(*key, write.made, said)]
 
     def _said(self) -> WriteOptions:
         mine = self._options

@@ -12,6 +12,7 @@ from koru_delta.surfaces.cli import (  # noqa: I001
     searching as _searching,  # noqa: F401
     relating as _relating,  # noqa: F401
     ingesting as _ingesting,  # noqa: F401
+    provenance as _provenance,  # noqa: F401
     marks as _marks,  # noqa: F401
     care as _care,  # noqa: F401
 )
