@@ -208,6 +208,7 @@ class AsyncDatabase:
     navigate = _reading(Database.navigate, Matches.load)
     configure_text = _writing(Database.configure_text)
     similar_at = _reading(Database.similar_at, Matches.load)
+    embed_search = _reading(Database.embed_search, Matches.load)
     vectors = _reading(Database.vectors)
     stats = _reading(Database.stats)
     build_index = _reading(Database.build_index)
