@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 import koru_delta
-from benchmarks import ingesting, opening, reading, searching, storing, writing
+from benchmarks import chunking, ingesting, opening, reading, searching, storing, writing
 from benchmarks.measure import Row, SkippedError, Target
 
 Subject = Callable[[Path, float], Iterator[Row]]
@@ -39,6 +39,7 @@ SUBJECTS: dict[str, Subject] = {
     "put": writing.run,
     "open": opening.run,
     "search": searching.run,
+    "chunk": chunking.run,
     "ingest": ingesting.run,
     "storage": storing.run,
 }
