@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "KEEP",
     "Add",
     "AsOf",
     "AsyncDatabase",
@@ -63,7 +64,6 @@ __all__ = [
     "Explanation",
     "Filter",
     "InclusionProof",
-    "KEEP",
     "KoruDeltaError",
     "Layers",
     "Lineage",

@@ -129,10 +129,9 @@ def _covered(log: CausalLog, start: Sequence[Version], cut: Cut, made: int) -> l
     ring, runs = list(start), Runs(log, cut)
     while ring:
         fresh: dict[str, Version] = {}
-        for here in ring:
-            for edge, there in around(log, runs, here, cut, up=False):
-                if edge.kind in QUARANTINED and (there.seq < made or _is_again(here, there)):
-                    fresh[there.id] = there
+        for edge, here, there in around(log, runs, ring, cut, up=False):
+            if edge.kind in QUARANTINED and (there.seq < made or _is_again(here, there)):
+                fresh[there.id] = there
         ring = sorted(
             (each for each in fresh.values() if each.id not in found), key=lambda each: each.seq
         )
