@@ -11,7 +11,7 @@ quarantine stays hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -37,7 +37,7 @@ class Quarantine:
 
     id: str
     start: tuple[Version, ...]
-    versions: tuple[Version, ...]
+    versions: tuple[Version, ...] = field(repr=False)
     hidden: int
     author: str | None
     message: str | None
