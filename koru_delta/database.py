@@ -1414,6 +1414,10 @@ class Database:
         """Search as of a moment: `similar(namespace, query, as_of=timestamp, k=top_k)`."""
         return self.similar(namespace, query, as_of=timestamp, k=top_k)
 
+    def embed_search(self, namespace: str, query: str, top_k: int = 10) -> Matches:
+        """Search by the embedding of a text: `similar(namespace, query, k=top_k)`."""
+        return self.similar(namespace, query, k=top_k)
+
     def vectors(self, version: Version | str) -> dict[str, Vector]:
         """The vectors a version carries, per model: float32, as they were stored."""
         if isinstance(version, Version):  # it was checked when it was read; is it of this log?
@@ -1614,6 +1618,7 @@ class Database:
             "hot_bytes": self._log.hot.size_bytes,
             **self._log.engine.statistics(),
             **self._vectors.statistics(),
+            **self._texts.statistics(),
         }
 
     def build_index(self, namespace: str | None = None) -> None:
@@ -1624,7 +1629,8 @@ class Database:
         each 100,000 vectors).
 
         Args:
-            namespace: Only the vectors of this one; None is all.
+            namespace: Only the vectors and words of this one; None is all vectors, and
+                the words of every namespace that has some.
         """
         cut = self._log.now()
         names = [namespace] if namespace is not None else self.list_namespaces(as_of=cut)
@@ -1634,6 +1640,8 @@ class Database:
                 space = self._vectors.open(known)
                 space.at(cut.seq)
                 self._vectors.upkeep.work(space, complete=True)
+            if namespace is not None or self._vectors.known(name, cut):
+                self._texts.index(name, cut).build(cut)
 
     def tune(
         self,

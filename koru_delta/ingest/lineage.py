@@ -19,6 +19,7 @@ from koru_delta.errors import InvalidDataError, QueryError, UnknownVersionError
 from koru_delta.ingest.layout import commits_of, runs_of
 from koru_delta.ingest.writer import Run, Store
 from koru_delta.log import CausalLog
+from koru_delta.log.causes import Walk
 from koru_delta.search.answers import Match
 from koru_delta.values import Value, check_key
 
@@ -251,33 +252,41 @@ def trace(
     while ring and (max_hops is None or hops < max_hops):
         hops += 1
         fresh: dict[str, Version] = {}
-        for here in ring:
-            for edge, there in around(log, runs, here, cut, up=direction == "up"):
-                if edge.kind in allowed:
-                    edges[edge] = None
-                    if there.id not in nodes:
-                        fresh[there.id] = there
+        for edge, _, there in around(log, runs, ring, cut, up=direction == "up"):
+            if edge.kind in allowed:
+                edges[edge] = None
+                if there.id not in nodes:
+                    fresh[there.id] = there
         ring = sorted(fresh.values(), key=lambda version: version.seq)
         nodes |= {version.id: Node(version, hops) for version in ring}
     return Lineage(direction, tuple(nodes.values()), tuple(edges))
 
 
 def around(
-    log: CausalLog, runs: Runs, here: Version, cut: Cut, *, up: bool
-) -> Iterator[tuple[Edge, Version]]:
-    """The steps from a version to what it came from (`up`), or to what came of it."""
-    for there in log.neighbours(here, cut, up=up):
-        effect, cause = (here, there) if up else (there, here)
+    log: CausalLog, runs: Runs, ring: Sequence[Version], cut: Cut, *, up: bool
+) -> Iterator[tuple[Edge, Version, Version]]:
+    """The steps from some versions to what they came from (`up`), or to what came of them.
+
+    Each with where it begins and where it leads.
+    """
+    places = [version.seq for version in ring]
+    near = next(Walk(log.engine, cut.seq).rings(places, "up" if up else "down", 1), [])
+    here = {version.id: version for version in ring}
+    there = {version.id: version for version in log.versions(near)}
+    for effect in ring if up else there.values():
         for named in effect.causes:
-            if named.id == cause.id:
-                yield Edge(effect.id, named.kind, cause.id), there
-    if up:
-        record = runs.record_of(here)
-        if record is not None:
-            yield Edge(here.id, WRITTEN_IN, record.id), record
-    else:
-        for document in runs.written_in(here):
-            yield Edge(document.id, WRITTEN_IN, here.id), document
+            cause = (there if up else here).get(named.id)
+            if cause is not None:
+                begin, end = (effect, cause) if up else (cause, effect)
+                yield Edge(effect.id, named.kind, cause.id), begin, end
+    for version in ring:
+        if up:
+            record = runs.record_of(version)
+            if record is not None:
+                yield Edge(version.id, WRITTEN_IN, record.id), version, record
+        else:
+            for document in runs.written_in(version):
+                yield Edge(document.id, WRITTEN_IN, version.id), version, document
 
 
 class Runs:

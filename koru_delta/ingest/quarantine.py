@@ -11,7 +11,7 @@ quarantine stays hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -37,7 +37,7 @@ class Quarantine:
 
     id: str
     start: tuple[Version, ...]
-    versions: tuple[Version, ...]
+    versions: tuple[Version, ...] = field(repr=False)
     hidden: int
     author: str | None
     message: str | None
@@ -129,10 +129,9 @@ def _covered(log: CausalLog, start: Sequence[Version], cut: Cut, made: int) -> l
     ring, runs = list(start), Runs(log, cut)
     while ring:
         fresh: dict[str, Version] = {}
-        for here in ring:
-            for edge, there in around(log, runs, here, cut, up=False):
-                if edge.kind in QUARANTINED and (there.seq < made or _is_again(here, there)):
-                    fresh[there.id] = there
+        for edge, here, there in around(log, runs, ring, cut, up=False):
+            if edge.kind in QUARANTINED and (there.seq < made or _is_again(here, there)):
+                fresh[there.id] = there
         ring = sorted(
             (each for each in fresh.values() if each.id not in found), key=lambda each: each.seq
         )

@@ -73,7 +73,7 @@ def test_every_strategy_keeps_its_promises_in_tokens(text, config):
 @given(
     st.lists(st.sampled_from(["ain't", "I'LL", "x/", "/\n", ".\n\n", "a\n", " ", "  ", "\t", "'s",
                               "don't ", "½", "²", "_", "12345", "Ⅷ", "漢。", "É", "e\u0301", "...",
-                              "—", "foo(bar)", "\u00a0", "HTTPServer", "😀", "\u2028"])).map("".join),
+                              "—", "foo(bar)", "\u00a0", "HTTPServer", "😀"])).map("".join),
     st.integers(4, 12),
     st.sampled_from(ENCODINGS),
     st.integers(0, 3),

@@ -65,8 +65,8 @@ def sentence_ends(text: str, start: int, stop: int) -> Iterator[int]:
     goes on (`"Why?" he asked`); an ellipsis in mid-sentence.
 
     >>> text = 'Dr. No paid 3.14 dollars. "Why?" he asked. No answer...'
-    >>> [text[:end][-8:] for end in sentence_ends(text, 0, len(text))]
-    ['dollars.', ' asked.', 'answer...']
+    >>> [text[:end].split()[-1] for end in sentence_ends(text, 0, len(text))]
+    ['dollars.', 'asked.', 'answer...']
     """
     for match in _ENDING.finditer(text, start, stop):
         if match["more"] is None or _ends(text, match):

@@ -1,7 +1,8 @@
 """Source code by its definitions, as tree-sitter's grammars see them.
 
 A definition goes with its decorators, attributes and the comments right above it. One that
-is too long is cut at the definitions in it, and so on.
+is too long is cut at the definitions in it, and so on. Code with mistakes is cut as well as
+the grammar can tell; a text that is no code of the language at all, at its lines.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from koru_delta.ingest.chunking.sections import Section
 
 if TYPE_CHECKING:
     from tree_sitter import Language, Node, Query
+
+# tree-sitter repairs what it cannot read, and on some garbage takes quadratic time to. Dense
+# code takes a step (a hundred of the parser's) for 20 bytes; what takes more is given up.
+_STEPS: Final = 100
+_BYTES_PER_STEP: Final = 10
+_READ: Final = 1 << 16  # bytes
 
 _LONGEST_NAME: Final = 200  # characters
 
@@ -51,6 +58,7 @@ _TYPESCRIPT: Final = _JAVASCRIPT | {
     "interface_declaration": "interface",
     "type_alias_declaration": "type",
     "enum_declaration": "enum",
+    "function_signature": "function",
     "internal_module": "namespace",
     "module": "module",
 }
@@ -242,13 +250,25 @@ def _add(text: str, sections: list[Section], section: Section, ruler: Ruler, mos
 
 
 def _tree(text: str, language: str) -> list[_Definition]:
-    """The outermost definitions, in order, each with those in it."""
+    """The outermost definitions, in order, each with those in it; none if it is not such code."""
     grammar, query = _GRAMMARS[language], _query(language)
     from tree_sitter import Parser, QueryCursor
 
     data = text.encode("utf-8", "surrogatepass")
-    root = Parser(_language(language)).parse(data).root_node
-    captured = QueryCursor(query).captures(root)
+    steps = _STEPS + len(data) // _BYTES_PER_STEP
+
+    def too_long(_position: int, _has_error: bool) -> bool:
+        nonlocal steps
+        steps -= 1
+        return steps < 0
+
+    try:
+        tree = Parser(_language(language)).parse(
+            lambda at, _: data[at : at + _READ], progress_callback=too_long
+        )
+    except ValueError:  # the parser was told to stop
+        return []
+    captured = QueryCursor(query).captures(tree.root_node)
     nodes = [
         (node.start_byte, -node.end_byte, kind == "wrap", kind, node)
         for kind, found in captured.items()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from koru_delta.errors import InvalidDataError
 from koru_delta.ingest.chunking.borders import (
@@ -22,6 +23,9 @@ from koru_delta.ingest.chunking.sections import Section, joined
 # (text, start, low, limit) -> the end of the chunk that begins at `start`, in `low..limit`,
 # or earlier (but after `start`) where that is a better place.
 Cutter = Callable[[str, int, int, int], int]
+
+
+_NON_BLANK: Final = re.compile(r"\S")
 
 
 class _Piece(NamedTuple):
@@ -118,7 +122,10 @@ def _cut_at(places: Sequence[int], otherwise: Cutter, *, patient: bool = True) -
     """
 
     def cut(text: str, start: int, low: int, limit: int) -> int:
-        found = bisect_right(places, limit) - 1
+        after = bisect_right(places, limit)
+        if after < len(places) and _NON_BLANK.search(text, limit, places[after]) is None:
+            return limit
+        found = after - 1
         if found >= 0 and places[found] > (start if patient else low):
             return places[found]
         return otherwise(text, start, low, limit)
