@@ -448,9 +448,9 @@ def test_an_answer_tells_how_it_was_found(run):
 
     found = run("search", "docs", "gate", "-k", 2, "--exact", "--json")
     facts = said(found)
-    assert (facts["plan"], facts["approximate"], facts["considered"]) == ("scan", False, 5)
+    assert (facts["plan"], facts["approximate"], facts["considered"]) == ("scan+bm25", False, 5)
     assert found.stderr == ""
-    assert "exact, by scan, out of 5" in run("search", "docs", "gate", "--recall", 0.8).stderr
+    assert "exact, by scan+bm25, out of 5" in run("search", "docs", "gate", "--recall", 0.8).stderr
     assert "recall" in run("search", "docs", "gate", "--recall", 2, code=2).stderr
 
 
