@@ -1,11 +1,11 @@
-"""What integrations ask for by name, each loaded when it is first asked for.
+r"""What integrations ask for by name, each loaded when it is first asked for.
 
 The adapters themselves are modules here: `koru_delta.integrations.langchain`.
 
 >>> from koru_delta.integrations import CausalFilter, ChunkingConfig, chunk_document
 >>> CausalFilter(run="nightly").exclude_superseded
 True
->>> [chunk.text for chunk in chunk_document("Rain.\\n\\nSun.", ChunkingConfig(size=6))]
+>>> [chunk.text for chunk in chunk_document("Rain.\n\nSun.", ChunkingConfig(size=6))]
 ['Rain.', 'Sun.']
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from koru_delta.surfaces import show
 Named = Callable[[str], str]
 
 _LEGS: Final = {"text": "words", "vector": "meaning"}
-_SIGNS: Final = {
+SIGNS: Final = {
     "entered": ("+", "green"), "left": ("-", "red"), "moved": ("↕", "cyan"),
     "edited": ("~", "yellow"),
 }  # fmt: skip
@@ -35,42 +35,47 @@ _HAPPENED: Final = {
     "filtered": "no longer passes the filter",
     "statistics": "how common its words are",
 }
+_TRUE: Final = _HAPPENED | {"new": "true since", "began": "true since", "deleted": "gone since"}
 _MOST_TERMS: Final = 4
 _MOST_OTHERS: Final = 3
 
 
-def why(explanation: Explanation) -> Text:
-    """One line: where each way of searching had the hit, and which words it has."""
+def why(explanation: Mapping[str, Any], *, between: str = "   ") -> Text:
+    """Where each way of searching had the hit, and which words it has, by `Explanation.to_dict`."""
     told = Text()
-    for part in sorted(explanation.parts, key=lambda part: part.name not in _LEGS):
+    parts = explanation["parts"]
+    for part in sorted(parts, key=lambda part: list(_LEGS).index(part["name"])
+                       if part["name"] in _LEGS else len(_LEGS)):  # fmt: skip
         if told:
-            told.append("   ", "dim")
-        name = _LEGS.get(part.name, part.name)
-        if part.name not in _LEGS:
-            told.append(f"{name} {part.contribution:+.4f}", "dim")
-            continue
-        if part.rank is None:
+            told.append(between, "dim")
+        name = _LEGS.get(part["name"])
+        if name is None:
+            told.append(f"{part['name']} {part['contribution']:+.4f}", "dim")
+        elif part["rank"] is None:
             told.append(f"not by {name}", "dim")
-            continue
-        told.append(f"by {name} ", "dim")
-        told.append(f"#{part.rank}", "bold")
-        if part.terms:
-            told.append(" (", "dim")
-            terms = sorted(part.terms, key=lambda term: -term.contribution)
-            for number, term in enumerate(terms[:_MOST_TERMS]):
-                told.append(", " if number else "", "dim")
-                told.append(show.one_line(term.term, 24), "cyan")
-                told.append(f" {term.contribution:.1f}", "dim")
-            more = len(terms) - _MOST_TERMS
-            told.append(f", {more} more)" if more > 0 else ")", "dim")
-        elif part.raw is not None:
-            told.append(f" ({explanation_measure(explanation)} {part.raw:.2f})", "dim")
+        else:
+            told.append(f"by {name} ", "dim")
+            told.append(f"#{part['rank']}", "bold")
+            told.append_text(_measured(part, explanation["formula"]))
     return told
 
 
-def explanation_measure(explanation: Explanation) -> str:
-    """What the numbers of its vector part are."""
-    return {"dot": "dot product", "l2": "minus distance"}.get(explanation.formula, "similarity")
+def _measured(part: Mapping[str, Any], formula: str) -> Text:
+    """The words a part found, or its similarity, in brackets."""
+    told = Text(" (", "dim")
+    terms = sorted(part["terms"], key=lambda term: -term["contribution"])
+    for number, term in enumerate(terms[:_MOST_TERMS]):
+        told.append(", " if number else "", "dim")
+        told.append(show.one_line(term["term"], 24), "cyan")
+        told.append(f" {term['contribution']:.1f}", "dim")
+    if len(terms) > _MOST_TERMS:
+        told.append(f", {len(terms) - _MOST_TERMS} more", "dim")
+    if not terms:
+        if part["raw"] is None:
+            return Text()
+        what = {"dot": "dot product", "l2": "minus distance"}.get(formula, "similarity")
+        told.append(f"{what} {part['raw']:.2f}", "dim")
+    return told.append(")", "dim")
 
 
 def why_table(explanation: Explanation) -> Table:
@@ -99,11 +104,6 @@ def why_table(explanation: Explanation) -> Table:
     return show.table(columns, rows, right=columns[2:5])
 
 
-def change_facts(changed: RetrievalDiff) -> list[dict[str, Any]]:
-    """What entered, left and moved, as JSON with the words of `because`."""
-    return [change.to_dict() | {"because": because(change)} for change in changed]
-
-
 def changes_table(changed: RetrievalDiff, named: Named, title: Named, *, valid: bool) -> Table:
     """What entered, left and moved, and by what.
 
@@ -114,7 +114,7 @@ def changes_table(changed: RetrievalDiff, named: Named, title: Named, *, valid: 
     """
     rows = []
     for change in changed:
-        sign, style = _SIGNS[change.kind]
+        sign, style = SIGNS[change.kind]
         ranks = f"{change.rank_before or '·'} → {change.rank_after or '·'}"
         rows.append(
             (Text(f"{sign} {change.kind}", style), ranks, title(change.key),
@@ -144,7 +144,7 @@ def because(change: Change, named: Named = str, *, valid: bool = False) -> str:
 
 
 def _happened(cause: Happened, *, valid: bool) -> str:
-    told = _HAPPENED[cause.name]
+    told = (_TRUE if valid else _HAPPENED)[cause.name]
     version = cause.version
     if version is None:
         return told

@@ -14,7 +14,7 @@ from koru_delta.ingest.git import read_history
 from koru_delta.surfaces import show
 from koru_delta.surfaces.cli.app import app
 from koru_delta.surfaces.cli.frame import DEFAULT, Bar, local_model, opened, path_of, writer
-from koru_delta.surfaces.cli.options import Author, Cut, Db, Json, Message
+from koru_delta.surfaces.cli.options import Author, ChunkSize, Cut, Db, Json, Message
 
 _ingest = typer.Typer(no_args_is_help=True)
 app.add_typer(
@@ -37,6 +37,7 @@ def ingest_files_command(
         bool, typer.Option("--prune", help="Delete what is gone from the directories.")
     ] = False,
     chunking: Cut = None,
+    chunk_size: ChunkSize = None,
     no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
     author: Author = None,
     message: Message = None,
@@ -47,7 +48,7 @@ def ingest_files_command(
 
     PDF and HTML are read with the extra documents: pip install 'koru-delta[documents]'.
     """
-    how = _chunking(chunking)
+    how = _chunking(chunking, chunk_size)
     embedder = None if no_embed else local_model("pass --no-embed to ingest text alone")
     read_files(paths, include=include or ())  # what is refused makes no database
     with opened(ctx, db, write=True) as database, Bar("files", quiet=as_json) as bar:
@@ -69,6 +70,7 @@ def ingest_git_command(
         list[str] | None, typer.Option(metavar="GLOB", help="Only these, such as '*.md'.")
     ] = None,
     chunking: Cut = None,
+    chunk_size: ChunkSize = None,
     no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
     db: Db = None,
     as_json: Json = False,
@@ -78,7 +80,7 @@ def ingest_git_command(
     What a file held is valid from its commit's time: ask with --valid-at. Merged side
     branches are not followed: their changes arrive with the merge.
     """
-    how = _chunking(chunking)
+    how = _chunking(chunking, chunk_size)
     embedder = None if no_embed else local_model("pass --no-embed to ingest text alone")
     if not path_of(ctx, db).exists():
         read_history(repo, rev=rev, include=include or ())  # what is refused makes no database
@@ -90,10 +92,12 @@ def ingest_git_command(
     _print_report(report, as_json=as_json, where=path_of(ctx, db))
 
 
-def _chunking(strategy: str | None) -> ChunkingConfig | None:
-    """How to cut, by the name of a strategy."""
-    given: Any = strategy  # a name that is none is refused
-    return None if strategy is None else ChunkingConfig(given)
+def _chunking(strategy: str | None, size: int | None) -> ChunkingConfig | None:
+    """How to cut, by the name of a strategy and the size of a chunk."""
+    if strategy is None and size is None:
+        return None
+    given: Any = strategy or "content"  # a name that is none is refused
+    return ChunkingConfig(given, size=size)
 
 
 def _print_report(report: Run, *, as_json: bool, where: Path) -> None:

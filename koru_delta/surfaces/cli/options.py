@@ -50,6 +50,14 @@ Cut = Annotated[
         help="recursive, sentence, markdown, token or content; else content.",
     ),
 ]
+ChunkSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        show_default=False,
+        help="No chunk is longer: in characters (1,200), of token in tokens (300).",
+    ),
+]
 OnlySpace = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Only the vectors of this one.")
 ]

@@ -412,7 +412,7 @@ def _print_hit(out: Console, number: int, hit: dict[str, Any], why: Match | None
     shown = Text("\n".join(lines[:_SHOWN_LINES]) + ("\n…" if cut else ""))
     explanation = None if why is None else why.explanation
     inside = shown if explanation is None else Group(
-        shown, Text(), reasons.why(explanation), reasons.why_table(explanation)
+        shown, Text(), reasons.why(explanation.to_dict()), reasons.why_table(explanation)
     )  # fmt: skip
     out.print(
         Panel(
