@@ -522,7 +522,10 @@ def _cell(answer: dict[str, Any] | None) -> Group:
 
 def _changes_table(changes: Sequence[dict[str, Any]]) -> Table:
     """The first changes among the best hits, one a line."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    table = Table(
+        box=None, show_header=False, pad_edge=False, padding=(0, 1), title_justify="left",
+        title=Text(f" from then to now, among the first {_COMPARED}", "dim"), title_style="",
+    )  # fmt: skip
     for style in ("bold", "", "cyan", "dim"):
         table.add_column(style=style, overflow="fold")
     for change in changes[:_CHANGES]:
