@@ -269,6 +269,7 @@ class TextIndex:
                     cache.write(place / self._name(), about, self._postings.dump())
                     self._saved = slots
         except OSError as error:
+            self._place = None  # told once
             _log.warning(
                 "the words of %r are not kept in a file (searches stay right, the next process "
                 "reads them anew): %s", self._records.namespace, error,
