@@ -427,7 +427,10 @@ def test_vectors_of_another_name_are_searched_where_they_may_be(run):
     assert "renamed" in found.stderr
     assert "--model" in run("search", "both", "gate", code=1).stderr
     assert said(run("search", "both", "gate", "--model", "two", "--json"))["hits"]
-    assert "vectors of 2 numbers" in run("search", "short", "gate", code=1).stderr
+    short = run("search", "short", "gate", code=1).stderr
+    assert "vectors of 2 numbers" in short
+    assert "--mode text" in short
+    assert said(run("search", "short", "gate", "--mode", "text", "--json"))["hits"]
     assert "--model" in run("search", "mine", "gate", "--model", "other", code=1).stderr
 
 
