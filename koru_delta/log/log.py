@@ -46,6 +46,8 @@ __all__ = ["ANY", "AsOf", "CausalLog", "Pending", "Write"]
 
 AsOf = int | datetime | str | Version | Commit | Cut | None
 TAGS: Final = "$tags"
+TEXTS: Final = "$text"  # how the words of each namespace are read
+OWN: Final = (TAGS, TEXTS)  # namespaces that only KoruDelta writes
 _HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 _HOT_BYTES = 64 * 1024 * 1024
 _HOT_LARGEST = _HOT_BYTES // 64
