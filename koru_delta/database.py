@@ -58,7 +58,7 @@ from koru_delta.search.difference import RetrievalDiff, compare
 from koru_delta.search.explained import explained, of_similar
 from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.fusion import FUSIONS, LEGS, MODES, Fusion, Mode, checked_weights
-from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of
+from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of, window_of
 from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, count_rows, select_rows
 from koru_delta.search.synthesis.explanation import Explanation
@@ -1184,24 +1184,23 @@ class Database:
             raise QueryError("mmr chooses among one page; leave cursor out, and ask for more (k)")
         chosen = checked_weights(weights, legs)
         where = None if filter is None else compiled(filter)
+        valid_at = valid_time(causal, valid_at)
         digest = digest_of(
             {
                 "namespace": namespace, "text": text, "mode": mode, "filter": filter,
-                "causal": causal,
-                "model": model, "weights": chosen, "fusion": fusion, "group": group_by,
+                "causal": None if causal is None else causal.facts(), "model": model, "weights": chosen, "fusion": fusion, "group": group_by,
                 "threshold": threshold, "half_life": half_life, "syntax": syntax,
                 "vector": None if vector is None else as_vector(vector).tobytes(),
             }
         )  # fmt: skip
-        valid_at = valid_time(causal, valid_at)
-        page = None if cursor is None else Cursor.read(cursor)
+        page = None if cursor is None else Cursor.read(cursor, self._log.root_of)
         if page is None:
             cut = self._log.cut(as_of)
             at = _valid(valid_at, cut)
         else:
             if page.asked != digest:
                 raise QueryError("this cursor is of another question; ask as for the first page")
-            cut, at = self._log.checked_cut(page.cut), page.valid_at
+            cut, at = page.cut, page.valid_at
         target: Target | None = None
         space: VectorSpace | None = None
         if chosen.get("vector") and (vector is not None or text.strip()):
@@ -1212,6 +1211,8 @@ class Database:
                 self._target(meant)  # raises, and says what to do
             if space is not None:
                 target = self._target(meant)
+        if mmr is not None and space is None:  # to tell what is alike
+            space = self._space(namespace, model, cut, at, text=vector is None and mode != "text")
         return Question(
             Asked(
                 namespace, text, k, cut, at, where,
@@ -1219,7 +1220,7 @@ class Database:
                 {name: weight for name, weight in chosen.items() if weight}, fusion,
                 None if mmr is None else float(mmr), threshold,
                 None if group_by is None else _path(group_by), _half_life(half_life),
-                syntax, recall, page, digest,
+                syntax, recall, page, digest, page.window if page else window_of(k),
             ),
             self._texts.index(namespace, cut) if chosen.get("text") else None,
             space,

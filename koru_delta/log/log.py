@@ -369,6 +369,17 @@ class CausalLog:
         commit = None if entry is None else self.engine.commit_at(entry.tx_time)
         return GENESIS if commit is None else commit.root
 
+    def root_of(self, cut: Cut) -> bytes:
+        """The chained root of the log at a cut, which may come from outside.
+
+        Raises:
+            InvalidTimestampError: this log has not got that far.
+        """
+        head = self.engine.head()
+        if head.seq == cut.seq:
+            return head.root
+        return self.root_at(self.checked_cut(cut).seq)
+
     # Reading
 
     def present(self, namespace: str, key: str) -> bytes:

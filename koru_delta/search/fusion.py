@@ -46,6 +46,7 @@ class Candidate:
     parts: dict[str, float]
     ranks: dict[str, int]  # in each leg that has it, from 1
     scores: dict[str, float]  # likewise, as the leg gave it
+    window: int = 0  # of the ranking, the first being 0; all of one come before the next
     decay: float = 1.0  # what its age left of the score, in (0, 1]
 
 
@@ -72,7 +73,7 @@ def fuse(legs: Sequence[Leg], window: int, fusion: Fusion) -> list[Candidate]:
                     continue
                 candidate = some.get(key)
                 if candidate is None:
-                    candidate = some[key] = Candidate(key, seq, 0.0, {}, {}, {})
+                    candidate = some[key] = Candidate(key, seq, 0.0, {}, {}, {}, start // window)
                 candidate.parts[leg.name] = earned
                 candidate.ranks[leg.name] = place
                 candidate.scores[leg.name] = -least
@@ -96,12 +97,14 @@ def _earned(leg: Leg, hits: Sequence[Hit], start: int, fusion: Fusion) -> list[f
     return [leg.weight * (-least - worst) / spread for least, _, _ in hits]
 
 
-def alone(leg: Leg) -> list[Candidate]:
+def alone(leg: Leg, window: int) -> list[Candidate]:
     """The hits of one leg, with its own scores."""
+    name = leg.name
     return [
-        Candidate(key, seq, -least, {leg.name: -least}, {leg.name: rank}, {leg.name: -least})
-        for rank, (least, key, seq) in enumerate(leg.hits, 1)
-    ]
+        Candidate(key, seq, -least, {name: -least}, {name: place + 1}, {name: -least},
+                  place // window)
+        for place, (least, key, seq) in enumerate(leg.hits)
+    ]  # fmt: skip
 
 
 def diverse(
