@@ -1135,8 +1135,8 @@ class Database:
         asked = [
             self._question(
                 namespace, text, mode=chosen, k=k, filter=filter, causal=causal, as_of=cut,
-                valid_at=moment(time), model=model, vector=vector, weights=weights, fusion=fusion,
-                syntax=syntax, recall=1.0,
+                valid_at=moment(time) if axis == "valid_at" else None, model=model, vector=vector,
+                weights=weights, fusion=fusion, syntax=syntax, recall=1.0,
             )
             for cut, time in zip(cuts, times, strict=True)
         ]  # fmt: skip
