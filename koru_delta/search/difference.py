@@ -253,6 +253,11 @@ class _Worlds:
         log, seqs = self._log, self._reading.seqs
         if was is not None and now is not None:
             before, after = log.versions([int(seqs[was]), int(seqs[now])])
+            if after.seq <= self._then.cut.seq:  # nothing was written: another time holds another
+                if microseconds(after.valid_from) > self._then.valid_at:
+                    return "began", after
+                if before.valid_to is not None:
+                    return "ended", before
             same = before.distinction == after.distinction and before.vectors != after.vectors
             return ("re-embedded" if same else "edited"), after
         if now is not None:

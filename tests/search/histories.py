@@ -219,6 +219,10 @@ class Told:
                 and not e.namespace.startswith("$")]  # fmt: skip
         return puts[number % len(puts)].id if number is not None and puts else None
 
+    def metric(self, namespace: str) -> Any:
+        """How its vectors measure."""
+        return METRICS[namespace]
+
     def cut(self, chance: random.Random) -> Moment:
         """The end of a commit, or a time between two."""
         late = self.model.commits[-len(self.model.commits) // 3 :]
