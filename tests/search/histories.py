@@ -320,6 +320,7 @@ def bm25(
 
     scored = [clause for clause in query if clause.occur != "-"]
     must = [clause for clause in scored if clause.occur == "+"]
+    among = [sum(has(clause, words) for words in texts.values()) for clause in scored]
     found = {}
     for key, words in texts.items():
         if any(has(clause, words) for clause in query if clause.occur == "-"):
@@ -327,9 +328,8 @@ def bm25(
         if not (all(has(c, words) for c in must) if must else any(has(c, words) for c in scored)):
             continue
         score = 0.0
-        for clause in scored:
+        for clause, df in zip(scored, among, strict=True):
             times = clause.times(words, stemmer)
-            df = sum(has(clause, other) for other in texts.values())
             idf = math.log(1 + (count - df + 0.5) / (df + 0.5))
             norm = 1.2 * (0.25 + 0.75 * len(words) / average) if average else 1.0
             score += idf * times / (times + norm) if times else 0.0
