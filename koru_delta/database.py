@@ -1045,16 +1045,19 @@ class Database:
                 of the text.
             weights: Of the legs "vector" and "text", 1 each by default; 0 leaves a leg out.
             fusion: "rrf" adds weight / (60 + rank) of each leg's best 50 or 3 k, "score"
-                their weighted scores, scaled to [0, 1].
+                their weighted scores, scaled to [0, 1]. What lies deeper is fused by itself,
+                and comes after.
             mmr: In [0, 1]: choose by maximal marginal relevance among those best; 1 is by
                 relevance alone, 0 by difference alone. Not for pages.
             half_life: Seconds (or a timedelta) after which a score counts half, from when
-                the version began to be true; scores below 0 stay.
+                the version began to be true; scores below 0 stay. The best 50 or 3 k are put
+                in order anew, then what lies deeper.
             group_by: A dotted path into the value; only the best hit of those that say the
                 same there is kept. What lacks the path is a group of its own.
             threshold: Keep hits with `score >= threshold`, whatever the mode's score is.
-            cursor: `cursor` of the page before. All else must be as it was; the moment
-                is that of the first page. Pages after the first compare every row.
+            cursor: `cursor` of the page before, of this database or a copy of it, in any
+                process. All else but `k` must be as it was; the moment is that of the first
+                page. Pages after the first compare every row.
             syntax: False takes the text as it is, with no operators.
             exact, recall, explain, model, filter, causal, as_of, valid_at: As for `similar`.
 
@@ -1188,7 +1191,8 @@ class Database:
         digest = digest_of(
             {
                 "namespace": namespace, "text": text, "mode": mode, "filter": filter,
-                "causal": None if causal is None else causal.facts(), "model": model, "weights": chosen, "fusion": fusion, "group": group_by,
+                "causal": None if causal is None else causal.facts(), "model": model,
+                "weights": chosen, "fusion": fusion, "group": group_by,
                 "threshold": threshold, "half_life": half_life, "syntax": syntax,
                 "vector": None if vector is None else as_vector(vector).tobytes(),
             }

@@ -124,7 +124,6 @@ class CausalFilter:
         if self.predicate is not None and not callable(self.predicate):
             raise QueryError(f"causal predicate is a function of a version, not {self.predicate!r}")
 
-
     def facts(self) -> list[tuple[str, object]]:
         """What is asked, with sets in order: `repr` of it is the same in every process.
 

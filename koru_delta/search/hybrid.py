@@ -24,7 +24,16 @@ from koru_delta.log import CausalLog
 from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.columns import MISSING, Path, look_up
 from koru_delta.search.filters import CompiledFilter
-from koru_delta.search.fusion import DAMPING, Candidate, Fusion, Leg, alone, diverse, fuse
+from koru_delta.search.fusion import (
+    DAMPING,
+    Candidate,
+    Fusion,
+    Leg,
+    alone,
+    diverse,
+    fuse,
+    whole_windows,
+)
 from koru_delta.search.nearest import Hit, Target, VectorSpace
 from koru_delta.search.records import Swap
 from koru_delta.search.text.postings import Contribution
@@ -210,7 +219,7 @@ def _rank(
     wanted = asked.k + len(given)
     depth = wanted
     if len(asked.weights) > 1 or asked.half_life is not None or asked.balance is not None:
-        depth = max(1, -(-wanted // window)) * window  # whole windows: what is in one is settled
+        depth = whole_windows(wanted, window)  # what is in a whole one is settled
     elif asked.group is not None:
         depth = max(wanted, window)
     while True:

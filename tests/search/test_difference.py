@@ -1,4 +1,4 @@
-"""What changed between two moments, and why: each cause is true, and undoing it undoes the change."""
+"""What changed between two moments, and why: causes are true, and undoing them undoes it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ SINGLE: dict[str, tuple[Event | None, Event, str, str]] = {
     "hidden": (None, lambda db, _: db.hide("n", "a"), "a", "hidden"),
     "superseded": (
         None,
-        lambda db, _: db.put("n", "e", value("frost"), causes=[("supersedes", db.version("n", "a"))]),
+        lambda db, _: db.put(
+            "n", "e", value("frost"), causes=[("supersedes", db.version("n", "a"))]),
         "a", "superseded",
     ),
     "superseded from elsewhere": (
@@ -66,7 +67,9 @@ SINGLE: dict[str, tuple[Event | None, Event, str, str]] = {
         lambda db, _: db.put("other", "y", 1, causes=[("supersedes", db.version("n", "a"))]),
         "a", "superseded",
     ),
-    "unhidden": (lambda db, _: db.hide("n", "a"), lambda db, _: db.unhide("n", "a"), "a", "unhidden"),
+    "unhidden": (
+        lambda db, _: db.hide("n", "a"), lambda db, _: db.unhide("n", "a"), "a", "unhidden",
+    ),
     "restored": (
         lambda db, _: db.delete("n", "a"), lambda db, _: db.put("n", "a", value("rain")),
         "a", "restored",

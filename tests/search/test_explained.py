@@ -114,9 +114,7 @@ def test_ranks_go_on_over_pages(filled: Database, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_an_explanation_made_later_is_the_one_made_at_once(
-    clock: FixedClock, name: str
-) -> None:
+def test_an_explanation_made_later_is_the_one_made_at_once(clock: FixedClock, name: str) -> None:
     with koru_delta.open(embedder=HashEmbedder(16), clock=clock) as db:
         fill(db, clock)
         text = "rain in the fog"

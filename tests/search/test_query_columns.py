@@ -23,7 +23,8 @@ from tests.search.histories import KEYS, UNIT, Step, Told, codes, history, opene
 
 ODD: tuple[Any, ...] = (
     None, True, False, 0, 1, 1.0, -2, 0.5, -0.0, 2**53, 2**53 + 1, 2.0**53, 2**63 - 1, -(2**63),
-    1e300, "", "a", "A", "é", "e\u0301", "1", "z z", [], [1], [1.0], [True], {}, {"x": 1}, {"x": [1]},
+    1e300, "", "a", "A", "é", "e\u0301", "1", "z z", [], [1], [1.0], [True], {}, {"x": 1},
+    {"x": [1]},
 )  # fmt: skip
 SORTS: tuple[Any, ...] = (
     None, "f", "-f", ["-f", "n"], ["n", "-f"], "f.x", "-f.x", "", "-", ["doc", "-n", "f"], "none",

@@ -22,6 +22,7 @@ from koru_delta.causal import moment
 from koru_delta.errors import KoruDeltaError
 from koru_delta.testing import FixedClock
 from tests.indexing import SMALL, lower
+from tests.model import Moment
 from tests.search.histories import (
     FILTERS,
     NAMESPACES,
@@ -29,14 +30,13 @@ from tests.search.histories import (
     Clause,
     Told,
     bm25,
-    fitted,
     codes,
+    fitted,
     history,
     opened,
     question,
     written,
 )
-from tests.model import Moment
 
 EXAMPLES = 80
 ALL = 1000

@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def path(made: Path, tmp_path: Path) -> Iterator[Path]:
     copy = tmp_path / "db"
     shutil.copytree(made, copy)
-    yield copy
+    return copy
 
 
 QUERIES: list[list[Clause]] = [question(random.Random(n)) for n in range(12)]
