@@ -59,7 +59,7 @@ from koru_delta.search.difference import RetrievalDiff, compare
 from koru_delta.search.explained import explained, of_similar
 from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.fusion import FUSIONS, LEGS, MODES, Fusion, Mode, checked_weights
-from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of
+from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of, window_of
 from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, count_rows, select_rows
 from koru_delta.search.synthesis.explanation import Explanation
@@ -1199,16 +1199,19 @@ class Database:
                 of the text.
             weights: Of the legs "vector" and "text", 1 each by default; 0 leaves a leg out.
             fusion: "rrf" adds weight / (60 + rank) of each leg's best 50 or 3 k, "score"
-                their weighted scores, scaled to [0, 1].
+                their weighted scores, scaled to [0, 1]. What lies deeper is fused by itself,
+                and comes after.
             mmr: In [0, 1]: choose by maximal marginal relevance among those best; 1 is by
                 relevance alone, 0 by difference alone. Not for pages.
             half_life: Seconds (or a timedelta) after which a score counts half, from when
-                the version began to be true; scores below 0 stay.
+                the version began to be true; scores below 0 stay. The best 50 or 3 k are put
+                in order anew, then what lies deeper.
             group_by: A dotted path into the value; only the best hit of those that say the
                 same there is kept. What lacks the path is a group of its own.
             threshold: Keep hits with `score >= threshold`, whatever the mode's score is.
-            cursor: `cursor` of the page before. All else must be as it was; the moment
-                is that of the first page. Pages after the first compare every row.
+            cursor: `cursor` of the page before, of this database or a copy of it, in any
+                process. All else but `k` must be as it was; the moment is that of the first
+                page. Pages after the first compare every row.
             syntax: False takes the text as it is, with no operators.
             exact, recall, explain, model, filter, causal, as_of, valid_at: As for `similar`.
 
@@ -1289,8 +1292,8 @@ class Database:
         asked = [
             self._question(
                 namespace, text, mode=chosen, k=k, filter=filter, causal=causal, as_of=cut,
-                valid_at=moment(time), model=model, vector=vector, weights=weights, fusion=fusion,
-                syntax=syntax, recall=1.0,
+                valid_at=moment(time) if axis == "valid_at" else None, model=model, vector=vector,
+                weights=weights, fusion=fusion, syntax=syntax, recall=1.0,
             )
             for cut, time in zip(cuts, times, strict=True)
         ]  # fmt: skip
@@ -1338,24 +1341,24 @@ class Database:
             raise QueryError("mmr chooses among one page; leave cursor out, and ask for more (k)")
         chosen = checked_weights(weights, legs)
         where = None if filter is None else compiled(filter)
+        valid_at = valid_time(causal, valid_at)
         digest = digest_of(
             {
                 "namespace": namespace, "text": text, "mode": mode, "filter": filter,
-                "causal": causal,
-                "model": model, "weights": chosen, "fusion": fusion, "group": group_by,
+                "causal": None if causal is None else causal.facts(), "model": model,
+                "weights": chosen, "fusion": fusion, "group": group_by,
                 "threshold": threshold, "half_life": half_life, "syntax": syntax,
                 "vector": None if vector is None else as_vector(vector).tobytes(),
             }
         )  # fmt: skip
-        valid_at = valid_time(causal, valid_at)
-        page = None if cursor is None else Cursor.read(cursor)
+        page = None if cursor is None else Cursor.read(cursor, self._log.root_of)
         if page is None:
             cut = self._log.cut(as_of)
             at = _valid(valid_at, cut)
         else:
             if page.asked != digest:
                 raise QueryError("this cursor is of another question; ask as for the first page")
-            cut, at = self._log.checked_cut(page.cut), page.valid_at
+            cut, at = page.cut, page.valid_at
         target: Target | None = None
         space: VectorSpace | None = None
         if chosen.get("vector") and (vector is not None or text.strip()):
@@ -1366,6 +1369,8 @@ class Database:
                 self._target(meant)  # raises, and says what to do
             if space is not None:
                 target = self._target(meant)
+        if mmr is not None and space is None:  # to tell what is alike
+            space = self._space(namespace, model, cut, at, text=vector is None and mode != "text")
         return Question(
             Asked(
                 namespace, text, k, cut, at, where,
@@ -1373,7 +1378,7 @@ class Database:
                 {name: weight for name, weight in chosen.items() if weight}, fusion,
                 None if mmr is None else float(mmr), threshold,
                 None if group_by is None else _path(group_by), _half_life(half_life),
-                syntax, recall, page, digest,
+                syntax, recall, page, digest, page.window if page else window_of(k),
             ),
             self._texts.index(namespace, cut) if chosen.get("text") else None,
             space,

@@ -11,7 +11,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import partial
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
@@ -123,6 +123,17 @@ class CausalFilter:
             )
         if self.predicate is not None and not callable(self.predicate):
             raise QueryError(f"causal predicate is a function of a version, not {self.predicate!r}")
+
+    def facts(self) -> list[tuple[str, object]]:
+        """What is asked, with sets in order: `repr` of it is the same in every process.
+
+        But for `predicate`, which is known in one process alone.
+        """
+        told = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return [
+            (name, sorted(map(repr, given)) if isinstance(given, frozenset) else given)
+            for name, given in told
+        ]
 
 
 class _Kind(NamedTuple):

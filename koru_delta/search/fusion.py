@@ -46,6 +46,7 @@ class Candidate:
     parts: dict[str, float]
     ranks: dict[str, int]  # in each leg that has it, from 1
     scores: dict[str, float]  # likewise, as the leg gave it
+    window: int = 0  # of the ranking, the first being 0; all of one come before the next
     decay: float = 1.0  # what its age left of the score, in (0, 1]
 
 
@@ -56,11 +57,14 @@ def fuse(legs: Sequence[Leg], window: int, fusion: Fusion) -> list[Candidate]:
     (reciprocal rank fusion: Cormack, Clarke & Buettcher, SIGIR 2009). With "score" it earns
     weight times its score, scaled so that the leg's best is 1 and its worst in the window
     0 (where all are equal, 1). What a leg does not have earns nothing from it.
+
+    Beyond the first window there is one as large, and each that follows is twice as large. What a
+    window adds comes after what is in those before it.
     """
     found: list[Candidate] = []
     given: set[str] = set()
     depth = max((len(leg.hits) for leg in legs), default=0)
-    start, stop = 0, window
+    start, stop, number = 0, window, 0
     while start < depth:
         some: dict[str, Candidate] = {}
         for leg in legs:
@@ -72,7 +76,7 @@ def fuse(legs: Sequence[Leg], window: int, fusion: Fusion) -> list[Candidate]:
                     continue
                 candidate = some.get(key)
                 if candidate is None:
-                    candidate = some[key] = Candidate(key, seq, 0.0, {}, {}, {})
+                    candidate = some[key] = Candidate(key, seq, 0.0, {}, {}, {}, number)
                 candidate.parts[leg.name] = earned
                 candidate.ranks[leg.name] = place
                 candidate.scores[leg.name] = -least
@@ -80,8 +84,19 @@ def fuse(legs: Sequence[Leg], window: int, fusion: Fusion) -> list[Candidate]:
             candidate.score = sum(candidate.parts.values())
         found += sorted(some.values(), key=lambda each: (-each.score, each.key))
         given |= some.keys()
-        start, stop = stop, 2 * stop
+        start, stop, number = stop, 2 * stop, number + 1
     return found
+
+
+def whole_windows(wanted: int, window: int) -> int:
+    """The least depth from `wanted` on at which a window ends.
+
+    >>> [whole_windows(wanted, 50) for wanted in (0, 50, 51, 101)]
+    [50, 50, 100, 200]
+    """
+    while window < wanted:
+        window *= 2
+    return window
 
 
 def _earned(leg: Leg, hits: Sequence[Hit], start: int, fusion: Fusion) -> list[float]:
@@ -96,12 +111,14 @@ def _earned(leg: Leg, hits: Sequence[Hit], start: int, fusion: Fusion) -> list[f
     return [leg.weight * (-least - worst) / spread for least, _, _ in hits]
 
 
-def alone(leg: Leg) -> list[Candidate]:
-    """The hits of one leg, with its own scores."""
+def alone(leg: Leg, window: int) -> list[Candidate]:
+    """The hits of one leg, with its own scores; windows are those of `fuse`."""
+    name = leg.name
     return [
-        Candidate(key, seq, -least, {leg.name: -least}, {leg.name: rank}, {leg.name: -least})
-        for rank, (least, key, seq) in enumerate(leg.hits, 1)
-    ]
+        Candidate(key, seq, -least, {name: -least}, {name: place + 1}, {name: -least},
+                  (place // window).bit_length())
+        for place, (least, key, seq) in enumerate(leg.hits)
+    ]  # fmt: skip
 
 
 def diverse(

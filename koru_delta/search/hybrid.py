@@ -9,9 +9,8 @@ snapshot; a page after the first compares every row.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -20,12 +19,21 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from koru_delta.causal import Cut
-from koru_delta.errors import QueryError
+from koru_delta.errors import InvalidTimestampError, QueryError
 from koru_delta.log import CausalLog
 from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.columns import MISSING, Path, look_up
 from koru_delta.search.filters import CompiledFilter
-from koru_delta.search.fusion import Candidate, Fusion, Leg, alone, diverse, fuse
+from koru_delta.search.fusion import (
+    DAMPING,
+    Candidate,
+    Fusion,
+    Leg,
+    alone,
+    diverse,
+    fuse,
+    whole_windows,
+)
 from koru_delta.search.nearest import Hit, Target, VectorSpace
 from koru_delta.search.records import Swap
 from koru_delta.search.text.postings import Contribution
@@ -34,6 +42,8 @@ from koru_delta.values import canonical_bytes
 _LEAST_WINDOW: Final = 50  # hits of each leg that are fused together
 _MORE: Final = 3  # times as many hits as are wanted
 _MARK_BYTES: Final = 6  # of what a cursor says was given already
+_SEAL_BYTES: Final = 12
+_HEAD_MOST: Final = 200  # characters of what a cursor begins with
 
 
 class TextLeg(Protocol):
@@ -70,7 +80,11 @@ class TextLeg(Protocol):
 
 
 class Cursor(NamedTuple):
-    """Where a search that is read in pages stands."""
+    """Where a search that is read in pages stands.
+
+    Written out it is sealed with the root of the log at its cut: changed, cut short or taken
+    to another log, it is told from one that a page gave.
+    """
 
     asked: str  # a digest of the question: it must stay the same
     cut: Cut
@@ -83,36 +97,52 @@ class Cursor(NamedTuple):
         """The digests, one by one."""
         return {self.given[at : at + _MARK_BYTES] for at in range(0, len(self.given), _MARK_BYTES)}
 
-    def __str__(self) -> str:
-        facts = [self.asked, *self.cut, self.valid_at, self.window]
-        head = json.dumps(facts, separators=(",", ":")).encode()
-        return base64.urlsafe_b64encode(head + b"\n" + self.given).decode().rstrip("=")
+    def written(self, root: bytes) -> str:
+        """As text; `root` is that of the log at the cut."""
+        return base64.urlsafe_b64encode(self._seal(root) + self._data()).decode().rstrip("=")
 
     @classmethod
-    def read(cls, text: object) -> Cursor:
+    def read(cls, text: object, root_at: Callable[[Cut], bytes]) -> Cursor:
         """A cursor from its text.
 
+        Args:
+            root_at: The root of the log at a cut; raises where it never was.
+
         Raises:
-            QueryError: it is none.
+            QueryError: it is none, or of another log.
         """
-        wrong = QueryError("this is no cursor; pass the `cursor` of the page before, unchanged")
+        wrong = QueryError(
+            "this is no cursor of this database; pass the `cursor` of the page before, unchanged"
+        )
         if not isinstance(text, str):
             raise wrong
         try:
-            data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            sealed = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+            data = sealed[_SEAL_BYTES:]
             head, _, given = data.partition(b"\n")
+            if len(head) > _HEAD_MOST:
+                raise wrong
             asked, seq, clock, valid_at, window = json.loads(head)
-        except (binascii.Error, ValueError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise wrong from error
         numbers = (seq, clock, valid_at, window)
-        if (
-            not isinstance(asked, str)
-            or any(type(number) is not int for number in numbers)
-            or not 0 < window < 2**31
-            or len(given) % _MARK_BYTES
-        ):
+        if not isinstance(asked, str) or any(type(number) is not int for number in numbers):
             raise wrong
-        return cls(asked, Cut(seq, clock), valid_at, window, given)
+        found = cls(asked, Cut(seq, clock), valid_at, window, given)
+        try:
+            root = root_at(found.cut)
+        except InvalidTimestampError as error:
+            raise wrong from error
+        if found._data() != data or found._seal(root) != sealed[:_SEAL_BYTES]:
+            raise wrong
+        return found
+
+    def _data(self) -> bytes:
+        facts = [self.asked, *self.cut, self.valid_at, self.window]
+        return json.dumps(facts, separators=(",", ":")).encode() + b"\n" + self.given
+
+    def _seal(self, root: bytes) -> bytes:
+        return blake3(root + self._data()).digest()[:_SEAL_BYTES]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +166,7 @@ class Asked:
     recall: float
     cursor: Cursor | None
     digest: str
+    window: int  # hits of each leg that are fused together
     swap: Swap | None = None  # keys to be taken as they were at another moment
 
 
@@ -165,6 +196,11 @@ class Question:
         return _rank(asked, log, self.texts, self.space, self.target)
 
 
+def window_of(k: int) -> int:
+    """How many hits of each leg are fused together, for `k` that are wanted."""
+    return max(_LEAST_WINDOW, _MORE * k)
+
+
 def digest_of(question: dict[str, Any]) -> str:
     """A short name for a question, to tell whether a cursor belongs to it."""
     return blake3(repr(sorted(question.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -178,26 +214,26 @@ def _rank(
     target: Target | None,
 ) -> Ranked:
     """Ask the legs, fuse, and choose."""
-    cursor = asked.cursor
-    given = set[bytes]()
-    if cursor is not None:
-        given = cursor.marks
-    window = cursor.window if cursor else max(_LEAST_WINDOW, _MORE * asked.k)
+    cursor, window = asked.cursor, asked.window
+    given = set[bytes]() if cursor is None else cursor.marks
     wanted = asked.k + len(given)
-    depth = window if len(asked.weights) > 1 or asked.balance is not None else wanted
-    if asked.group is not None or asked.half_life is not None:
-        depth = max(depth, window)
-    depth = max(depth, wanted)
+    depth = wanted
+    if len(asked.weights) > 1 or asked.half_life is not None or asked.balance is not None:
+        depth = whole_windows(wanted, window)  # what is in a whole one is settled
+    elif asked.group is not None:
+        depth = max(wanted, window)
     while True:
         legs, plan, approximate, considered = _ask(asked, texts, space, target, depth)
-        candidates = fuse(legs, window, asked.fusion) if len(legs) > 1 else alone(legs[0])
+        if len(legs) > 1:
+            candidates = fuse(legs, window, asked.fusion)
+        else:
+            candidates = alone(legs[0], window)
         complete = all(leg.complete for leg in legs)
         if asked.half_life is not None:
             _age(candidates, asked, log)
         if asked.threshold is not None:
-            enough = [each for each in candidates if each.score >= asked.threshold]
-            complete |= len(enough) < len(candidates)  # what is deeper is no better
-            candidates = enough
+            candidates, ended = _above(candidates, legs, asked.threshold, asked.fusion, depth)
+            complete |= ended
         names = _groups(candidates, asked.group, log)
         left, taken = _distinct(candidates, names, given)
         if complete or len(left) >= asked.k:
@@ -207,7 +243,7 @@ def _rank(
         left, taken = _diversify(left, taken, asked, space, log)
     chosen, marks = left[: asked.k], taken[: asked.k]
     following = None
-    if asked.k and (len(left) > asked.k or not complete):
+    if asked.k and asked.balance is None and (len(left) > asked.k or not complete):
         following = Cursor(
             asked.digest, asked.cut, asked.valid_at, window,
             (cursor.given if cursor else b"") + b"".join(marks),
@@ -255,9 +291,9 @@ def _ask(
 
 
 def _age(candidates: list[Candidate], asked: Asked, log: CausalLog) -> None:
-    """Halve scores for every half-life since a version began to be true, and order anew.
+    """Halve scores for every half-life since a version began to be true.
 
-    Scores below 0 have no half, and stay.
+    Each window is put in order anew. Scores below 0 have no half, and stay.
     """
     assert asked.half_life is not None
     versions = log.versions([each.seq for each in candidates])
@@ -269,7 +305,27 @@ def _age(candidates: list[Candidate], asked: Asked, log: CausalLog) -> None:
         each.score *= decay
         each.parts = {name: part * decay for name, part in each.parts.items()}
         each.decay = decay
-    candidates.sort(key=lambda each: (-each.score, each.key))
+    candidates.sort(key=lambda each: (each.window, -each.score, each.key))
+
+
+def _above(
+    candidates: list[Candidate], legs: Sequence[Leg], threshold: float, fusion: Fusion, depth: int
+) -> tuple[list[Candidate], bool]:
+    """The candidates that reach a threshold, and whether none that lies deeper can.
+
+    Scores scaled by window say nothing of the next one: there the first window with one that
+    does not reach it is the last.
+    """
+    enough = [each for each in candidates if each.score >= threshold]
+    below = [each.window for each in candidates if each.score / each.decay < threshold]
+    if len(legs) == 1:
+        return enough, bool(below)
+    if fusion == "rrf":
+        return enough, sum(leg.weight for leg in legs) / (DAMPING + depth + 1) < threshold
+    if not below:
+        return enough, False
+    last = min(below)
+    return [each for each in enough if each.window <= last], True
 
 
 def _groups(candidates: Sequence[Candidate], group: Path | None, log: CausalLog) -> list[bytes]:
@@ -309,7 +365,7 @@ def _diversify(
     log: CausalLog,
 ) -> tuple[list[Candidate], list[bytes]]:
     assert asked.balance is not None
-    pool = left[: max(_LEAST_WINDOW, _MORE * asked.k)]
+    pool = left[: asked.window]
     vectors = _vectors_of(pool, space, log)
     order = diverse([each.score for each in pool], vectors, len(pool), asked.balance)
     return [pool[place] for place in order], [marks[place] for place in order]

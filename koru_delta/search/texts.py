@@ -21,6 +21,7 @@ from blake3 import blake3
 from koru_delta.causal import Cut
 from koru_delta.errors import CorruptionError, KeyNotFoundError, QueryError
 from koru_delta.log import CausalLog
+from koru_delta.log.log import TEXTS
 from koru_delta.search import cache
 from koru_delta.search.cache import CacheFile, Unusable
 from koru_delta.search.causality import CompiledCausal
@@ -33,7 +34,7 @@ from koru_delta.search.text.postings import Among, Contribution, Postings
 from koru_delta.search.text.queries import TextQuery, parse_query
 from koru_delta.values import Value, canonical_bytes, decode
 
-SETTINGS: Final = "$text"
+SETTINGS: Final = TEXTS
 FORMAT: Final = 1
 SAVE_SLOTS: Final = 5_000  # read since the file was written, until it is written again
 _BODIES_AT_ONCE: Final = 2_000

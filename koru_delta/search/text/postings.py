@@ -480,10 +480,15 @@ class _Vocabulary(dict[str, int]):
         self._sorted: tuple[list[str], int] = ([], 0)  # the first so many terms, sorted
 
     def __missing__(self, term: str) -> int:
-        # A reader that finds a number must find its term.
-        self.terms.append(term)
+        number = len(self)
+        # A reader that finds a number must find its term; one that has no number yet, because
+        # the writer was interrupted, gives way.
+        if number < len(self.terms):
+            self.terms[number] = term
+        else:
+            self.terms.append(term)
         self.nbytes += len(term) + 150
-        number = self[term] = len(self.terms) - 1
+        self[term] = number
         return number
 
     def numbers_of(self, word: Word) -> list[int]:
@@ -492,7 +497,7 @@ class _Vocabulary(dict[str, int]):
             number = self.get(word.term)
             return [] if number is None else [number]
         ordered, covered = self._sorted
-        known = len(self.terms)
+        known = len(self)
         if known - covered > _UNSORTED:
             ordered, covered = self._sorted = sorted(self.terms[:known]), known
         begin = bisect_left(ordered, word.term)

@@ -77,13 +77,15 @@ def parse_query(text: str, analyzer: Analyzer | None = None, *, syntax: bool = T
         syntax: False takes the text literally, as a question and nothing else.
 
     Raises:
-        QueryError: more than `MAX_TERMS` distinct terms.
+        QueryError: no string, or more than `MAX_TERMS` distinct terms.
 
     >>> query = parse_query('is rain +"in Spain" -draft plain*?')
     >>> [(clause.label, clause.occur) for clause in query.clauses]
     [('is', 'should'), ('rain', 'should'), ('"in spain"', 'must'), ('draft', 'not'), \
 ('plain*', 'should')]
     """
+    if not isinstance(text, str):
+        raise QueryError(f"a text query is a string, not {type(text).__name__}")
     analyzer = Analyzer() if analyzer is None else analyzer
     clauses: dict[tuple[tuple[Word, ...], bool], Clause] = {}
     terms = 0
