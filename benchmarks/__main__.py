@@ -30,7 +30,17 @@ from rich.console import Console
 from rich.table import Table
 
 import koru_delta
-from benchmarks import ingesting, opening, reading, searching, storing, synthesis, text, writing
+from benchmarks import (
+    ingesting,
+    opening,
+    reading,
+    retrieval,
+    searching,
+    storing,
+    synthesis,
+    text,
+    writing,
+)
 from benchmarks.measure import Row, SkippedError, Target
 
 Subject = Callable[[Path, float], Iterator[Row]]
@@ -40,6 +50,7 @@ SUBJECTS: dict[str, Subject] = {
     "open": opening.run,
     "search": searching.run,
     "text": text.run,
+    "retrieval": retrieval.run,
     "ingest": ingesting.run,
     "storage": storing.run,
     "synthesis": synthesis.run,
