@@ -31,6 +31,7 @@ from rich.table import Table
 
 import koru_delta
 from benchmarks import (
+    chunking,
     ingesting,
     opening,
     reading,
@@ -51,6 +52,7 @@ SUBJECTS: dict[str, Subject] = {
     "search": searching.run,
     "text": text.run,
     "retrieval": retrieval.run,
+    "chunk": chunking.run,
     "ingest": ingesting.run,
     "storage": storing.run,
     "synthesis": synthesis.run,

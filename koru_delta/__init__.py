@@ -1,5 +1,8 @@
 """KoruDelta: an embedded causal database. Every question can be asked of any past moment."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from koru_delta import embedders, errors, testing
 from koru_delta.aio import AsyncDatabase, AsyncTransaction, AsyncView
 from koru_delta.causal import (
@@ -34,6 +37,12 @@ from koru_delta.search.synthesis import (
 )
 from koru_delta.transaction import KEEP, Transaction
 
+if TYPE_CHECKING:
+    from koru_delta.ingest.chunking import Chunk, ChunkingConfig, chunk_document
+    from koru_delta.ingest.lineage import Lineage
+    from koru_delta.ingest.quarantine import Quarantine
+    from koru_delta.ingest.writer import Run
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -45,6 +54,8 @@ __all__ = [
     "AsyncView",
     "CausalFilter",
     "Cause",
+    "Chunk",
+    "ChunkingConfig",
     "Cluster",
     "Commit",
     "ConsistencyProof",
@@ -55,10 +66,13 @@ __all__ = [
     "InclusionProof",
     "KoruDeltaError",
     "Layers",
+    "Lineage",
     "Match",
     "Matches",
+    "Quarantine",
     "Relation",
     "Row",
+    "Run",
     "Subtract",
     "Toward",
     "Transaction",
@@ -69,6 +83,7 @@ __all__ = [
     "When",
     "Words",
     "__version__",
+    "chunk_document",
     "embedders",
     "errors",
     "open",
@@ -77,3 +92,25 @@ __all__ = [
     "verify_consistency",
     "verify_inclusion",
 ]
+
+# Imported when they are first asked for, to keep `import koru_delta` light.
+_LATER = {
+    "Chunk": "koru_delta.ingest.chunking",
+    "ChunkingConfig": "koru_delta.ingest.chunking",
+    "Lineage": "koru_delta.ingest.lineage",
+    "Quarantine": "koru_delta.ingest.quarantine",
+    "Run": "koru_delta.ingest.writer",
+    "chunk_document": "koru_delta.ingest.chunking",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -15,7 +15,7 @@ from functools import partial
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ from koru_delta.errors import (
     NotPicklableError,
     NoVectorError,
     QueryError,
+    ReadOnlyError,
     StorageError,
     TransactionError,
     UnknownVersionError,
@@ -78,6 +79,13 @@ from koru_delta.transaction import (
     WriteOptions,
 )
 from koru_delta.values import Value, Vector, VectorLike, as_matrix, as_vector, check_key, decode
+
+if TYPE_CHECKING:  # loaded where it is used
+    from koru_delta.ingest.chunking import ChunkingConfig
+    from koru_delta.ingest.lineage import Lineage, Reference
+    from koru_delta.ingest.quarantine import Quarantine
+    from koru_delta.ingest.sources import Source
+    from koru_delta.ingest.writer import Run
 
 _RAISE: Final[Any] = object()
 _ANY: Final[Any] = object()
@@ -541,6 +549,114 @@ class Database:
             options=_options(_ANY, (), None, None, None, author, note, run),
         )  # fmt: skip
 
+    def ingest(
+        self,
+        source: Source,
+        *,
+        namespace: str,
+        chunking: ChunkingConfig | None = None,
+        include: Sequence[str] = (),
+        embedder: Embedder | Literal["own"] | None = "own",
+        max_bytes: int | None = None,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+        progress: Callable[[int, Any], None] | bool | None = None,
+    ) -> Run:
+        """Take in documents, cut into chunks with vectors; again, only what has changed.
+
+        A document is kept in `namespace`, its chunks in `f"{namespace}.chunks"`, which is
+        what to search, the record of the run in `f"{namespace}.runs"`. A chunk is
+        `derived_from` the version of its document that brought it. Of a changed document
+        only changed chunks are embedded; those that are gone are deleted, so that every
+        moment before finds what stood there then. Each flush is one commit: a run that was
+        killed leaves whole documents, and the same call goes on from there.
+
+        Args:
+            source: A file or directory by its path, as it is now (a repository too; its
+                history is `koru_delta.ingest.Git(path, rev=)`), or an iterable of records:
+                mappings with `id` and `text`, or tuples `(id, text)` or `(id, text,
+                metadata)`. `koru_delta.ingest.Files(paths, prune=True)` and
+                `Records(records, complete=True)` also delete what is gone. A namespace has
+                one kind of source.
+            chunking: How to cut; None is by content, see `koru_delta.ingest.chunking`. It
+                and `embedder` are the same in every run that fills a namespace.
+            include: Glob patterns of the files wanted; none is all.
+            embedder: Makes the vectors; None stores text alone.
+            max_bytes: Larger files are skipped; 2 MiB by default.
+            run: Names the run; by default it is numbered.
+            progress: Called with what is done and what there is to do (None: nobody knows);
+                True shows a bar on standard error, False nothing, None a bar on a terminal
+                for long work.
+
+        Raises:
+            IngestError: the source cannot be read, the namespace was filled in another way,
+                or another run writes into it.
+            InvalidDataError: a record or argument is not well formed.
+            EmbedderError: there is no embedder, or it failed.
+            MissingExtraError: a PDF or HTML file was named itself, and the extra
+                `documents` is not installed; in a directory such files are `skipped`.
+        """
+        from koru_delta.ingest.sources import ingest
+
+        self._check_writable()
+        return ingest(
+            self, source, namespace=namespace, chunking=chunking, include=include,
+            embedder=embedder, max_bytes=max_bytes, author=author, message=message, run=run,
+            progress=progress,
+        )  # fmt: skip
+
+    def quarantine(
+        self,
+        ref: Reference,
+        *,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Quarantine:
+        """Take a version and all that was derived from it out of search, until `release`.
+
+        It is one commit; `get`, `history` and every moment before it go on as before. What
+        is derived later, such as by ingesting a changed document again, is found; asking
+        once more covers that too.
+
+        Args:
+            ref: A version or its id, a match, `(namespace, key)` for every version a key
+                has had, or a `Run` for all that it wrote.
+
+        Raises:
+            KeyNotFoundError, UnknownVersionError: there is no such thing.
+            InvalidDataError: there is nothing that could be found in it.
+        """
+        from koru_delta.ingest.quarantine import quarantine
+
+        self._check_writable()
+        options = _options(_ANY, (), None, None, None, author, message, run)
+        return quarantine(self._intents, ref, options)
+
+    def release(
+        self,
+        quarantine: Quarantine | str,
+        *,
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> list[Version]:
+        """End a quarantine, by itself or its id: what no other one covers can be found again.
+
+        Returns:
+            The entries of the log that brought versions back, in one commit; their `target`s
+            are those.
+
+        Raises:
+            UnknownVersionError: no such quarantine stands.
+        """
+        from koru_delta.ingest.quarantine import release
+
+        self._check_writable()
+        options = _options(_ANY, (), None, None, None, author, message, run)
+        return release(self._intents, quarantine, options)
+
     def drop_namespace(
         self, namespace: str, *, author: str | None = None, message: str | None = None
     ) -> int:
@@ -894,6 +1010,44 @@ class Database:
         return self._log.versions(
             Walk(self._log.engine, cut.seq, allowed).path(start.seq, goal.seq)
         )
+
+    def lineage(
+        self,
+        ref: Reference,
+        direction: Literal["up", "down"] = "up",
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+        as_of: AsOf = None,
+    ) -> Lineage:
+        """What something came from, or with `"down"` what came of it, to print or to walk.
+
+        From a chunk that was found up to its document, commit and run: along every cause,
+        and from a document to the record of the run that wrote it (kind `"written_in"`).
+
+        Args:
+            ref: A version or its id, a match, a `Run`, or `(namespace, key)`: the version
+                present then, downwards every version the key has had.
+            kinds: Kinds of step to take; None is all.
+            max_hops: How far to go; None is to the end.
+            as_of: With the causes known then.
+
+        Raises:
+            KeyNotFoundError, UnknownVersionError: there is no such thing at that moment.
+            QueryError: the direction or a kind is none.
+        """
+        from koru_delta.ingest.lineage import trace
+
+        check_page(max_hops)
+        return trace(
+            self._log, ref, direction, kinds=kinds, max_hops=max_hops, cut=self._log.cut(as_of)
+        )
+
+    def quarantines(self, *, as_of: AsOf = None) -> list[Quarantine]:
+        """The quarantines that stand, oldest first."""
+        from koru_delta.ingest.quarantine import active
+
+        return active(self._log, self._log.cut(as_of))
 
     # Searching
 
@@ -1260,6 +1414,10 @@ class Database:
         """Search as of a moment: `similar(namespace, query, as_of=timestamp, k=top_k)`."""
         return self.similar(namespace, query, as_of=timestamp, k=top_k)
 
+    def embed_search(self, namespace: str, query: str, top_k: int = 10) -> Matches:
+        """Search by the embedding of a text: `similar(namespace, query, k=top_k)`."""
+        return self.similar(namespace, query, k=top_k)
+
     def vectors(self, version: Version | str) -> dict[str, Vector]:
         """The vectors a version carries, per model: float32, as they were stored."""
         if isinstance(version, Version):  # it was checked when it was read; is it of this log?
@@ -1460,6 +1618,7 @@ class Database:
             "hot_bytes": self._log.hot.size_bytes,
             **self._log.engine.statistics(),
             **self._vectors.statistics(),
+            **self._texts.statistics(),
         }
 
     def build_index(self, namespace: str | None = None) -> None:
@@ -1470,7 +1629,8 @@ class Database:
         each 100,000 vectors).
 
         Args:
-            namespace: Only the vectors of this one; None is all.
+            namespace: Only the vectors and words of this one; None is all vectors, and
+                the words of every namespace that has some.
         """
         cut = self._log.now()
         names = [namespace] if namespace is not None else self.list_namespaces(as_of=cut)
@@ -1480,6 +1640,8 @@ class Database:
                 space = self._vectors.open(known)
                 space.at(cut.seq)
                 self._vectors.upkeep.work(space, complete=True)
+            if namespace is not None or self._vectors.known(name, cut):
+                self._texts.index(name, cut).build(cut)
 
     def tune(
         self,
@@ -1584,6 +1746,10 @@ class Database:
             raise StorageError(f"cannot read {os.fspath(source)}: {error}") from error
 
     # Parts of the above
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise ReadOnlyError(f"{self.directory} was opened with read_only=True")
 
     def _begin_transaction(self, transaction: Transaction) -> None:
         last = self._transaction.get()
@@ -1792,6 +1958,23 @@ class View:
     ) -> list[Version]:
         """As `Database.descendants`."""
         return self._database.descendants(version, kinds=kinds, max_hops=max_hops, as_of=self._cut)
+
+    def lineage(
+        self,
+        ref: Reference,
+        direction: Literal["up", "down"] = "up",
+        *,
+        kinds: Sequence[str] | None = None,
+        max_hops: int | None = None,
+    ) -> Lineage:
+        """As `Database.lineage`."""
+        return self._database.lineage(
+            ref, direction, kinds=kinds, max_hops=max_hops, as_of=self._cut
+        )
+
+    def quarantines(self) -> list[Quarantine]:
+        """As `Database.quarantines`."""
+        return self._database.quarantines(as_of=self._cut)
 
     def similar(
         self,

@@ -314,7 +314,7 @@ def _calls(db: Database, tmp_path: Path) -> dict[str, Callable[[], Any]]:
     given = {
         **ARGUMENTS, "version": version, "versions": [version], "before": version,
         "after": version, "effect": version, "cause": version,
-        "target": tmp_path / "target", "source": tmp_path / "log.jsonl",
+        "target": tmp_path / "target", "source": tmp_path / "log.jsonl", "quarantine": "q1",
     }  # fmt: skip
     items = {
         "put_many": [("n", "z", 1)], "embed_many": [("z", [1.0, 2.0, 3.0])],
@@ -322,7 +322,7 @@ def _calls(db: Database, tmp_path: Path) -> dict[str, Callable[[], Any]]:
     }  # fmt: skip
     calls: dict[str, Callable[[], Any]] = {}
     for name, verb in inspect.getmembers(db, inspect.ismethod):
-        if name.startswith("_") or name == "close":
+        if name.startswith("_") or name in ("close", "ingest"):
             continue
         needed = [
             p for p in inspect.signature(verb).parameters.values()
@@ -331,8 +331,11 @@ def _calls(db: Database, tmp_path: Path) -> dict[str, Callable[[], Any]]:
         arguments = [items[name] if p.name == "items" else given[p.name] for p in needed]
         if name == "backup":
             arguments = [tmp_path / "backup"]
+        elif name in ("lineage", "quarantine"):
+            arguments = [version]
         calls[name] = lambda verb=verb, arguments=arguments: _used(verb(*arguments))
     calls["transaction"] = lambda: _in_transaction(db)
+    calls["ingest"] = lambda: db.ingest([("z", "text")], namespace="notes", embedder=None)
     return calls
 
 
@@ -402,7 +405,7 @@ def test_a_read_only_handle_reads_and_does_not_write(whole: Path, tmp_path: Path
         writes = {
             "put", "put_many", "delete", "delete_many", "embed", "embed_many", "revert", "tag",
             "drop_namespace", "import_log", "reembed", "transaction", "hide", "hide_many", "unhide",
-            "unhide_many",
+            "unhide_many", "ingest", "quarantine", "release",
         }  # fmt: skip
         for name in writes & calls.keys():
             with pytest.raises(errors.ReadOnlyError):

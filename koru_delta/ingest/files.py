@@ -12,26 +12,16 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
-from koru_delta.errors import IngestError, InvalidDataError
+from koru_delta.errors import IngestError, InvalidDataError, MissingExtraError
+from koru_delta.ingest.documents import Document, is_installed, kind_of, read_document
+from koru_delta.ingest.reasons import SkipReason
 
 DEFAULT_MAX_BYTES = 2 * 1024 * 1024
+_PDF_FACTOR = 16  # most of a PDF is not text
+_BEGINNING = 4096  # bytes that tell what a file is
 _DATABASE = frozenset({"log.db", "generation"})  # what a directory of KoruDelta's holds
-
-
-class SkipReason(Enum):
-    """Why a file, or one state of it, is not ingested; the value reads well in a report."""
-
-    BINARY = "binary: it holds a NUL byte"
-    NOT_UTF8 = "not valid UTF-8"
-    TOO_LARGE = "larger than the limit"
-    SYMLINK = "a symbolic link"
-    SUBMODULE = "a submodule"
-    PATH_NOT_UTF8 = "its path is not valid UTF-8"
-    NOT_A_FILE = "neither a file nor a directory"
-    UNREADABLE = "it could not be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +36,15 @@ class Skipped:
 class SourceFile:
     """A text file: its posix path below the root it was found in, and what it says.
 
-    `text` is exactly the bytes decoded: line ends and a byte order mark are kept.
+    `text` is exactly the bytes decoded: line ends and a byte order mark are kept. Of a PDF
+    or HTML file it is what `document` tells, None for plain text.
     `modified_at` is in microseconds since 1970, UTC.
     """
 
     path: str
     text: str
     modified_at: int
+    document: Document | None = None
 
 
 class PathFilter:
@@ -102,7 +94,7 @@ def read_files(
     Args:
         include: See `PathFilter`; matched against the path below the root. What it
             leaves out is not reported.
-        max_bytes: Larger files are skipped.
+        max_bytes: Larger files are skipped; a PDF may be 16 times as large, its text not.
 
     Returns:
         An iterator that holds one file at a time. Files carry the path relative to
@@ -112,6 +104,8 @@ def read_files(
         IngestError: a path does not exist (before anything is read), or two of the
             roots hold the same relative path.
         InvalidDataError: a pattern is not well formed.
+        MissingExtraError: a PDF or HTML file was named itself, and what reads it is not
+            installed (below a directory it is skipped).
     """
     wanted = PathFilter(include)
     roots: dict[Path, None] = {}
@@ -120,6 +114,10 @@ def read_files(
             roots[path.resolve(strict=True)] = None
         except (OSError, ValueError, RuntimeError) as error:
             raise IngestError(f"{path} cannot be read ({error}); check the path") from error
+    for root in roots:
+        kind = kind_of(root.name, b"")
+        if kind is not None and root.is_file() and not is_installed(kind):
+            raise MissingExtraError(f"reading {root.name}", "documents")
     return _read_roots(list(roots), wanted, max_bytes)
 
 
@@ -181,15 +179,24 @@ def _read_one(place: Path, path: str, max_bytes: int) -> SourceFile | Skipped:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 return Skipped(path, SkipReason.NOT_A_FILE)
-            data = file.read(max_bytes + 1) if status.st_size <= max_bytes else None
+            data = file.read(_BEGINNING)
+            kind = kind_of(path, data)
+            limit = max_bytes * (_PDF_FACTOR if kind == "pdf" else 1)
+            if status.st_size > limit:
+                return Skipped(path, SkipReason.TOO_LARGE)
+            data += file.read(limit + 1)
     except OSError:
         return Skipped(path, SkipReason.UNREADABLE)
-    if data is None or len(data) > max_bytes:
+    if len(data) > limit:
         return Skipped(path, SkipReason.TOO_LARGE)
-    text = decode_text(data)
-    if isinstance(text, SkipReason):
-        return Skipped(path, text)
-    return SourceFile(path, text, status.st_mtime_ns // 1000)
+    read = decode_text(data) if kind is None else read_document(kind, data)
+    if isinstance(read, SkipReason):
+        return Skipped(path, read)
+    document = None if isinstance(read, str) else read
+    text = read if isinstance(read, str) else read.text
+    if document is not None and len(text) > max_bytes:
+        return Skipped(path, SkipReason.TOO_LARGE)
+    return SourceFile(path, text, status.st_mtime_ns // 1000, document)
 
 
 def _is_plain_directory(place: Path) -> bool:

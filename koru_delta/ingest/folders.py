@@ -10,6 +10,8 @@ from typing import Any
 
 from koru_delta.causal import FOREVER, moment
 from koru_delta.errors import IngestError
+from koru_delta.ingest.chunking import ChunkingConfig
+from koru_delta.ingest.cutting import cut_as
 from koru_delta.ingest.files import (
     DEFAULT_MAX_BYTES,
     PathFilter,
@@ -17,12 +19,11 @@ from koru_delta.ingest.files import (
     SourceFile,
     read_files,
 )
+from koru_delta.ingest.progress import Progress, shown
 from koru_delta.ingest.writer import (
     EmbedderChoice,
     Moment,
-    Progress,
-    Report,
-    Settings,
+    Run,
     Store,
     Writer,
     chosen_embedder,
@@ -32,7 +33,7 @@ from koru_delta.values import Value
 
 def ingest_files(
     db: Store,
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     *,
     include: Sequence[str] = (),
     namespace: str = "docs",
@@ -40,16 +41,18 @@ def ingest_files(
     prune: bool = False,
     author: str | None = None,
     message: str | None = None,
+    chunking: ChunkingConfig | None = None,
     max_chars: int = 1200,
     min_chars: int = 200,
     max_bytes: int = DEFAULT_MAX_BYTES,
     run: str | None = None,
     progress: Progress | None = None,
-) -> Report:
+) -> Run:
     """Ingest the text files at and below `paths`; what they hold is true from now on.
 
     A document's key is its path below the directory that was named. A file whose text
-    is unchanged writes nothing.
+    is unchanged writes nothing. PDF and HTML files are read with the extra `documents`
+    (see `koru_delta.ingest.documents`); their chunks tell `format`, `title` and `page`.
 
     Args:
         include: Glob patterns, see `koru_delta.ingest.files.PathFilter`.
@@ -57,55 +60,67 @@ def ingest_files(
             stores text alone.
         prune: Delete the documents whose file is gone from a directory in `paths`
             (matching `include`); they are reported either way.
-        max_chars, min_chars: See `koru_delta.ingest.chunking.chunk_text`.
-        max_bytes: Larger files are skipped; what was ingested of them stays.
+        chunking: How to cut; None is by content, into `min_chars` to `max_chars`, see
+            `koru_delta.ingest.chunking.chunk_text`.
+        max_bytes: Larger files are skipped (a PDF's text counts, not its pictures); what
+            was ingested of them stays.
         run: Names the run; by default it is numbered.
-        progress: Called with the files done; the number to do is not known.
+        progress: Called with the files done; the number to do is not known. True shows a
+            bar on standard error, False nothing, None a bar on a terminal for long work.
 
     Raises:
         IngestError: a path cannot be read, two directories hold the same path, the
             namespace was filled in another way, or another run writes into it.
         EmbedderError: there is no embedder, or it failed.
+        MissingExtraError: a PDF or HTML file was named itself, and cannot be read here.
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
-    report = Report(namespace, "files")
+    report = Run(namespace, "files")
     text_embedder = chosen_embedder(db, embedder)
-    model = None if text_embedder is None else text_embedder.name
     # Unlike a history, files may be read with other patterns each time.
-    settings = Settings("files", (), max_chars, min_chars, max_bytes, model)
-    writer = Writer(db, namespace, settings, text_embedder, report, run=run)
+    settings, cut = cut_as(
+        "files", chunking, max_chars=max_chars, min_chars=min_chars, max_bytes=max_bytes,
+        model=None if text_embedder is None else text_embedder.name,
+    )  # fmt: skip
+    writer = Writer(
+        db, namespace, settings, text_embedder, report, cut=cut, run=run, author=author,
+        message=message,
+    )  # fmt: skip
     when = Moment(None, FOREVER, author, message)
     roots = _roots(paths)
     if db.directory is not None and any(_is_within(root, db.directory) for root in roots):
         raise IngestError(f"{db.directory} is the database itself; name what to ingest")
     found: dict[str, str] = {}
-    for root in roots:
-        home = root if root.is_dir() else root.parent
-        for item in read_files([root], include=include, max_bytes=max_bytes):
-            if isinstance(item, Skipped):
-                report.skipped[item.path] = item.reason
-                found.setdefault(item.path, os.fspath(home))
-                continue
-            other = found.setdefault(item.path, os.fspath(home))
-            if other != os.fspath(home):
-                raise IngestError(
-                    f"{item.path!r} is found in both {other} and {home}; ingest the directory "
-                    "above them, or each into a namespace of its own"
-                )
-            writer.change(item.path, item.text, when, facts=_facts(item, home))
-            if writer.is_full:
-                writer.flush()
-                if progress is not None:
-                    progress(len(found), None)
-    directories = {os.fspath(root) for root in roots if root.is_dir()}
-    report.gone = _gone(db, namespace, directories, found, PathFilter(include))
-    if prune:
-        for path in report.gone:
-            writer.change(path, None, when)
-    writer.finish()
-    if progress is not None:
-        progress(len(found), len(found))
+    with shown(progress, "files") as tell:
+        for root in roots:
+            home = root if root.is_dir() else root.parent
+            for item in read_files([root], include=include, max_bytes=max_bytes):
+                if isinstance(item, Skipped):
+                    report.skipped[item.path] = item.reason
+                    found.setdefault(item.path, os.fspath(home))
+                    continue
+                other = found.setdefault(item.path, os.fspath(home))
+                if other != os.fspath(home):
+                    raise IngestError(
+                        f"{item.path!r} is found in both {other} and {home}; ingest the "
+                        "directory above them, or each into a namespace of its own"
+                    )
+                writer.change(
+                    item.path, item.text, when, facts=_facts(item, home),
+                    metadata=_metadata(item), pages=() if item.document is None
+                    else item.document.pages,
+                )  # fmt: skip
+                if writer.is_full:
+                    writer.flush()
+                    tell(len(found), None)
+        directories = {os.fspath(root) for root in roots if root.is_dir()}
+        report.gone = _gone(db, namespace, directories, found, PathFilter(include))
+        if prune:
+            for path in report.gone:
+                writer.change(path, None, when)
+        writer.finish()
+        tell(len(found), len(found))
     return report
 
 
@@ -128,6 +143,13 @@ def _facts(item: SourceFile, home: Path) -> dict[str, Value]:
     with suppress(OverflowError):  # no time of this era
         facts["modified_at"] = moment(item.modified_at).isoformat()
     return facts
+
+
+def _metadata(item: SourceFile) -> dict[str, Value] | None:
+    if item.document is None:
+        return None
+    title = item.document.title
+    return {"format": item.document.kind} | ({} if title is None else {"title": title})
 
 
 def _gone(

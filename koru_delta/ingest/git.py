@@ -29,9 +29,9 @@ from koru_delta.ingest.files import (
     DEFAULT_MAX_BYTES,
     PathFilter,
     Skipped,
-    SkipReason,
     decode_text,
 )
+from koru_delta.ingest.reasons import SkipReason
 
 Status = Literal["added", "modified", "deleted", "renamed"]
 

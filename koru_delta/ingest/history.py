@@ -16,16 +16,18 @@ from typing import Final, cast
 
 from koru_delta.causal import FOREVER, microseconds, moment
 from koru_delta.errors import IngestError
-from koru_delta.ingest.files import DEFAULT_MAX_BYTES, SkipReason
+from koru_delta.ingest.chunking import ChunkingConfig
+from koru_delta.ingest.cutting import cut_as
+from koru_delta.ingest.files import DEFAULT_MAX_BYTES
 from koru_delta.ingest.git import BlobReader, Commit, CommitRef, History, read_history
 from koru_delta.ingest.layout import commits_of
+from koru_delta.ingest.progress import Progress, shown
+from koru_delta.ingest.reasons import SkipReason
 from koru_delta.ingest.writer import (
     EmbedderChoice,
     Entry,
     Moment,
-    Progress,
-    Report,
-    Settings,
+    Run,
     Store,
     Writer,
     chosen_embedder,
@@ -43,12 +45,15 @@ def ingest_git(
     include: Sequence[str] = (),
     namespace: str = "docs",
     embedder: EmbedderChoice = "own",
+    author: str | None = None,
+    message: str | None = None,
+    chunking: ChunkingConfig | None = None,
     max_chars: int = 1200,
     min_chars: int = 200,
     max_bytes: int = DEFAULT_MAX_BYTES,
     run: str | None = None,
     progress: Progress | None = None,
-) -> Report:
+) -> Run:
     """Ingest the first-parent history of `rev` into `namespace`; again, only what is new.
 
     Afterwards `db.get(namespace, path, valid_at=t)["text"]` is the file as it was at `t`,
@@ -57,33 +62,41 @@ def ingest_git(
 
     What was ingested stays: after other revs, or when history was rewritten, the namespace
     tells the union of them, the newest change to a path having the last word;
-    `Report.elsewhere` counts what is not in the history of `rev`.
+    `Run.elsewhere` counts what is not in the history of `rev`.
 
     Args:
         include: Glob patterns, see `koru_delta.ingest.files.PathFilter`.
         embedder: Makes the chunks' vectors, in batches: by default the store's own; None
             stores text alone.
-        max_chars, min_chars: See `koru_delta.ingest.chunking.chunk_text`.
+        author, message: Who began the run, and why; what the history holds has its own.
+        chunking: How to cut; None is by content, into `min_chars` to `max_chars`, see
+            `koru_delta.ingest.chunking.chunk_text`.
         max_bytes: Larger files are skipped.
         run: Names the run; by default it is numbered.
-        progress: Called with the commits done and the commits to do.
+        progress: Called with the commits done and the commits to do. True shows a bar on
+            standard error, False nothing, None a bar on a terminal for long work.
 
     Raises:
         IngestError: git or the repository fails, the namespace was filled in another
             way or from another history, or another run writes into it.
         EmbedderError: there is no embedder, or it failed.
     """
-    report = Report(namespace, "git")
+    report = Run(namespace, "git")
     text_embedder = chosen_embedder(db, embedder)
     known = set(db.list_keys(commits_of(namespace), valid_at=_END_OF_TIME))
     history = read_history(Path(repo), rev=rev, include=include, skip=known)
     report.head, report.is_shallow = history.head, history.is_shallow
-    model = None if text_embedder is None else text_embedder.name
-    settings = Settings("git", tuple(include), max_chars, min_chars, max_bytes, model)
+    settings, cut = cut_as(
+        "git", chunking, include=tuple(include), max_chars=max_chars, min_chars=min_chars,
+        max_bytes=max_bytes, model=None if text_embedder is None else text_embedder.name,
+    )  # fmt: skip
     facts: dict[str, Value] = {
         "repository": history.root.name, "rev": rev, "head": history.head,
     }  # fmt: skip
-    writer = Writer(db, namespace, settings, text_embedder, report, run=run, facts=facts)
+    writer = Writer(
+        db, namespace, settings, text_embedder, report, cut=cut, run=run, facts=facts,
+        author=author, message=message,
+    )  # fmt: skip
     if known and known.isdisjoint(history.chain):
         raise IngestError(
             f"namespace {namespace!r} holds the history of another repository (or this one was "
@@ -92,19 +105,20 @@ def ingest_git(
     report.elsewhere = _elsewhere(db, namespace, known, history)
     after = _Later(db, namespace, known, history.refs)
     total = len(history)
-    if progress is not None:
-        progress(0, total)
     reading = cast("Generator[Commit, None, None]", iter(history))  # to be closed when left early
-    with BlobReader(history.root, max_bytes=max_bytes) as blobs, closing(reading) as commits:
+    with (
+        shown(progress, "commits", total) as tell,
+        BlobReader(history.root, max_bytes=max_bytes) as blobs,
+        closing(reading) as commits,
+    ):
+        tell(0, total)
         for done, commit in enumerate(commits, 1):
             _add(writer, report, after, blobs, commit)
             if writer.is_full:
                 writer.flush()
-                if progress is not None:
-                    progress(done, total)
-    writer.finish()
-    if progress is not None:
-        progress(total, total)
+                tell(done, total)
+        writer.finish()
+        tell(total, total)
     return report
 
 
@@ -150,7 +164,7 @@ class _Later:
         return places[following][0] if following < len(places) else FOREVER
 
 
-def _add(writer: Writer, report: Report, after: _Later, blobs: BlobReader, commit: Commit) -> None:
+def _add(writer: Writer, report: Run, after: _Later, blobs: BlobReader, commit: Commit) -> None:
     """Plan one commit: its record, then every path it changed, deletes first."""
     subject = commit.message.partition("\n")[0].strip()
     author = commit.author_name or commit.author_email or None

@@ -2,13 +2,18 @@
 
 For a namespace `docs`:
 
-- `docs`: a document under its path, `{"text", "path", "chunks", ...}`. `chunks` is the
-  layout of that state: `[chunk key, start, end, first line, last line]` in order,
-  characters half-open, lines from 1 and inclusive.
+- `docs`: a document under its path or id, `{"text", "path", "chunks", ...}`; with `metadata`
+  (what a record said of itself, `format` and `title` of a PDF or HTML file) and `pages`
+  (the character each page begins at) where there are any. `chunks` is the layout of that
+  state: `[chunk key, start, end, first line, last line, place]` in order, characters
+  half-open, lines from 1 and inclusive. `place` is left out where there is nothing to tell;
+  else `page` and `last_page`, `headings`, `definition` and its `kind`.
 - `docs.chunks`: `{"text", "metadata": {"path", "document", "commit", "author", ...}}` with
   its vector, the shape the adapters read; the metadata is that of the change which brought
-  the chunk. The key is made of the path, the hash of the text and which occurrence it is,
-  so a chunk that an edit left alone is still the same version.
+  the chunk, its place and the metadata of its document. The key is made of the path, the
+  hash of the text and which occurrence it is, so a chunk that an edit left alone is still
+  the same version; where only its place or metadata changed, there is a new one with the
+  same vector.
 - `docs.commits`: a commit of the source under its full hash.
 - `docs.runs`: what each run was asked to do and did.
 """

@@ -10,9 +10,7 @@ search leaves it out and its new version would not be superseded.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from koru_delta.causal import FOREVER, PUT, Cut, Version
@@ -24,6 +22,7 @@ from koru_delta.errors import (
     InvalidDataError,
     ReadOnlyError,
 )
+from koru_delta.ingest.progress import Progress, shown
 from koru_delta.log import Pending, Write
 from koru_delta.log.append import NewVector
 from koru_delta.storage import Stored
@@ -41,10 +40,8 @@ from koru_delta.values import (
 )
 
 TextOf = Callable[[str, Value], str]
-Progress = Callable[[int, int], None] | bool | None
 
 ROUNDS: Final = 10  # that a batch is read again because somebody else wrote into it
-_BAR_KEYS: Final = 1000  # from which a bar is shown unasked
 _PAGE_KEYS: Final = 4096
 _NULL: Final = distinction_id("json", b"null").hex()
 
@@ -80,7 +77,7 @@ def reembed(
     work = _Work(intents, namespace, as_embedder(embedder, name=model), text, options)
     keys = work.pending()
     written = done = 0
-    with _shown(progress, len(keys)) as tell:
+    with shown(progress, "embedding", len(keys)) as tell:
         for start in range(0, len(keys), batch):
             some = keys[start : start + batch]
             written += work.renew(some)
@@ -268,7 +265,11 @@ class _Work:
             return [write]
         write.made = Pending()
         key = found.version.namespace, found.version.key
-        return [write, self._intents.hide(*key, write.made, self._said())]
+        marks = self._log.history(*key, self._log.now(), reverse=True, limit=None, annotations=True)
+        # For the same reasons, so that whoever ends these finds it, too.
+        reasons = next((m.causes for m in marks if m.target == found.version.id), ())
+        said: WriteOptions = {**self._said(), "causes": list(reasons)}
+        return [write, self._intents.hide(*key, write.made, said)]
 
     def _said(self) -> WriteOptions:
         mine = self._options
@@ -299,26 +300,3 @@ class _Work:
             if (source.namespace, source.key) != (version.namespace, version.key):
                 causes.append((cause.kind, source))
         return causes
-
-
-@contextmanager
-def _shown(progress: Progress, total: int) -> Iterator[Callable[[int, int], None]]:
-    """Where to tell how far it is."""
-    if callable(progress):
-        yield progress
-        return
-    if progress is None:
-        progress = total > _BAR_KEYS and sys.stderr is not None and sys.stderr.isatty()
-    if not progress:
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(
-        TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("embedding", total=total)
-        yield lambda done, _total: bar.update(task, completed=done)

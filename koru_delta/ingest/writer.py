@@ -5,11 +5,17 @@ already known. Only what differs from the state that stands there is written; th
 chunks that show at any moment are those of the document that shows then. Writes
 are gathered, what must be embedded is embedded in batches, and each flush is one
 commit of the log.
+
+What a change replaces ends by a delete (of a chunk that is gone, `derived_from` the new
+version of its document) or by the next version of the same key, both of them with valid
+times. No `supersedes` edge is drawn: that would take its target out of search whatever
+the valid time asked for, and what was true before the change still was.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from bisect import bisect_right
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,8 +25,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 from koru_delta.causal import FOREVER, Version, microseconds, moment
 from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
 from koru_delta.errors import ConflictError, EmbedderError, IngestError
-from koru_delta.ingest.chunking import Chunk, chunk_text
-from koru_delta.ingest.files import SkipReason
+from koru_delta.ingest.chunking import Chunk
 from koru_delta.ingest.layout import (
     chunk_keys,
     chunks_of,
@@ -30,12 +35,14 @@ from koru_delta.ingest.layout import (
     runs_of,
     text_hash,
 )
+from koru_delta.ingest.reasons import SkipReason
 from koru_delta.log import Pending
 from koru_delta.transaction import Transaction
-from koru_delta.values import Value, Vector
+from koru_delta.values import Value, Vector, canonical_bytes, distinction_id
 
-Progress = Callable[[int, int | None], None]
 EmbedderChoice = Embedder | Literal["own"] | None
+Cutter = Callable[[str], Sequence[Chunk]]
+Place = dict[str, Value]  # where a chunk stands in its document, besides lines
 
 ALWAYS: Final = FOREVER - 1  # a valid time after every change
 _FLUSH_ENTRIES: Final = 2000
@@ -43,6 +50,10 @@ _FLUSH_CHARS: Final = 8_000_000
 _TEXTS_PER_CALL: Final = 512
 _STATES_KEPT: Final = 20_000
 _VECTOR_BYTES_KEPT: Final = 128 * 1024 * 1024
+_COUNTS: Final = (
+    "commits", "documents", "deleted_documents", "unchanged_documents",
+    "chunks", "deleted_chunks", "unchanged_chunks", "embedded",
+)  # fmt: skip
 
 
 class Store(Protocol):
@@ -116,13 +127,15 @@ class Store(Protocol):
 
 
 @dataclass(slots=True)
-class Report:
-    """What a run found and wrote; all zero and `run` None when there was nothing new.
+class Run:
+    """What a run found and wrote; counts of 0 and `run` None when there was nothing new.
 
-    `documents` and `chunks` count versions stored, `unchanged_chunks` those of changed
-    documents that were there already, `embedded` the texts given to the embedder.
-    `skipped` tells why a path (its newest state) was left out; `gone` are files of an
-    ingested directory that are no longer in it. `is_shallow`: the clone lacks older
+    `run` names it and is its key in the namespace `runs_of(namespace)`. `documents` and
+    `chunks` count versions stored, `unchanged_documents` those found as they stand,
+    `unchanged_chunks` those of changed documents that were there already, `embedded` the
+    texts given to the embedder. `skipped` tells why a path (its newest state) was left
+    out; `gone` are files of an ingested directory that are no longer in it, and records
+    that are not in a complete source any more. `is_shallow`: the clone lacks older
     commits. `elsewhere` counts commits ingested earlier that are not in the history asked
     for now (nor follow it): it was rewritten, or they are on another branch. What they
     said still stands.
@@ -143,6 +156,10 @@ class Report:
     elsewhere: int = 0
     skipped: dict[str, SkipReason] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+    unchanged_documents: int = 0
+
+
+Report = Run  # its earlier name
 
 
 class Settings(NamedTuple):
@@ -150,10 +167,11 @@ class Settings(NamedTuple):
 
     source: str
     include: tuple[str, ...]
-    max_chars: int
-    min_chars: int
+    max_chars: int | None  # None where `chunking` says how
+    min_chars: int | None
     max_bytes: int
     model: str | None
+    chunking: Value = None
 
 
 class Moment(NamedTuple):
@@ -184,15 +202,17 @@ Cause = tuple[str, Entry]
 
 
 class _State(NamedTuple):
-    """What a document holds until a moment (exclusive); absent if `entry` is None."""
+    """What a document holds until a moment (exclusive); absent if `entry` is None.
+
+    `is_plain`: it stands by no valid time of its own, so it is what `if_match` compares with.
+    """
 
     until: int
     text: bytes
-    chunks: frozenset[str]
+    metadata: bytes
+    chunks: dict[str, Place]
     entry: Entry | None
-
-
-_ABSENT: Final = (b"", frozenset[str](), None)
+    is_plain: bool = False
 
 
 class Writer:
@@ -207,21 +227,27 @@ class Writer:
         namespace: str,
         settings: Settings,
         embedder: TextEmbedder | None,
-        report: Report,
+        report: Run,
         *,
+        cut: Cutter,
         run: str | None = None,
         facts: dict[str, Value] | None = None,
+        author: str | None = None,
+        message: str | None = None,
     ) -> None:
         """Begin a run.
 
         Args:
+            cut: Makes the chunks of a text; `settings` tell how.
             facts: What the run record tells besides the settings.
+            author, message: Who began the run, and why.
 
         Raises:
             IngestError: earlier runs filled the namespace in another way.
         """
         self._db, self._namespace, self._settings = db, namespace, settings
-        self._embedder, self._report = embedder, report
+        self._embedder, self._report, self._cut = embedder, report, cut
+        self._said: dict[str, Any] = {"author": author, "message": message}
         self._chunks, self._runs = chunks_of(namespace), runs_of(namespace)
         earlier = db.list_keys(self._runs)
         if earlier:
@@ -257,65 +283,85 @@ class Writer:
         when: Moment,
         *,
         facts: dict[str, Value] | None = None,
+        metadata: dict[str, Value] | None = None,
+        pages: Sequence[int] = (),
         cause: Entry | None = None,
         previous: tuple[str, Entry] | None = None,
     ) -> None:
         """Plan that `path` holds `text` (None: is absent) from `when` on.
 
         Args:
-            facts: More fields of the document's value.
+            facts: More fields of the document's value, and of what its chunks tell.
+            metadata: What the document says of itself; another is a change like one of
+                the text.
+            pages: The character at which each page begins.
             cause: The commit it is derived from.
             previous: The path it had before, and the version it had there.
         """
         key = document_key(path)
+        report = self._report
         stands = self._state(key, ALWAYS if when.starts is None else when.starts)
+        named = told = b""
+        chunks: Sequence[Chunk] = ()
         if text is None:
             if stands.entry is None:
                 return
-            chunks: list[Chunk] = []
-            keys: list[str] = []
-            named = b""
         else:
-            named = text_hash(text)
-            if stands.entry is not None and stands.text == named:
+            named, told = text_hash(text), _metadata_hash(metadata)
+            if stands.entry is not None and (stands.text, stands.metadata) == (named, told):
+                report.unchanged_documents += 1
                 return
-            chunks = chunk_text(
-                text, max_chars=self._settings.max_chars, min_chars=self._settings.min_chars
-            )
-            keys = chunk_keys(key, chunks)
+            chunks = self._cut(text)
+        keys = chunk_keys(key, chunks)
+        places = [_place(chunk, pages) for chunk in chunks]
+        held = dict(zip(keys, places, strict=True))
+        # A chunk is as it was if it says the same and tells the same of where it stands.
+        kept = {
+            name for name, place in held.items()
+            if stands.chunks.get(name) == place and stands.metadata == told
+        }  # fmt: skip
         options = self._options(when)
         causes = [] if cause is None else [("derived_from", cause)]
         value: dict[str, Value] | None = None
         if text is not None:
             layout = [
-                [name, chunk.start, chunk.end, chunk.first_line, chunk.last_line]
-                for name, chunk in zip(keys, chunks, strict=True)
+                [name, c.start, c.end, c.first_line, c.last_line, *([place] if place else [])]
+                for (name, place), c in zip(held.items(), chunks, strict=True)
             ]
             value = {"text": text, "path": path, **(facts or {}), "chunks": layout}
+            if metadata:
+                value["metadata"] = metadata
+            if pages:
+                value["pages"] = list(pages)
             if previous is not None:
                 value["previous_path"] = previous[0]
                 causes.append(("references", previous[1]))
             self._chars += len(text)
-        document = Entry(self._namespace, key, value, causes, **options)
+        guard: dict[str, Any] = {}
+        if when.starts is None and stands.is_plain:
+            # Another run may have written it since; git's runs meet at their commits.
+            guard["if_match"] = None if stands.entry is None else stands.entry.version_id
+        document = Entry(self._namespace, key, value, causes, **options, **guard)
         self._entries.append(document)
-        about: dict[str, Value] = {"path": path, "document": key, **(facts or {})}
+        about: dict[str, Value] = {"path": path, **(facts or {})}
         if when.author is not None:
             about["author"] = when.author
-        for name, chunk in zip(keys, chunks, strict=True):
-            if name not in stands.chunks:
-                self._add_chunk(name, chunk.text, about, document, options, previous)
-        held = frozenset(keys)
-        for name in sorted(stands.chunks - held):
+        for (name, place), chunk in zip(held.items(), chunks, strict=True):
+            if name not in kept:
+                tells = {**about, **place, **(metadata or {}), "document": key}
+                self._add_chunk(name, chunk.text, tells, document, options, previous)
+        gone = stands.chunks.keys() - held.keys()
+        for name in sorted(gone):
             self._entries.append(
                 Entry(self._chunks, name, None, [("derived_from", document)], **options)
             )
-        report = self._report
         report.documents += text is not None
         report.deleted_documents += text is None
-        report.deleted_chunks += len(stands.chunks - held)
-        report.chunks += len(held - stands.chunks)
-        report.unchanged_chunks += len(held & stands.chunks)
-        self._states[key] = _State(when.ends, named, held, document if text is not None else None)
+        report.deleted_chunks += len(gone)
+        report.chunks += len(held) - len(kept)
+        report.unchanged_chunks += len(kept)
+        standing = document if text is not None else None
+        self._states[key] = _State(when.ends, named, told, held, standing)
         self._states.move_to_end(key)
 
     @property
@@ -362,7 +408,7 @@ class Writer:
         if run is None:
             return
         with self._db.transaction(run=run) as tx:
-            tx.put(self._runs, run, self._run_value("finished"))
+            tx.put(self._runs, run, self._run_value("finished"), **self._said)
 
     # The state that stands
 
@@ -377,16 +423,18 @@ class Writer:
 
     def _stored(self, key: str, at: int) -> _State:
         # The last few versions nearly always hold the answer; the rest is read if not.
+        versions: list[Version] = []
         for limit in (2, None):
             versions = self._db.history(self._namespace, key, reverse=True, limit=limit)
             for version in versions:
                 ends = FOREVER if version.valid_to is None else microseconds(version.valid_to)
                 if microseconds(version.valid_from) <= at < ends:
                     # Another change may begin before `ends`: true for this moment only.
-                    return _state_of(version, at + 1)
+                    plain = version is versions[0] and _is_plain(version)
+                    return _state_of(version, at + 1)._replace(is_plain=plain)
             if limit is None or len(versions) < limit:
                 break
-        return _State(at + 1, *_ABSENT)
+        return _absent(at + 1)._replace(is_plain=not versions)
 
     # Chunks and their vectors
 
@@ -478,16 +526,17 @@ class Writer:
         value = self._run_value("begun")
         if self._run is not None:
             self._report.run = self._run
-            return Entry(self._runs, self._run, value, ())
+            return Entry(self._runs, self._run, value, (), **self._said)
         self._report.run = named = f"{self._settings.source}-{self._number:06d}"
-        return Entry(self._runs, named, value, (), if_match=None)
+        return Entry(self._runs, named, value, (), if_match=None, **self._said)
 
     def _run_value(self, state: str) -> Value:
         value: dict[str, Value] = {"state": state, **self._settings._asdict(), **self._facts}
         value["include"] = list(self._settings.include)
         if state == "finished":
-            counts = ("commits", "documents", "deleted_documents", "chunks", "deleted_chunks")
-            value |= {name: getattr(self._report, name) for name in counts}
+            value |= {name: getattr(self._report, name) for name in _COUNTS}
+            reasons = Counter(reason.value for reason in self._report.skipped.values())
+            value["skipped"] = dict(reasons)
         return value
 
 
@@ -512,16 +561,47 @@ def chosen_embedder(db: Store, embedder: EmbedderChoice) -> TextEmbedder | None:
 
 def _state_of(version: Version, until: int) -> _State:
     if version.is_tombstone:
-        return _State(until, *_ABSENT)
+        return _absent(until)
     value = version.value
     entry = Entry(version.namespace, version.key, None, ())
     entry.version_id = version.id
     text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(text, str):  # somebody else's; the first change replaces it
-        return _State(until, b"", frozenset(), entry)
-    return _State(
-        until, text_hash(text), frozenset(row[0] for row in value.get("chunks", [])), entry
+        return _State(until, b"", b"", {}, entry)
+    chunks = {row[0]: row[5] if len(row) > 5 else {} for row in value.get("chunks", [])}
+    told = _metadata_hash(value.get("metadata"))
+    return _State(until, text_hash(text), told, chunks, entry)
+
+
+def _is_plain(version: Version) -> bool:
+    return (
+        version.valid_from == version.time
+        and version.valid_to is None
+        and version.expires_at is None
     )
+
+
+def _absent(until: int) -> _State:
+    return _State(until, b"", b"", {}, None)
+
+
+def _metadata_hash(metadata: dict[str, Value] | None) -> bytes:
+    return distinction_id("json", canonical_bytes(metadata)) if metadata else b""
+
+
+def _place(chunk: Chunk, pages: Sequence[int]) -> Place:
+    """What is worth telling of where a chunk stands: it is found and filtered by that."""
+    place: Place = {}
+    if pages:
+        place["page"] = bisect_right(pages, chunk.start)
+        place["last_page"] = bisect_right(pages, chunk.end - 1)
+    if chunk.headings:
+        place["headings"] = list(chunk.headings)
+    if chunk.name is not None:
+        place["definition"] = chunk.name
+    if chunk.kind is not None:
+        place["kind"] = chunk.kind
+    return place
 
 
 def _check_settings(namespace: str, earlier: Value, settings: Settings) -> None:

@@ -46,6 +46,8 @@ __all__ = ["ANY", "AsOf", "CausalLog", "Pending", "Write"]
 
 AsOf = int | datetime | str | Version | Commit | Cut | None
 TAGS: Final = "$tags"
+QUARANTINES: Final = "$quarantines"
+OWN: Final = (TAGS, QUARANTINES)  # namespaces that are not for others to write
 _HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 _HOT_BYTES = 64 * 1024 * 1024
 _HOT_LARGEST = _HOT_BYTES // 64

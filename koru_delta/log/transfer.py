@@ -29,7 +29,7 @@ from koru_delta.causal import (
     version_id,
 )
 from koru_delta.errors import CorruptionError, DivergedLogError, InvalidDataError
-from koru_delta.log.log import TAGS, CausalLog
+from koru_delta.log.log import OWN, CausalLog
 from koru_delta.log.schema import VersionRecord
 from koru_delta.storage import Head, NewVersion, Space
 from koru_delta.storage.writer import SqliteWriter
@@ -184,7 +184,7 @@ class _Import:
             VersionRecord.model_validate(record)
             check_name("namespace", record["namespace"], MAX_NAMESPACE_BYTES)
             check_name("key", record["key"], MAX_KEY_BYTES)
-            if record["namespace"][0] == "$" and record["namespace"] != TAGS:
+            if record["namespace"][0] == "$" and record["namespace"] not in OWN:
                 raise InvalidDataError(f"namespace {record['namespace']!r} is none of KoruDelta's")
         except (ValidationError, InvalidDataError) as error:
             raise InvalidDataError(f"line {number}: not a record of a version: {error}") from error

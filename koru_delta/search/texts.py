@@ -237,6 +237,11 @@ class TextIndex:
 
     # Files
 
+    def build(self, cut: Cut) -> None:
+        """Read all texts up to a cut, and keep them in a file."""
+        self._catch_up(self._records.at(cut.seq))
+        self.save()
+
     def save(self) -> None:
         """Keep in a file what was read since the last one, if it is worth while."""
         with self._lock:

@@ -13,6 +13,7 @@ import math
 import os
 import sys
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -48,7 +49,8 @@ from koru_delta.errors import (
     UnknownVersionError,
 )
 from koru_delta.ingest import (
-    Report,
+    ChunkingConfig,
+    Run,
     chunks_of,
     commit_time,
     ingest_files,
@@ -58,6 +60,7 @@ from koru_delta.ingest import (
 )
 from koru_delta.ingest.files import read_files
 from koru_delta.ingest.git import read_history
+from koru_delta.ingest.quarantine import QUARANTINED
 from koru_delta.surfaces import complaints, moments, show
 
 _DEFAULT: Final = Path(".kdelta")
@@ -134,6 +137,19 @@ IfMatch = Annotated[
 ]
 ValidFrom = Annotated[str | None, typer.Option(metavar="TIME", help="True from then on.")]
 ValidTo = Annotated[str | None, typer.Option(metavar="TIME", help="True until then.")]
+Place = Annotated[
+    str, typer.Argument(metavar="NAMESPACE|VERSION", help="Namespace of KEY; or a version's id.")
+]
+KeyOf = Annotated[str | None, typer.Argument(metavar="[KEY]", help="Key.", show_default=False)]
+Cut = Annotated[
+    str | None,
+    typer.Option(
+        "--chunking",
+        metavar="STRATEGY",
+        show_default=False,
+        help="recursive, sentence, markdown, token or content; else content.",
+    ),
+]
 Searched = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Only the vectors of this one.")
 ]
@@ -577,19 +593,25 @@ def ingest_files_command(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete what is gone from the directories.")
     ] = False,
+    chunking: Cut = None,
     no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
     author: Author = None,
     message: Message = None,
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Take in text files as they are now; again, only what has changed."""
+    """Take in text files as they are now; again, only what has changed.
+
+    PDF and HTML are read with the extra documents: pip install 'koru-delta[documents]'.
+    """
+    how = _chunking(chunking)
     embedder = None if no_embed else _local("pass --no-embed to ingest text alone")
     read_files(paths, include=include or ())  # what is refused makes no database
     with _open(ctx, db, write=True) as database, _Bar("files", quiet=as_json) as bar:
         report = ingest_files(
             database, paths, namespace=namespace, include=include or (), embedder=embedder,
-            prune=prune, author=author or _author(), message=message, progress=bar.update,
+            prune=prune, author=author or _author(), message=message, chunking=how,
+            progress=bar.update,
         )  # fmt: skip
     _print_report(report, as_json=as_json, where=_path(ctx, db))
 
@@ -603,6 +625,7 @@ def ingest_git_command(
     include: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Only these, such as '*.md'.")
     ] = None,
+    chunking: Cut = None,
     no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
     db: Db = None,
     as_json: Json = False,
@@ -612,15 +635,133 @@ def ingest_git_command(
     What a file held is valid from its commit's time: ask with --valid-at. Merged side
     branches are not followed: their changes arrive with the merge.
     """
+    how = _chunking(chunking)
     embedder = None if no_embed else _local("pass --no-embed to ingest text alone")
     if not _path(ctx, db).exists():
         read_history(repo, rev=rev, include=include or ())  # what is refused makes no database
     with _open(ctx, db, write=True) as database, _Bar("commits", quiet=as_json) as bar:
         report = ingest_git(
             database, repo, rev=rev, namespace=namespace, include=include or (),
-            embedder=embedder, progress=bar.update,
+            embedder=embedder, chunking=how, progress=bar.update,
         )  # fmt: skip
     _print_report(report, as_json=as_json, where=_path(ctx, db))
+
+
+# Where it came from, and what came of it
+
+
+@app.command()
+def lineage(
+    ctx: typer.Context,
+    namespace: Place,
+    key: KeyOf = None,
+    down: Annotated[
+        bool, typer.Option("--down", help="What came of it; else what it came from.")
+    ] = False,
+    max_hops: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="At most so many steps.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="Of one version, at most so many steps.")
+    ] = 20,
+    mermaid: Annotated[
+        bool, typer.Option("--mermaid", help="Print a Mermaid flowchart to draw.")
+    ] = False,
+    as_of: AsOf = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what a version came from: document, commit or file, run. Or what came of it."""
+    with _open(ctx, db) as database:
+        found = database.lineage(
+            _reference(namespace, key), "down" if down else "up", max_hops=max_hops,
+            as_of=moments.as_of(as_of),
+        )  # fmt: skip
+        if as_json:
+            show.print_json(found.to_dict())
+        elif mermaid:
+            sys.stdout.write(show.clean(found.to_mermaid()))
+        else:
+            out = show.console()
+            for line in found.lines(limit=limit):
+                out.print(show.clean(line), soft_wrap=True)
+            if not found.versions:
+                _note("nothing came of it" if down else "it names nothing that it came from")
+
+
+@app.command()
+def quarantine(
+    ctx: typer.Context,
+    namespace: Place,
+    key: KeyOf = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Take a version, and all that was derived from it, out of search until kdelta release.
+
+    Of a KEY these are all the versions it has had. kdelta get goes on to find them, and so
+    does every search of a moment before.
+    """
+    ref = _reference(namespace, key)
+    with _open(ctx, db, write=True, create=False) as database:
+        if not yes:
+            found = database.lineage(ref, "down", kinds=QUARANTINED)
+            puts = [node.version for node in found.nodes if node.version.operation == "put"]
+            count = Counter(version.namespace for version in puts)
+            told = ", ".join(f"{n:,} of {show.clean(name)}" for name, n in sorted(count.items()))
+            _note(f"this takes {_versions(len(puts))} out of search: {told or 'none'}")
+            if not typer.confirm("go on?", err=True):
+                _complain("nothing was done; --yes answers for you")
+                raise typer.Exit(_ERROR)
+        held = database.quarantine(ref, author=author or _author(), message=message)
+    if as_json:
+        show.print_json(show.quarantine_facts(held))
+    else:
+        _note(
+            f"{held.id} keeps {_versions(len(held.versions))} out of search, {held.hidden:,} of "
+            f"them hidden now; to bring them back: kdelta release {held.id}"
+        )
+
+
+@app.command()
+def release(
+    ctx: typer.Context,
+    quarantine: Annotated[str, typer.Argument(help="Its id; kdelta quarantines lists them.")],
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """End a quarantine: what no other one covers is found again."""
+    with _open(ctx, db, write=True, create=False) as database:
+        back = database.release(quarantine, author=author or _author(), message=message)
+    if as_json:
+        show.print_json({"quarantine": quarantine, "released": [mark.target for mark in back]})
+    else:
+        _note(show.clean(f"{quarantine} is released; {_versions(len(back))} can be found again"))
+
+
+@app.command()
+def quarantines(
+    ctx: typer.Context, as_of: AsOf = None, db: Db = None, as_json: Json = False
+) -> None:
+    """List what is in quarantine."""
+    with _open(ctx, db) as database:
+        held = database.quarantines(as_of=moments.as_of(as_of))
+    if as_json:
+        show.print_json([show.quarantine_facts(each) for each in held])
+        return
+    rows = [
+        (q.id, show.when(q.time), f"{len(q.versions):,}",
+         show.one_line(", ".join(dict.fromkeys(f"{v.namespace}/{v.key}" for v in q.start))),
+         q.author or "", show.one_line(q.message or ""))
+        for q in held
+    ]  # fmt: skip
+    columns = ("quarantine", "when", "versions", "of", "author", "message")
+    show.console().print(show.table(columns, rows, right=("versions",)))
 
 
 # Care
@@ -913,6 +1054,20 @@ def _complain(message: str) -> None:
     show.console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
 
 
+def _chunking(strategy: str | None) -> ChunkingConfig | None:
+    """How to cut, by the name of a strategy."""
+    given: Any = strategy  # a name that is none is refused
+    return None if strategy is None else ChunkingConfig(given)
+
+
+def _reference(namespace: str, key: str | None) -> str | tuple[str, str]:
+    return namespace if key is None else (namespace, key)
+
+
+def _versions(count: int) -> str:
+    return "1 version" if count == 1 else f"{count:,} versions"
+
+
 def _note(message: str) -> None:
     show.console(stderr=True).print(Text(message, "dim"), soft_wrap=True)
 
@@ -1144,7 +1299,7 @@ def _nanoseconds(cost: float) -> str:
     return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"
 
 
-def _print_report(report: Report, *, as_json: bool, where: Path) -> None:
+def _print_report(report: Run, *, as_json: bool, where: Path) -> None:
     if as_json:
         show.print_json(report_facts(report))
         return
@@ -1194,13 +1349,14 @@ def _print_report(report: Report, *, as_json: bool, where: Path) -> None:
     out.print(f'ask it: kdelta search {report.namespace} "your question"{option}', soft_wrap=True)
 
 
-def report_facts(report: Report) -> dict[str, Any]:
+def report_facts(report: Run) -> dict[str, Any]:
     """A report of a run as JSON."""
     return {
         "namespace": report.namespace, "source": report.source, "run": report.run,
         "head": report.head, "commits": report.commits, "documents": report.documents,
         "deleted_documents": report.deleted_documents, "chunks": report.chunks,
         "deleted_chunks": report.deleted_chunks, "unchanged_chunks": report.unchanged_chunks,
+        "unchanged_documents": report.unchanged_documents,
         "embedded": report.embedded, "is_shallow": report.is_shallow,
         "elsewhere": report.elsewhere, "gone": report.gone,
         "skipped": {path: reason.value for path, reason in report.skipped.items()},

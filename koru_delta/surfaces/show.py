@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from koru_delta import Commit, Version
+from koru_delta.ingest import Quarantine
 
 _WIDTH_WHEN_PIPED: Final = 100
 _TRUTH: Final = ("tail", "segments", "mapped")  # where the vectors themselves lie
@@ -99,6 +100,15 @@ def size(count: float) -> str:
         if count >= bytes_each:
             return f"{count / bytes_each:,.1f} {unit}"
     return f"{count:,.0f} bytes"
+
+
+def quarantine_facts(held: Quarantine) -> dict[str, Any]:
+    """A quarantine as JSON."""
+    return {
+        "quarantine": held.id, "time": held.time.isoformat(), "author": held.author,
+        "message": held.message, "start": [version.id for version in held.start],
+        "versions": [version.id for version in held.versions], "hidden": held.hidden,
+    }  # fmt: skip
 
 
 def space_parts(space: Mapping[str, Any]) -> str:

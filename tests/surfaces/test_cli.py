@@ -306,6 +306,42 @@ def test_a_history_is_ingested_and_searched_now_and_then(run, repo):
     assert "--valid" in early.stderr
 
 
+def test_a_hit_is_traced_and_what_it_came_from_is_quarantined(run, tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "rain.md").write_text("It rains on the plain.\n")
+    (folder / "snow.md").write_text("It snows on the hill.\n")
+    run("ingest", "files", folder, "-m", "first")
+    [chunk] = [key for key in said(run("keys", "docs.chunks", "--json")) if "rain" in key]
+    version = said(run("log", "docs.chunks", chunk, "--json"))[0]["id"]
+
+    up = run("lineage", "docs.chunks", chunk).stdout.splitlines()
+    down = said(run("lineage", "docs", "rain.md", "--down", "--json"))
+    asked = run("quarantine", "docs", "rain.md", input="n\n", code=1).stderr
+    kept = said(run("search", "docs", "rains", "--json"))["hits"]
+    held = said(run("quarantine", "docs", "rain.md", "--yes", "-m", "why", "--json"))
+    gone = said(run("search", "docs", "rains", "--json"))["hits"]
+    listed = run("quarantines").stdout
+    told = run("release", "q1").stderr
+    back = said(run("search", "docs", "rains", "--json"))["hits"]
+
+    assert run("lineage", version[:12]).stdout.splitlines() == up
+    assert [line.split(",")[0].split(": ")[-1] for line in up] == [
+        f"docs.chunks/{chunk}", "docs/rain.md", "docs.runs/files-000001",
+    ]  # fmt: skip
+    assert down["nodes"][1]["id"] == version
+    assert "|derived_from|" in run("lineage", version, "--mermaid").stdout
+    assert "takes 2 versions out of search: 1 of docs, 1 of docs.chunks" in asked
+    assert "nothing was done" in asked
+    assert [len(hits) for hits in (kept, gone, back)] == [2, 1, 2]
+    assert (held["quarantine"], held["hidden"], held["message"]) == ("q1", 2, "why")
+    assert "docs/rain.md" in listed
+    assert "2 versions can be found again" in told
+    run("release", "q1", code=3)
+    run("lineage", "docs", "nothing", code=3)
+    run("quarantine", "feedfeedfeed", "--yes", code=3)
+
+
 def test_files_are_ingested_and_the_gone_ones_told(run, tmp_path):
     folder = tmp_path / "notes"
     folder.mkdir()
@@ -320,6 +356,18 @@ def test_files_are_ingested_and_the_gone_ones_told(run, tmp_path):
     assert said(run("ingest", "files", folder, "--prune", "--json"))["deleted_documents"] == 1
     assert run("keys", "docs").stdout == "a.md\n"
     assert said(run("log", "docs", "a.md", "--json"))[0]["message"] == "first"
+
+
+def test_how_files_are_cut_can_be_named(run, tmp_path):
+    (tmp_path / "guide.md").write_text("# Guide\n\n" + "Be brief. " * 40 + "\n\n## Setup\n\nRun.\n")
+    run("ingest", "files", tmp_path / "guide.md", "--chunking", "markdown", "--no-embed")
+
+    told = [
+        said(run("get", "docs.chunks", key, "--json"))["value"]["metadata"]["headings"]
+        for key in said(run("keys", "docs.chunks", "--json"))
+    ]
+    assert ["Guide"] in told
+    assert "no strategy" in run("ingest", "files", tmp_path, "--chunking", "odd", code=1).stderr
 
 
 def test_text_alone_needs_no_model(run, repo):

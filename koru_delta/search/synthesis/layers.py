@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 from threading import Lock
 from typing import Any, Final, NamedTuple, Protocol
@@ -79,7 +79,7 @@ class Cluster:
     level: int  # the first is 1
     size: int
     cohesion: float
-    centroid: Scores
+    centroid: Scores = field(repr=False)
     representatives: tuple[str, ...]
     labels: tuple[str, ...]
     children: tuple[str, ...]

@@ -17,11 +17,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
 
 from koru_delta.errors import InvalidDataError
+from koru_delta.ingest.chunking.chunk import Chunk
 
 _DEFINITION = r"(?:(?:async )?def \w+\s*[(\[]|class \w+\s*[(:\[])"
 
@@ -52,22 +52,6 @@ _SENTENCE = re.compile(r"[.!?][\"')\]]*\s+|[\u3002\uff01\uff1f]")  # also CJK fu
 _SPACE = re.compile(r"\s+")
 
 _LOOK = 64  # characters of the following line that decide
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    r"""A piece of a text: `text` is what stands at characters `start` to `end`, half-open.
-
-    `index` counts from 0, lines from 1; both lines are inclusive. Only `\n` ends
-    a line. A chunk never starts or ends with a blank line.
-    """
-
-    text: str
-    start: int
-    end: int
-    index: int
-    first_line: int
-    last_line: int
 
 
 class _Break(NamedTuple):
@@ -105,7 +89,7 @@ def chunk_text(text: str, *, max_chars: int = 1200, min_chars: int = 200) -> lis
     end = len(text.rstrip())
     breaks = _breaks(text, end)
     next_break, counted_to, line = 0, 0, 1
-    start = _start_after(text, 0, max_chars)
+    start = start_after(text, 0, max_chars)
     while start < end:
         while next_break < len(breaks) and breaks[next_break].position <= start:
             next_break += 1
@@ -115,14 +99,14 @@ def chunk_text(text: str, *, max_chars: int = 1200, min_chars: int = 200) -> lis
         last_line = line + body.count("\n")
         chunks.append(Chunk(body, start, start + len(body), len(chunks), line, last_line))
         counted_to = start
-        start = _start_after(text, cut, max_chars)
+        start = start_after(text, cut, max_chars)
     return chunks
 
 
 def _breaks(text: str, end: int) -> list[_Break]:
     found: list[_Break] = []
     heading_end = -1
-    if (heading := _HEADING.match(text, _start_after(text, 0, len(text)))) is not None:
+    if (heading := _HEADING.match(text, start_after(text, 0, len(text)))) is not None:
         heading_end = heading.end()
     previous = 0
     for match in _BREAK.finditer(text, 0, end):
@@ -222,7 +206,7 @@ def _joins(left: str, right: str) -> bool:
     )
 
 
-def _start_after(text: str, cut: int, max_chars: int) -> int:
+def start_after(text: str, cut: int, max_chars: int) -> int:
     """Skip white space from `cut`, but keep the indentation of the line that follows."""
     match = _NON_BLANK.search(text, cut)
     if match is None:

@@ -1,0 +1,65 @@
+"""How a run cuts its texts, and what its record tells of that."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from koru_delta.errors import InvalidDataError
+from koru_delta.ingest.chunking import ChunkingConfig, chunk_document, chunk_text
+from koru_delta.ingest.writer import Cutter, Settings
+from koru_delta.values import Value
+
+_MINDING_LEAST: Final = ("markdown", "code", "content")
+
+
+def cut_as(
+    source: str,
+    chunking: ChunkingConfig | None,
+    *,
+    include: tuple[str, ...] = (),
+    max_chars: int,
+    min_chars: int,
+    max_bytes: int,
+    model: str | None,
+) -> tuple[Settings, Cutter]:
+    """The settings of a run, and what makes its chunks; `chunking` None is by content.
+
+    What amounts to the same is recorded the same, so that a namespace may be filled by
+    `chunking=ChunkingConfig("content")` here and by leaving it out there.
+
+    Raises:
+        InvalidDataError: `chunking` is no `ChunkingConfig`.
+        MissingExtraError: it needs a package that is not installed.
+    """
+    given: object = chunking
+    if not isinstance(given, ChunkingConfig | None):
+        raise InvalidDataError(
+            f"chunking is a ChunkingConfig or None, not {type(given).__name__}; make one with "
+            "koru_delta.ChunkingConfig(strategy=...)"
+        )
+    settings = Settings(source, include, max_chars, min_chars, max_bytes, model)
+    if chunking is None:
+        return settings, partial(chunk_text, max_chars=max_chars, min_chars=min_chars)
+    if chunking.strategy == "content" and chunking.measure == "characters":
+        most, least = chunking.most, chunking.least
+        settings = settings._replace(max_chars=most, min_chars=least)
+        return settings, partial(chunk_text, max_chars=most, min_chars=least)
+    settings = settings._replace(max_chars=None, min_chars=None, chunking=_told(chunking))
+    cut = partial(chunk_document, config=chunking)
+    cut("-")  # what is missing is told now, not after the first file
+    return settings, cut
+
+
+def _told(chunking: ChunkingConfig) -> Value:
+    told: dict[str, Value] = {
+        "strategy": chunking.strategy, "size": chunking.most, "unit": chunking.measure,
+        "overlap": chunking.overlap,
+    }  # fmt: skip
+    if chunking.strategy in _MINDING_LEAST:
+        told["min_size"] = chunking.least
+    if chunking.measure == "tokens":
+        told["encoding"] = chunking.encoding
+    if chunking.language is not None:
+        told["language"] = chunking.language
+    return told
