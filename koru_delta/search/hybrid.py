@@ -31,9 +31,17 @@ from koru_delta.search.records import Swap
 from koru_delta.search.text.postings import Contribution
 from koru_delta.values import canonical_bytes
 
-_LEAST_WINDOW: Final = 50  # hits of each leg that are fused together
+_LEAST_WINDOW: Final = 30  # hits of each leg that are fused together
 _MORE: Final = 3  # times as many hits as are wanted
 _MARK_BYTES: Final = 6  # of what a cursor says was given already
+
+
+class TextHits(NamedTuple):
+    """The best of a search by words."""
+
+    hits: list[Hit]
+    complete: bool  # whether nothing else answers
+    considered: int  # how many passed every filter, whatever their words
 
 
 class TextLeg(Protocol):
@@ -50,8 +58,8 @@ class TextLeg(Protocol):
         causal: CompiledCausal | None,
         syntax: bool,
         swap: Swap | None,
-    ) -> tuple[list[Hit], int]:
-        """The `k` best by BM25, ties by key; and how many there are in all."""
+    ) -> TextHits:
+        """The `k` best by BM25, ties by key."""
         ...
 
     def explain(
@@ -198,16 +206,16 @@ def _rank(
             enough = [each for each in candidates if each.score >= asked.threshold]
             complete |= len(enough) < len(candidates)  # what is deeper is no better
             candidates = enough
-        names = _groups(candidates, asked.group, log)
-        left, taken = _distinct(candidates, names, given)
+        left = _distinct(candidates, asked.group, given, log)
         if complete or len(left) >= asked.k:
             break
         depth *= 4
     if asked.balance is not None and left:
-        left, taken = _diversify(left, taken, asked, space, log)
-    chosen, marks = left[: asked.k], taken[: asked.k]
+        left = _diversify(left, asked, space, log)
+    chosen = left[: asked.k]
     following = None
     if asked.k and (len(left) > asked.k or not complete):
+        marks = map(_mark, _names(chosen, asked.group, log))
         following = Cursor(
             asked.digest, asked.cut, asked.valid_at, window,
             (cursor.given if cursor else b"") + b"".join(marks),
@@ -241,16 +249,15 @@ def _ask(
             plans.append(found.way)
         legs.append(Leg("vector", asked.weights["vector"], hits, complete))
     if "text" in asked.weights:
-        total = 0
-        hits = ()
+        hits, complete = (), True
         if texts is not None and asked.text.strip():
-            hits, total = texts.search(
+            hits, complete, passing = texts.search(
                 asked.text, depth, asked.cut, asked.valid_at, where=asked.where,
                 causal=asked.causal, syntax=asked.syntax, swap=asked.swap,
             )  # fmt: skip
+            considered = max(considered, passing)
             plans.append("bm25")
-        considered = max(considered, total)
-        legs.append(Leg("text", asked.weights["text"], hits, len(hits) >= total))
+        legs.append(Leg("text", asked.weights["text"], hits, complete))
     return legs, "+".join(plans) or "none", approximate, considered
 
 
@@ -267,12 +274,27 @@ def _age(candidates: list[Candidate], asked: Asked, log: CausalLog) -> None:
         if each.score < 0:
             continue
         each.score *= decay
-        each.parts = {name: part * decay for name, part in each.parts.items()}
         each.decay = decay
     candidates.sort(key=lambda each: (-each.score, each.key))
 
 
-def _groups(candidates: Sequence[Candidate], group: Path | None, log: CausalLog) -> list[bytes]:
+def _distinct(
+    candidates: list[Candidate], group: Path | None, given: set[bytes], log: CausalLog
+) -> list[Candidate]:
+    """The best of each group, of those that earlier pages did not give."""
+    if group is None and not given:  # each key is there once
+        return candidates
+    seen = set(given)
+    left: list[Candidate] = []
+    for each, name in zip(candidates, _names(candidates, group, log), strict=True):
+        mark = _mark(name)
+        if mark not in seen:
+            seen.add(mark)
+            left.append(each)
+    return left
+
+
+def _names(candidates: Sequence[Candidate], group: Path | None, log: CausalLog) -> list[bytes]:
     """What each candidate counts as: its key, or what its value says at a path."""
     names = [b"k" + each.key.encode("utf-8", "surrogatepass") for each in candidates]
     if group is None:
@@ -285,34 +307,18 @@ def _groups(candidates: Sequence[Candidate], group: Path | None, log: CausalLog)
     return names
 
 
-def _distinct(
-    candidates: Sequence[Candidate], names: Sequence[bytes], given: set[bytes]
-) -> tuple[list[Candidate], list[bytes]]:
-    """The best of each group that earlier pages did not give, and their marks."""
-    seen = set(given)
-    left: list[Candidate] = []
-    marks: list[bytes] = []
-    for each, name in zip(candidates, names, strict=True):
-        mark = blake3(name).digest()[:_MARK_BYTES]
-        if mark not in seen:
-            seen.add(mark)
-            left.append(each)
-            marks.append(mark)
-    return left, marks
+def _mark(name: bytes) -> bytes:
+    return blake3(name).digest()[:_MARK_BYTES]
 
 
 def _diversify(
-    left: list[Candidate],
-    marks: list[bytes],
-    asked: Asked,
-    space: VectorSpace | None,
-    log: CausalLog,
-) -> tuple[list[Candidate], list[bytes]]:
+    left: list[Candidate], asked: Asked, space: VectorSpace | None, log: CausalLog
+) -> list[Candidate]:
     assert asked.balance is not None
     pool = left[: max(_LEAST_WINDOW, _MORE * asked.k)]
     vectors = _vectors_of(pool, space, log)
     order = diverse([each.score for each in pool], vectors, len(pool), asked.balance)
-    return [pool[place] for place in order], [marks[place] for place in order]
+    return [pool[place] for place in order]
 
 
 def _vectors_of(
