@@ -1173,7 +1173,7 @@ class Database:
         model: str | None = None,
         vector: VectorLike | None = None,
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "rrf",
+        fusion: Fusion = "score",
         mmr: float | None = None,
         half_life: float | timedelta | None = None,
         group_by: str | None = None,
@@ -1198,9 +1198,9 @@ class Database:
             vector: Shape (dimensions,); in the place of what the database's embedder makes
                 of the text.
             weights: Of the legs "vector" and "text", 1 each by default; 0 leaves a leg out.
-            fusion: "rrf" adds weight / (60 + rank) of each leg's best 50 or 3 k, "score"
-                their weighted scores, scaled to [0, 1]. What lies deeper is fused by itself,
-                and comes after.
+            fusion: Of each leg's best 30 or 3 k. "score" adds their weighted scores, scaled to
+                [0, 1]: it found more in every set measured. "rrf" adds weight / (60 + rank).
+                What lies deeper is fused by itself, and comes after.
             mmr: In [0, 1]: choose by maximal marginal relevance among those best; 1 is by
                 relevance alone, 0 by difference alone. Not for pages.
             half_life: Seconds (or a timedelta) after which a score counts half, from when
@@ -1257,7 +1257,7 @@ class Database:
         causal: CausalFilter | None = None,
         model: str | None = None,
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "rrf",
+        fusion: Fusion = "score",
         syntax: bool = True,
     ) -> RetrievalDiff:
         """How the answer to a question changed from `t1` to `t2` (now, by default), and why.
@@ -2016,7 +2016,7 @@ class View:
         model: str | None = None,
         vector: VectorLike | None = None,
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "rrf",
+        fusion: Fusion = "score",
         mmr: float | None = None,
         half_life: float | timedelta | None = None,
         group_by: str | None = None,

@@ -25,7 +25,6 @@ from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.columns import MISSING, Path, look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.fusion import (
-    DAMPING,
     Candidate,
     Fusion,
     Leg,
@@ -39,11 +38,19 @@ from koru_delta.search.records import Swap
 from koru_delta.search.text.postings import Contribution
 from koru_delta.values import canonical_bytes
 
-_LEAST_WINDOW: Final = 50  # hits of each leg that are fused together
+_LEAST_WINDOW: Final = 30  # hits of each leg that are fused together
 _MORE: Final = 3  # times as many hits as are wanted
 _MARK_BYTES: Final = 6  # of what a cursor says was given already
 _SEAL_BYTES: Final = 12
 _HEAD_MOST: Final = 200  # characters of what a cursor begins with
+
+
+class TextHits(NamedTuple):
+    """The best of a search by words."""
+
+    hits: list[Hit]
+    complete: bool  # whether nothing else answers
+    considered: int  # how many passed every filter, whatever their words
 
 
 class TextLeg(Protocol):
@@ -60,8 +67,8 @@ class TextLeg(Protocol):
         causal: CompiledCausal | None,
         syntax: bool,
         swap: Swap | None,
-    ) -> tuple[list[Hit], int]:
-        """The `k` best by BM25, ties by key; and how many there are in all."""
+    ) -> TextHits:
+        """The `k` best by BM25, ties by key."""
         ...
 
     def explain(
@@ -232,18 +239,18 @@ def _rank(
         if asked.half_life is not None:
             _age(candidates, asked, log)
         if asked.threshold is not None:
-            candidates, ended = _above(candidates, legs, asked.threshold, asked.fusion, depth)
+            candidates, ended = _above(candidates, asked.threshold)
             complete |= ended
-        names = _groups(candidates, asked.group, log)
-        left, taken = _distinct(candidates, names, given)
+        left = _distinct(candidates, asked.group, given, log)
         if complete or len(left) >= asked.k:
             break
         depth *= 4
     if asked.balance is not None and left:
-        left, taken = _diversify(left, taken, asked, space, log)
-    chosen, marks = left[: asked.k], taken[: asked.k]
+        left = _diversify(left, asked, space, log)
+    chosen = left[: asked.k]
     following = None
     if asked.k and asked.balance is None and (len(left) > asked.k or not complete):
+        marks = map(_mark, _names(chosen, asked.group, log))
         following = Cursor(
             asked.digest, asked.cut, asked.valid_at, window,
             (cursor.given if cursor else b"") + b"".join(marks),
@@ -277,16 +284,15 @@ def _ask(
             plans.append(found.way)
         legs.append(Leg("vector", asked.weights["vector"], hits, complete))
     if "text" in asked.weights:
-        total = 0
-        hits = ()
+        hits, complete = (), True
         if texts is not None and asked.text.strip():
-            hits, total = texts.search(
+            hits, complete, passing = texts.search(
                 asked.text, depth, asked.cut, asked.valid_at, where=asked.where,
                 causal=asked.causal, syntax=asked.syntax, swap=asked.swap,
             )  # fmt: skip
+            considered = max(considered, passing)
             plans.append("bm25")
-        considered = max(considered, total)
-        legs.append(Leg("text", asked.weights["text"], hits, len(hits) >= total))
+        legs.append(Leg("text", asked.weights["text"], hits, complete))
     return legs, "+".join(plans) or "none", approximate, considered
 
 
@@ -303,32 +309,36 @@ def _age(candidates: list[Candidate], asked: Asked, log: CausalLog) -> None:
         if each.score < 0:
             continue
         each.score *= decay
-        each.parts = {name: part * decay for name, part in each.parts.items()}
         each.decay = decay
     candidates.sort(key=lambda each: (each.window, -each.score, each.key))
 
 
-def _above(
-    candidates: list[Candidate], legs: Sequence[Leg], threshold: float, fusion: Fusion, depth: int
-) -> tuple[list[Candidate], bool]:
+def _above(candidates: list[Candidate], threshold: float) -> tuple[list[Candidate], bool]:
     """The candidates that reach a threshold, and whether none that lies deeper can.
 
-    Scores scaled by window say nothing of the next one: there the first window with one that
-    does not reach it is the last.
+    Before age is looked at, scores fall from window to window.
     """
     enough = [each for each in candidates if each.score >= threshold]
-    below = [each.window for each in candidates if each.score / each.decay < threshold]
-    if len(legs) == 1:
-        return enough, bool(below)
-    if fusion == "rrf":
-        return enough, sum(leg.weight for leg in legs) / (DAMPING + depth + 1) < threshold
-    if not below:
-        return enough, False
-    last = min(below)
-    return [each for each in enough if each.window <= last], True
+    return enough, any(each.score / each.decay < threshold for each in candidates)
 
 
-def _groups(candidates: Sequence[Candidate], group: Path | None, log: CausalLog) -> list[bytes]:
+def _distinct(
+    candidates: list[Candidate], group: Path | None, given: set[bytes], log: CausalLog
+) -> list[Candidate]:
+    """The best of each group, of those that earlier pages did not give."""
+    if group is None and not given:  # each key is there once
+        return candidates
+    seen = set(given)
+    left: list[Candidate] = []
+    for each, name in zip(candidates, _names(candidates, group, log), strict=True):
+        mark = _mark(name)
+        if mark not in seen:
+            seen.add(mark)
+            left.append(each)
+    return left
+
+
+def _names(candidates: Sequence[Candidate], group: Path | None, log: CausalLog) -> list[bytes]:
     """What each candidate counts as: its key, or what its value says at a path."""
     names = [b"k" + each.key.encode("utf-8", "surrogatepass") for each in candidates]
     if group is None:
@@ -341,34 +351,18 @@ def _groups(candidates: Sequence[Candidate], group: Path | None, log: CausalLog)
     return names
 
 
-def _distinct(
-    candidates: Sequence[Candidate], names: Sequence[bytes], given: set[bytes]
-) -> tuple[list[Candidate], list[bytes]]:
-    """The best of each group that earlier pages did not give, and their marks."""
-    seen = set(given)
-    left: list[Candidate] = []
-    marks: list[bytes] = []
-    for each, name in zip(candidates, names, strict=True):
-        mark = blake3(name).digest()[:_MARK_BYTES]
-        if mark not in seen:
-            seen.add(mark)
-            left.append(each)
-            marks.append(mark)
-    return left, marks
+def _mark(name: bytes) -> bytes:
+    return blake3(name).digest()[:_MARK_BYTES]
 
 
 def _diversify(
-    left: list[Candidate],
-    marks: list[bytes],
-    asked: Asked,
-    space: VectorSpace | None,
-    log: CausalLog,
-) -> tuple[list[Candidate], list[bytes]]:
+    left: list[Candidate], asked: Asked, space: VectorSpace | None, log: CausalLog
+) -> list[Candidate]:
     assert asked.balance is not None
     pool = left[: asked.window]
     vectors = _vectors_of(pool, space, log)
     order = diverse([each.score for each in pool], vectors, len(pool), asked.balance)
-    return [pool[place] for place in order], [marks[place] for place in order]
+    return [pool[place] for place in order]
 
 
 def _vectors_of(

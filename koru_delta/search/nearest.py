@@ -559,7 +559,9 @@ class VectorSpace(SpaceReadings):
         if visible is None:
             if seen.live == seen.count and seen.aligned:
                 return None
-            visible = seen.alive()
+            if reading.alive is None:
+                reading.alive = seen.slots_of(seen.alive(), slots)
+            return reading.alive
         kept = self._kept_of(visible)
         if seen.aligned or kept is None:
             return seen.slots_of(visible, slots)

@@ -27,7 +27,7 @@ from koru_delta.search.cache import CacheFile, Unusable
 from koru_delta.search.causality import CompiledCausal
 from koru_delta.search.columns import look_up
 from koru_delta.search.filters import CompiledFilter
-from koru_delta.search.nearest import Hit
+from koru_delta.search.hybrid import TextHits
 from koru_delta.search.records import Passing, RecordReading, Records, Swap
 from koru_delta.search.text.analysis import Analyzer
 from koru_delta.search.text.postings import Among, Contribution, Postings
@@ -139,22 +139,24 @@ class TextIndex:
         causal: CompiledCausal | None = None,
         syntax: bool = True,
         swap: Swap | None = None,
-    ) -> tuple[list[Hit], int]:
-        """The `k` best by BM25 over what is visible, ties by key; and how many match in all."""
+    ) -> TextHits:
+        """The `k` best by BM25 over what is visible, ties by key."""
         query = self.parse(text, syntax=syntax)
         reading = self._records.at(cut.seq)
         if swap is None:
             passing = self._records.passing(reading, cut, valid_at, where, causal)
         else:
             passing = self._records.swapped(reading, cut, valid_at, where, causal, swap)
-        among = self.among(reading, passing)
-        total = among.count(query)
-        if not total or not k:
-            return [], total
-        slots, scores = among.top(query, min(k, total))
+        # One more than is wanted tells whether there is more.
+        slots, scores = self.among(reading, passing).top(query, k + 1)
+        complete = len(slots) <= k
+        if not complete:
+            kept = scores >= scores[k - 1] if k else slice(0)
+            slots, scores = slots[kept], scores[kept]
         keys = self._records.keys(reading, slots)
         seqs = reading.seqs[slots].tolist()
-        return sorted(zip((-scores).tolist(), keys, seqs, strict=True))[:k], total
+        hits = sorted(zip((-scores).tolist(), keys, seqs, strict=True))[:k]
+        return TextHits(hits, complete, passing.count)
 
     def explain(
         self,
