@@ -75,7 +75,7 @@ def test_one_leg_alone_keeps_its_order_and_scores(keys: list[int]) -> None:
     found = alone(leg, 3)
 
     assert [(-each.score, each.key, each.seq) for each in found] == list(leg.hits)
-    assert [each.window for each in found] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2][: len(keys)]
+    assert [each.window for each in found] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3][: len(keys)]
 
 
 def test_diversity_passes_over_what_is_like_what_was_taken() -> None:

@@ -187,7 +187,9 @@ def check_fused(
     for leg, weight in ((by_vector, 0.5), (by_words, 1.0)):
         for rank, hit in enumerate(leg, 1):
             scores[hit.key] = scores.get(hit.key, 0.0) + weight / (60 + rank)
-    found = told.db.search(namespace, text, vector=vector, weights={"vector": 0.5}, **at)
+    found = told.db.search(
+        namespace, text, vector=vector, weights={"vector": 0.5}, fusion="rrf", **at
+    )
     assert {hit.key: hit.score for hit in found} == pytest.approx(scores, rel=1e-12)
     assert [hit.key for hit in found] == sorted(
         (hit.key for hit in found), key=lambda key: (-{h.key: h.score for h in found}[key], key)
