@@ -38,7 +38,7 @@ from tests.search.histories import (
     written,
 )
 
-EXAMPLES = 80
+EXAMPLES = 60
 ALL = 1000
 
 
