@@ -67,6 +67,7 @@ from koru_delta.search.synthesis.layers import Descent, Layers, LayersOf, Shape,
 from koru_delta.search.synthesis.navigation import Operand, Step, Words, operands, walk
 from koru_delta.search.synthesis.relations import Relation, related
 from koru_delta.search.text.analysis import Analyzer
+from koru_delta.search.text.queries import is_bounded, meaning
 from koru_delta.search.texts import SETTINGS, Texts, TextSettings
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
@@ -1190,8 +1191,10 @@ class Database:
         taken: there are `min(k, matches)` hits, always.
 
         Args:
-            text: A question, or words: `"a phrase"`, `prefix*`, `+must`, `-not`. Blank text
-                has no words; without `vector` it finds nothing.
+            text: A question, or words: `"a phrase"`, `prefix*`, `+must`, `-not`. What must be
+                in a text, or must not, holds for every hit of "text" and "hybrid"; a vector
+                is made of the words alone. Blank text, or one that only excludes, finds
+                nothing without `vector`.
             mode: "text" ranks by BM25 over the texts that are visible at that moment, "vector"
                 as `similar` does, "hybrid" fuses both. Where a namespace has no vectors, or a
                 text none of the words, hybrid is what the other leg finds.
@@ -1361,8 +1364,11 @@ class Database:
             cut, at = page.cut, page.valid_at
         target: Target | None = None
         space: VectorSpace | None = None
-        if chosen.get("vector") and (vector is not None or text.strip()):
-            meant = text if vector is None else vector
+        said, bounded = text, False
+        if mode == "hybrid" and syntax:
+            said, bounded = meaning(text), is_bounded(text)
+        if chosen.get("vector") and (vector is not None or said.strip()):
+            meant = said if vector is None else vector
             if vector is not None or self._intents.embedder is not None:
                 space = self._space(namespace, model, cut, at, text=vector is None)
             elif self._vectors.known(namespace, cut):
@@ -1378,9 +1384,9 @@ class Database:
                 {name: weight for name, weight in chosen.items() if weight}, fusion,
                 None if mmr is None else float(mmr), threshold,
                 None if group_by is None else _path(group_by), _half_life(half_life),
-                syntax, recall, page, digest, page.window if page else window_of(k),
+                syntax, bounded, recall, page, digest, page.window if page else window_of(k),
             ),
-            self._texts.index(namespace, cut) if chosen.get("text") else None,
+            self._texts.index(namespace, cut) if chosen.get("text") or bounded else None,
             space,
             target,
         )  # fmt: skip

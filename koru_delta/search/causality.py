@@ -266,6 +266,35 @@ class CompiledCausal:
         return passing
 
 
+class Narrowed:
+    """A causal filter, or none, and besides only versions at some positions."""
+
+    __slots__ = ("_causal", "_seqs", "exclude_superseded", "name")
+
+    narrows = True
+
+    def __init__(self, causal: Condition | None, seqs: Numbers, name: Hashable) -> None:
+        """Keep to `seqs`, in order; equal `name`s stand for equal ones at the same cut."""
+        self._causal = causal
+        self._seqs = seqs
+        self.exclude_superseded: bool = causal is None or causal.exclude_superseded
+        self.name: Hashable = (name, None if causal is None else causal.name)
+
+    def besides(self, causal: Condition | None) -> Narrowed:
+        """The same positions, with another filter."""
+        return Narrowed(causal, self._seqs, self.name)
+
+    def mask(self, seqs: Numbers, among: Mask | None = None) -> Mask:
+        """As `CompiledCausal.mask`."""
+        passing: Mask = np.isin(seqs, self._seqs)
+        if among is not None:
+            passing &= among
+        return passing if self._causal is None else self._causal.mask(seqs, passing)
+
+
+Condition = CompiledCausal | Narrowed
+
+
 class Causality:
     """Makes causal filters ready to use, and keeps what they read. Safe to share by threads."""
 

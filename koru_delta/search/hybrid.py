@@ -21,7 +21,7 @@ from blake3 import blake3
 from koru_delta.causal import Cut
 from koru_delta.errors import InvalidTimestampError, QueryError
 from koru_delta.log import CausalLog
-from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.causality import CompiledCausal, Condition, Narrowed
 from koru_delta.search.columns import MISSING, Path, look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.fusion import (
@@ -69,6 +69,20 @@ class TextLeg(Protocol):
         swap: Swap | None,
     ) -> TextHits:
         """The `k` best by BM25, ties by key."""
+        ...
+
+    def bound(
+        self,
+        text: str,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None,
+        causal: CompiledCausal | None,
+        syntax: bool,
+        swap: Swap | None,
+    ) -> Narrowed | CompiledCausal | None:
+        """`causal`, and besides what the query's `+must` and `-not` leave."""
         ...
 
     def explain(
@@ -170,6 +184,7 @@ class Asked:
     group: Path | None
     half_life: int | None  # microseconds
     syntax: bool
+    bounded: bool  # by the text's +must and -not, in every leg
     recall: float
     cursor: Cursor | None
     digest: str
@@ -274,10 +289,19 @@ def _ask(
         hits: Sequence[Hit] = ()
         complete = True
         if space is not None and target is not None:
+            causal: Condition | None = asked.causal
+            swap = asked.swap
+            if asked.bounded and texts is not None:
+                causal = texts.bound(
+                    asked.text, asked.cut, asked.valid_at, where=asked.where, causal=asked.causal,
+                    syntax=asked.syntax, swap=swap,
+                )  # fmt: skip
+                if swap is not None and isinstance(causal, Narrowed):
+                    swap = replace(swap, causal=causal.besides(swap.causal))
             found = space.search(
                 target, depth, asked.cut, asked.valid_at, where=asked.where,
-                causal=asked.causal, recall=1.0 if asked.cursor is not None else asked.recall,
-                swap=asked.swap,
+                causal=causal, recall=1.0 if asked.cursor is not None else asked.recall,
+                swap=swap,
             )  # fmt: skip
             hits, approximate, considered = found.hits, found.approximate, found.considered
             complete = len(hits) >= considered

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from koru_delta.causal import FOREVER, PUT, Cut
 from koru_delta.log import CausalLog
-from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.causality import CompiledCausal, Condition
 from koru_delta.search.columns import Column, Columns, Path
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.rows import Mask, Numbers, Rows, Seen
@@ -69,7 +69,7 @@ class Swap:
     keys: Numbers
     cut: Cut
     valid_at: int
-    causal: CompiledCausal | None = None  # for that moment
+    causal: Condition | None = None  # for that moment
 
 
 class Records:
@@ -160,7 +160,7 @@ class Records:
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None = None,
-        causal: CompiledCausal | None = None,
+        causal: Condition | None = None,
         *,
         with_superseded: bool = False,
     ) -> Passing:

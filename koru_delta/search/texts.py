@@ -24,7 +24,7 @@ from koru_delta.log import CausalLog
 from koru_delta.log.log import TEXTS
 from koru_delta.search import cache
 from koru_delta.search.cache import CacheFile, Unusable
-from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.causality import CompiledCausal, Narrowed
 from koru_delta.search.columns import look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.hybrid import TextHits
@@ -174,6 +174,31 @@ class TextIndex:
         reading, among = self.at(cut, valid_at, where=where, causal=causal)
         slots = reading.slots_at(np.array(seqs, dtype=np.int64)).tolist()
         return [among.explain(query, slot) for slot in slots]
+
+    def bound(
+        self,
+        text: str,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None,
+        causal: CompiledCausal | None,
+        syntax: bool,
+        swap: Swap | None,
+    ) -> Narrowed | CompiledCausal | None:
+        """`causal`, and besides what the query's `+must` and `-not` leave."""
+        query = self.parse(text, syntax=syntax)
+        if not query.of("must") and not query.of("not"):
+            return causal
+        reading = self._records.at(cut.seq)
+        if swap is None:
+            passing = self._records.passing(reading, cut, valid_at, where, causal)
+        else:
+            passing = self._records.swapped(reading, cut, valid_at, where, causal, swap)
+        mask = self.among(reading, passing).bounds(query)
+        assert mask is not None
+        seqs = reading.seqs[np.flatnonzero(mask[: reading.slots])]
+        return Narrowed(causal, seqs, (self.settings, query))
 
     def count(
         self,

@@ -273,6 +273,20 @@ class Among:
             mask[clause.slots] = True
         return mask & allowed
 
+    def bounds(self, query: TextQuery) -> Mask | None:
+        """Which visible documents have every `must` and no `not`; None where it has neither."""
+        must, without = query.of("must"), query.of("not")
+        if not must and not without:
+            return None
+        mask = ~self._nothing() if self._visible is None else self._visible.copy()
+        for clause in must:
+            has = self._nothing()
+            has[self._seen.find(clause.words, self._visible)[0]] = True
+            mask &= has
+        for clause in without:
+            mask[self._seen.find(clause.words, self._visible)[0]] = False
+        return mask
+
     def count(self, query: TextQuery) -> int:
         """How many visible documents answer."""
         if len(query.clauses) == 1 and query.clauses[0].occur != "not":
