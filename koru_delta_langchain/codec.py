@@ -57,11 +57,12 @@ class Codec:
             InvalidDataError: it would come back as something else.
         """
         text = dumps(given)
-        if self.decode(text) != given:
-            raise koru_delta.errors.InvalidDataError(
-                "this holds something that does not come back equal from LangChain's own "
-                "serialization, such as an object inside of its metadata"
-            )
+        try:
+            same = self.decode(text) == given
+        except koru_delta.errors.InvalidDataError as error:
+            raise _unequal() from error
+        if not same:
+            raise _unequal()
         return text
 
     def decode(self, text: str) -> Any:
@@ -84,3 +85,10 @@ class Codec:
                 f"this cannot be read back: {error}; a class of your own is allowed by "
                 "allowed_objects="
             ) from error
+
+
+def _unequal() -> koru_delta.errors.InvalidDataError:
+    return koru_delta.errors.InvalidDataError(
+        "this does not come back equal from LangChain's own serialization: it holds something "
+        "that is no JSON, or is of a class that allowed_objects= does not name"
+    )

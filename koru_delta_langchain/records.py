@@ -127,7 +127,7 @@ class KoruDeltaRecordManager(Home, RecordManager):
         """Record, in one commit, that these were seen now.
 
         Args:
-            group_ids: The source of each; left out, each keeps the source it has.
+            group_ids: The source of each; left out, or None, it keeps the source it has.
             time_at_least: What was recorded since, as it would be now, is not written again
                 where the store writes its own records.
 
@@ -149,7 +149,9 @@ class KoruDeltaRecordManager(Home, RecordManager):
         items = []
         for place, name in enumerate(keys):
             record = held.get(key_of(name))
-            group = group_ids[place] if group_ids else record and record["group_id"]
+            group = group_ids[place] if group_ids else None
+            if group is None and record is not None:
+                group = record["group_id"]
             if (
                 self._store is not None
                 and time_at_least is not None
