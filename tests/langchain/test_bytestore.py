@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,8 @@ ODD = ["", "\0", "a" * 2000, "id-sha256:", "é" * 600, "a\0b"]
 
 
 @pytest.fixture
-def store(db: koru_delta.Database) -> Iterator[KoruDeltaByteStore]:
-    yield KoruDeltaByteStore(database=db)
+def store(db: koru_delta.Database) -> KoruDeltaByteStore:
+    return KoruDeltaByteStore(database=db)
 
 
 class Counting(Embeddings):
@@ -84,7 +83,7 @@ async def test_keys_are_yielded_as_they_are_taken_from_one_moment(
     assert isinstance(keys, types.GeneratorType)
     assert next(keys) == "k00"
     store.mset([("k00x", b"late")])
-    assert [*keys] == [*names[1:], *sorted(ODD, key=lambda name: store_key(name))]
+    assert [*keys] == [*names[1:], *sorted(ODD, key=store_key)]
     assert [*store.yield_keys(prefix="k0")] == ["k00", "k00x", *names[1:10]]
     assert [*store.yield_keys(prefix="a")] == sorted(["a" * 2000, "a\0b"], key=store_key)
     assert [*store.yield_keys(prefix="\0")] == ["\0"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,8 @@ def documents(*pairs: tuple[str, str]) -> list[Document]:
 
 
 @pytest.fixture
-def store(db: koru_delta.Database) -> Iterator[KoruDeltaVectorStore]:
-    yield KoruDeltaVectorStore(database=db)
+def store(db: koru_delta.Database) -> KoruDeltaVectorStore:
+    return KoruDeltaVectorStore(database=db)
 
 
 @pytest.fixture
