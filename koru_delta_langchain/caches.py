@@ -21,7 +21,7 @@ from koru_delta import Database
 from koru_delta_langchain.codec import Codec
 from koru_delta_langchain.embedding import Embedder, VectorLike, embedding_of
 from koru_delta_langchain.home import Home
-from koru_delta_langchain.retention import keep_the_present
+from koru_delta_langchain.retention import retain_by_default
 
 _log: Final = logging.getLogger(__name__)
 
@@ -47,12 +47,16 @@ class KoruDeltaCache(Home, BaseCache):
         path: str | os.PathLike[str] | None = None,
         namespace: str = "langchain.cache",
         ttl: float | timedelta | None = None,
+        keep: timedelta | None = timedelta(0),
         allowed_objects: Iterable[type[Serializable]] = (),
     ) -> None:
         """Keep answers in `database`, or in one opened at `path`; in memory by default.
 
         Args:
             ttl: Seconds (or a timedelta) after which an answer is none, exactly; None is never.
+            keep: For how long an answer that has expired or was replaced stays on disk, to be
+                read with `as_of`: said to `Database.retain` with the first answer, unless
+                somebody has said so before. None is for ever.
             allowed_objects: Classes that answers may hold, besides LangChain's own messages
                 and generations.
 
@@ -62,7 +66,7 @@ class KoruDeltaCache(Home, BaseCache):
         super().__init__(namespace, database, path)
         self._ttl = ttl
         self._codec = Codec(allowed_objects)
-        keep_the_present(self._database, namespace)
+        self._keep_past: timedelta | None = keep
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """The answers kept for the same prompt to the same model; None if there are none."""
@@ -77,6 +81,7 @@ class KoruDeltaCache(Home, BaseCache):
         self._check_writable()
         value = self._value(prompt, return_val)
         if value is not None:
+            self._retain()
             self._database.put(self._namespace, _key(prompt, llm_string), value, ttl=self._ttl)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
@@ -91,6 +96,10 @@ class KoruDeltaCache(Home, BaseCache):
     async def aclear(self, **_options: Any) -> None:
         """As `clear`."""
         await asyncio.to_thread(self.clear)
+
+    def _retain(self) -> None:
+        keep, self._keep_past = self._keep_past, None  # once is enough
+        retain_by_default(self._database, self._namespace, keep)
 
     def _value(self, prompt: str, answers: Sequence[Generation]) -> dict[str, Any] | None:
         try:
@@ -124,6 +133,7 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
         path: str | os.PathLike[str] | None = None,
         namespace: str = "langchain.semantic-cache",
         ttl: float | timedelta | None = None,
+        keep: timedelta | None = timedelta(0),
         allowed_objects: Iterable[type[Serializable]] = (),
     ) -> None:
         """As `KoruDeltaCache`.
@@ -146,7 +156,7 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
         self._embedding = embedding_of(embedding, database)
         self._threshold = threshold
         super().__init__(
-            database=database, path=path, namespace=namespace, ttl=ttl,
+            database=database, path=path, namespace=namespace, ttl=ttl, keep=keep,
             allowed_objects=allowed_objects,
         )  # fmt: skip
 
@@ -198,6 +208,7 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
         value = self._value(prompt, answers)
         if value is None:
             return
+        self._retain()
         key = _key(prompt, llm_string)
         if vector is None:
             self._database.put(self._namespace, key, value, ttl=self._ttl)

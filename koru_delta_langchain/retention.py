@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from koru_delta import Database
 
 
-def keep_the_present(database: Database, namespace: str) -> None:
-    """Let a namespace of answers that expire give their disk back, once they are no more.
+def retain_by_default(database: Database, namespace: str, keep: timedelta | None) -> None:
+    """Let a namespace give the disk of what is out of use for `keep` back.
 
-    The one place where the stores of this package ask for retention.
+    Nothing is done where `keep` is None, or where somebody has said how much the namespace
+    retains (`Database.retain`): that holds.
     """
+    if keep is not None and namespace not in database.retentions():
+        database.retain(namespace, keep=keep, message="what a cache no longer answers")

@@ -7,6 +7,9 @@ import logging
 import math
 import os
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.outputs import ChatGeneration, Generation
 
 import koru_delta
-from koru_delta.errors import InvalidDataError, QueryError, ReadOnlyError
+from koru_delta.errors import ErasedError, InvalidDataError, QueryError, ReadOnlyError
 from koru_delta.testing import FixedClock, HashEmbedder
 from koru_delta_langchain import KoruDeltaCache, KoruDeltaSemanticCache
 
@@ -138,6 +141,50 @@ async def test_a_chat_model_answers_from_the_cache(cache: Any) -> None:
     assert model.invoke("rain?").content == "one"
     assert (await model.ainvoke("rain?")).content == "one"
     assert model.invoke("tea with milk for everybody!").content == "two"
+
+
+# Disk
+
+
+@pytest.mark.parametrize("kind", [KoruDeltaCache, KoruDeltaSemanticCache])
+def test_answers_that_are_no_more_give_their_disk_back(
+    tmp_path: Path, clock: FixedClock, kind: Any
+) -> None:
+    noise = Random(0)
+    with koru_delta.open(tmp_path / "db", clock=clock, embedder=Words()) as db:
+        cache = kind(database=db, ttl=60)
+        for n in range(60):
+            cache.update(f"prompt {n}", "model", [Generation(text=noise.randbytes(20_000).hex())])
+        full = size_of(tmp_path)
+        db.sweep()
+        assert cache.lookup("prompt 0", "model") is not None  # nothing that still answers goes
+        then = db.commits()[-1]
+        clock.advance(seconds=61)
+        swept = db.sweep()
+        db.compact()
+
+        assert swept.versions == 60
+        assert full > 2_400_000
+        assert size_of(tmp_path) < full / 4
+        assert db.verify().ok
+        with pytest.raises(ErasedError):
+            cache.as_of(then).lookup("prompt 0", "model")
+        cache.update("prompt 0", "model", [Generation(text="anew")])
+        assert cache.lookup("prompt 0", "model") == [Generation(text="anew")]
+
+
+def test_what_somebody_said_of_retention_holds(db: koru_delta.Database) -> None:
+    db.retain("langchain.cache", keep=timedelta(days=7))
+    KoruDeltaCache(database=db).update("p", "m", [Generation(text="x")])
+    assert db.retentions()["langchain.cache"].keep == timedelta(days=7)
+    KoruDeltaCache(database=db, namespace="all", keep=None).update("p", "m", [])
+    assert "all" not in db.retentions()
+    KoruDeltaCache(database=db, namespace="default").update("p", "m", [])
+    assert db.retentions()["default"].keep == timedelta(0)
+
+
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 # By meaning
