@@ -9,6 +9,7 @@ from koru_delta.causal import (
     Cause,
     Commit,
     ConsistencyProof,
+    Erasure,
     InclusionProof,
     TreeHead,
     Version,
@@ -16,10 +17,11 @@ from koru_delta.causal import (
     verify_consistency,
     verify_inclusion,
 )
-from koru_delta.database import Database, View, open
-from koru_delta.errors import KoruDeltaError
+from koru_delta.database import Database, Erased, View, open
+from koru_delta.errors import ErasedError, KoruDeltaError
 from koru_delta.log import VerifyReport
 from koru_delta.log.log import AsOf
+from koru_delta.log.retention import Retention, Swept
 from koru_delta.search.answers import Match, Matches
 from koru_delta.search.causality import CausalFilter
 from koru_delta.search.difference import Change, RetrievalDiff
@@ -64,6 +66,9 @@ __all__ = [
     "ConsistencyProof",
     "Database",
     "Descent",
+    "Erased",
+    "ErasedError",
+    "Erasure",
     "Explanation",
     "Filter",
     "HybridSearcher",
@@ -75,10 +80,12 @@ __all__ = [
     "Matches",
     "Quarantine",
     "Relation",
+    "Retention",
     "RetrievalDiff",
     "Row",
     "Run",
     "Subtract",
+    "Swept",
     "Toward",
     "Transaction",
     "TreeHead",
