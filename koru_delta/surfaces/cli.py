@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -39,6 +39,7 @@ from koru_delta import Database, KoruDeltaError, Match, embedders, prefixed
 from koru_delta.embedders import TextEmbedder
 from koru_delta.errors import (
     ConflictError,
+    ErasedError,
     InvalidTimestampError,
     KeyNotFoundError,
     MissingExtraError,
@@ -65,6 +66,7 @@ from koru_delta.surfaces import complaints, moments, show
 
 _DEFAULT: Final = Path(".kdelta")
 _MOMENT_ASKED: Final = "koru_delta.moment_asked"
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _OK, _ERROR, _USAGE, _NOT_FOUND, _CONFLICT, _INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
@@ -153,6 +155,9 @@ Cut = Annotated[
 Searched = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Only the vectors of this one.")
 ]
+
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 
 
 def main() -> None:
@@ -386,7 +391,9 @@ def log(
             columns = ("version", "valid from", "what", "author", "message")
             rows: list[tuple[object, ...]] = [
                 (v.id[:12], show.when(v.valid_from),
-                 v.operation if v.target is None else f"{v.operation} {v.target[:12]}",
+                 " ".join([v.operation, *(each[:12] for each in v.targets[:3])])
+                 + (f" and {len(v.targets) - 3:,} more" if len(v.targets) > 3 else "")
+                 + (" (erased)" if v.is_erased else ""),
                  v.author or "",
                  show.one_line(v.message or ""))
                 for v in versions
@@ -694,7 +701,7 @@ def quarantine(
     ctx: typer.Context,
     namespace: Place,
     key: KeyOf = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
+    yes: Yes = False,
     author: Author = None,
     message: Message = None,
     db: Db = None,
@@ -712,10 +719,7 @@ def quarantine(
             puts = [node.version for node in found.nodes if node.version.operation == "put"]
             count = Counter(version.namespace for version in puts)
             told = ", ".join(f"{n:,} of {show.clean(name)}" for name, n in sorted(count.items()))
-            _note(f"this takes {_versions(len(puts))} out of search: {told or 'none'}")
-            if not typer.confirm("go on?", err=True):
-                _complain("nothing was done; --yes answers for you")
-                raise typer.Exit(_ERROR)
+            _confirm(f"this takes {_versions(len(puts))} out of search: {told or 'none'}")
         held = database.quarantine(ref, author=author or _author(), message=message)
     if as_json:
         show.print_json(show.quarantine_facts(held))
@@ -762,6 +766,152 @@ def quarantines(
     ]  # fmt: skip
     columns = ("quarantine", "when", "versions", "of", "author", "message")
     show.console().print(show.table(columns, rows, right=("versions",)))
+
+
+# Erasing
+
+
+@app.command()
+def erase(
+    ctx: typer.Context,
+    namespace: Place,
+    key: KeyOf = None,
+    yes: Yes = False,
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a value for good: of a version, or of KEY all it ever held. It cannot be undone.
+
+    What was erased, when, by whom and why stays in the log. A KEY is deleted as well.
+    """
+    ref = _reference(namespace, key)
+    with _open(ctx, db, write=True, create=False) as database:
+        if not yes:
+            if isinstance(ref, tuple):
+                versions = [v for v in database.history(*ref) if v.operation == "put"]
+            else:
+                versions = [database.get_version(ref)]
+            count = sum(not version.is_erased for version in versions)
+            name = show.clean("/".join(ref) if isinstance(ref, tuple) else ref)
+            _confirm(f"this removes the content of {_versions(count)} of {name} for good")
+        gone = database.erase(ref, author=author or _author(), message=message)
+    if as_json:
+        show.print_json(
+            {
+                "erased": list(gone.versions), "bytes": gone.bytes_erased, "clean": gone.is_clean,
+                "entries": [entry.id for entry in gone.entries],
+            }
+        )  # fmt: skip
+        return
+    _note(f"erased {_versions(len(gone.versions))}, {gone.bytes_erased:,} bytes of content")
+    if not gone.is_clean:
+        _note("a reader still holds old pages: run kdelta sweep when it is done")
+
+
+@app.command()
+def retain(
+    ctx: typer.Context,
+    namespace: Annotated[str | None, typer.Argument(help="Namespace; without it, list.")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Erase what is out of use for longer: 90s 30m 12h 7d 4w."
+        ),
+    ] = None,
+    versions: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Keep the last N entries of each key in any case."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Erase nothing from now on.")
+    ] = False,
+    yes: Yes = False,
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Say how much of its past a namespace retains, or list what was said.
+
+    What is no longer retained is erased by kdelta sweep, and by every program that has the
+    database open. What a key holds now always stays.
+    """
+    limited = keep is not None or versions is not None
+    if namespace is None and (limited or everything):
+        raise typer.BadParameter("name a namespace")
+    if namespace is not None and limited == everything:
+        raise typer.BadParameter("give --keep, --versions or both, or else --everything")
+    if namespace is None:
+        with _open(ctx, db) as database:
+            policies = list(database.retentions().values())
+    else:
+        span = None if keep is None else _span(keep)
+        with _open(ctx, db, write=True, create=False) as database:
+            if limited and not yes:
+                _confirm(f"what {show.clean(namespace)} no longer retains will be erased for good")
+            policies = [
+                database.retain(
+                    namespace, keep=span, versions=versions, author=author or _author(),
+                    message=message,
+                )
+            ]  # fmt: skip
+    if as_json:
+        show.print_json([show.retention_facts(policy) for policy in policies])
+        return
+    rows = [
+        (show.one_line(p.namespace), "" if p.keep is None else str(p.keep),
+         "" if p.versions is None else f"{p.versions:,}",
+         "" if p.is_active else "everything",
+         "" if p.horizon is None else show.when(p.horizon))
+        for p in policies
+    ]  # fmt: skip
+    columns = ("namespace", "out of use for", "last entries", "retains", "whole since")
+    show.console().print(show.table(columns, rows, right=("last entries",)))
+
+
+@app.command()
+def sweep(
+    ctx: typer.Context,
+    namespace: Annotated[str | None, typer.Argument(help="Only this namespace.")] = None,
+    yes: Yes = False,
+    author: Author = None,
+    message: Message = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Erase now what namespaces no longer retain (kdelta retain), and give disk back."""
+    with _open(ctx, db, write=True, create=False) as database:
+        if not yes:
+            _confirm("this erases for good what is no longer retained")
+        swept = database.sweep(namespace, author=author or _author(), message=message)
+    if as_json:
+        show.print_json(
+            {
+                "versions": swept.versions, "bytes_erased": swept.bytes_erased,
+                "bytes_returned": swept.bytes_returned, "namespaces": list(swept.namespaces),
+            }
+        )  # fmt: skip
+        return
+    _note(
+        f"erased {_versions(swept.versions)}, {swept.bytes_erased:,} bytes of content; the file is "
+        f"{swept.bytes_returned:,} bytes shorter"
+    )
+
+
+@app.command()
+def compact(ctx: typer.Context, yes: Yes = False, db: Db = None, as_json: Json = False) -> None:
+    """Write the log's file anew without free room; whoever writes waits meanwhile."""
+    with _open(ctx, db, write=True, create=False) as database:
+        if not yes:
+            size = database.stats()["log_bytes"]
+            _confirm(f"this rewrites {size:,} bytes, and takes as much free disk, twice")
+        shorter = database.compact()
+    if as_json:
+        show.print_json({"bytes_returned": shorter})
+    else:
+        _note(f"the file is {shorter:,} bytes shorter")
 
 
 # Care
@@ -878,6 +1028,7 @@ def verify(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
             {
                 "ok": report.ok, "versions": report.versions, "commits": report.commits,
                 "compared": report.compared, "problems": list(report.problems),
+                "erased": report.erased,
             }
         )  # fmt: skip
     else:
@@ -885,6 +1036,8 @@ def verify(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
         for problem in report.problems:
             out.print(Text(show.clean(problem), style="red"))
         counted = f"{report.versions:,} versions in {report.commits:,} commits"
+        if report.erased:
+            counted += f"; the content of {report.erased:,} was erased, and their records match"
         out.print(f"{'every hash matches' if report.ok else 'DAMAGED'}: {counted}")
         if not report.compared:
             out.print("the note of the log's end is missing, so an end cut off would not show")
@@ -1072,8 +1225,27 @@ def _note(message: str) -> None:
     show.console(stderr=True).print(Text(message, "dim"), soft_wrap=True)
 
 
+def _confirm(what: str) -> None:
+    """Ask whether to go on; without a yes that is the end."""
+    _note(what)
+    if not typer.confirm("go on?", err=True):
+        _complain("nothing was done; --yes answers for you")
+        raise typer.Exit(_ERROR)
+
+
+def _span(text: str) -> timedelta:
+    """A time that passes, such as 12h."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.isdecimal():
+        raise typer.BadParameter(f"{text!r} is no time that passes; write it as in 90s, 12h or 30d")
+    try:
+        return timedelta(**{_UNITS[unit]: int(number)})
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is longer than can be counted") from None
+
+
 def _exit_code(error: KoruDeltaError) -> int:
-    if isinstance(error, (KeyNotFoundError, UnknownVersionError)):
+    if isinstance(error, (KeyNotFoundError, UnknownVersionError, ErasedError)):
         return _NOT_FOUND
     if isinstance(error, ConflictError):
         return _CONFLICT
