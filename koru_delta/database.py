@@ -768,7 +768,7 @@ class Database:
         """Say how much of its past a namespace retains; recorded in the log, until said anew.
 
         A version is out of use once its key has been written again or deleted, or once it has
-        expired. `sweep` erases what has been out of use for longer than `keep` and is not
+        expired. `sweep` erases what has been out of use for all of `keep` and is not
         among the last `versions` entries of its key (deletes count); where one of the two is
         None, the other alone decides. What a key holds now is never swept, nor what holds
         explicit valid times still. With neither, everything is retained from now on.

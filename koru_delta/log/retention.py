@@ -32,7 +32,7 @@ _TRIES: Final = 20  # against others who set a policy or sweep at the same time
 class Retention:
     """What a namespace retains behind what is current.
 
-    Versions out of use for longer than `keep` are erased, but for the last `versions` entries
+    Versions out of use for all of `keep` are erased, but for the last `versions` entries
     of each key; where one of the two is None, the other alone decides. `horizon` is the moment
     from which on everything can still be asked; None while nothing was swept away.
     """
@@ -177,7 +177,7 @@ def _erases(
 def _needed(entries: Sequence[tuple[int, ...]], time: int) -> tuple[set[int], int]:
     """Of a key's puts those that can be met at some moment from a time on, by their places.
 
-    And when the key was last written by that time. A put with explicit valid times can be met
+    And the last time up to that one at which anything about it changed. A put with explicit valid times can be met
     for as long as it holds some of them.
     """
     held: list[tuple[int, int, int]] = []  # place, and an interval of valid time
@@ -185,8 +185,8 @@ def _needed(entries: Sequence[tuple[int, ...]], time: int) -> tuple[set[int], in
     expired: set[int] = set()
     last = 0
     for seq, operation, tx_time, starts, ends, expires in entries:
+        last = max(last, *(each for each in (tx_time, starts, ends, expires) if each <= time), 0)
         if tx_time <= time:
-            last = tx_time
             rest = []
             for place, low, high in held:
                 rest += [
