@@ -58,7 +58,7 @@ from tests.model import (
 )
 from tests.worker import Worker, perform
 
-EXAMPLES, STEPS = 100, 30
+EXAMPLES, STEPS = 80, 30
 UNIT = 1_000_000
 START = 1_767_225_600_000_000
 NAMESPACES = ("a", "b")

@@ -42,7 +42,7 @@ from koru_delta.errors import (
     StorageError,
     UnknownVersionError,
 )
-from koru_delta.log.append import ANY, Appender, Pending, Write
+from koru_delta.log.append import ANY, RETENTION, Appender, Pending, Write
 from koru_delta.storage import ENGINE_FAILURES, Head, SqliteEngine, Stored, StoredCommit
 from koru_delta.values import Value, canonical_bytes, decode, distinction_id
 
@@ -51,7 +51,6 @@ __all__ = ["ANY", "AsOf", "CausalLog", "Pending", "Write"]
 AsOf = int | datetime | str | Version | Commit | Cut | None
 TAGS: Final = "$tags"
 QUARANTINES: Final = "$quarantines"
-RETENTION: Final = "$retention"
 OWN: Final = (TAGS, QUARANTINES, RETENTION, "$text")  # namespaces that are not for others to write
 _HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 _HOT_BYTES = 64 * 1024 * 1024

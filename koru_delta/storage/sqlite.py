@@ -1363,8 +1363,9 @@ class _MissingError(CorruptionError):
 def _note_scrub(con: apsw.Connection, erased: dict[str, int]) -> None:
     """Say, with the erasure, that copies in files beside the log are to be removed."""
     found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
-    names = set(erased) | set(orjson.loads(found)["namespaces"] if found else ())
-    value = orjson.dumps({"namespaces": sorted(names)}).decode()
+    said = orjson.loads(found) if found else {"namespaces": []}
+    said["namespaces"] = sorted({*erased, *said["namespaces"]})
+    value = orjson.dumps(said).decode()
     con.execute("INSERT OR REPLACE INTO meta VALUES('scrub', ?)", (value,))
 
 
