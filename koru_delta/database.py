@@ -76,7 +76,7 @@ from koru_delta.search.difference import RetrievalDiff, compare
 from koru_delta.search.explained import explained, of_similar
 from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.fusion import FUSIONS, LEGS, MODES, Fusion, Mode, checked_weights
-from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of
+from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of, window_of
 from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, count_rows, select_rows
 from koru_delta.search.scrub import scrub
@@ -85,6 +85,7 @@ from koru_delta.search.synthesis.layers import Descent, Layers, LayersOf, Shape,
 from koru_delta.search.synthesis.navigation import Operand, Step, Words, operands, walk
 from koru_delta.search.synthesis.relations import Relation, related
 from koru_delta.search.text.analysis import Analyzer
+from koru_delta.search.text.queries import is_bounded, meaning
 from koru_delta.search.texts import SETTINGS, Texts, TextSettings
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
@@ -1363,7 +1364,7 @@ class Database:
         model: str | None = None,
         vector: VectorLike | None = None,
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "rrf",
+        fusion: Fusion = "score",
         mmr: float | None = None,
         half_life: float | timedelta | None = None,
         group_by: str | None = None,
@@ -1380,25 +1381,30 @@ class Database:
         taken: there are `min(k, matches)` hits, always.
 
         Args:
-            text: A question, or words: `"a phrase"`, `prefix*`, `+must`, `-not`. Blank text
-                has no words; without `vector` it finds nothing.
+            text: A question, or words: `"a phrase"`, `prefix*`, `+must`, `-not`. What must be
+                in a text, or must not, holds for every hit of "text" and "hybrid"; a vector
+                is made of the words alone. Blank text, or one that only excludes, finds
+                nothing without `vector`.
             mode: "text" ranks by BM25 over the texts that are visible at that moment, "vector"
                 as `similar` does, "hybrid" fuses both. Where a namespace has no vectors, or a
                 text none of the words, hybrid is what the other leg finds.
             vector: Shape (dimensions,); in the place of what the database's embedder makes
                 of the text.
             weights: Of the legs "vector" and "text", 1 each by default; 0 leaves a leg out.
-            fusion: "rrf" adds weight / (60 + rank) of each leg's best 50 or 3 k, "score"
-                their weighted scores, scaled to [0, 1].
+            fusion: Of each leg's best 30 or 3 k. "score" adds their weighted scores, scaled to
+                [0, 1]: it found more in every set measured. "rrf" adds weight / (60 + rank).
+                What lies deeper is fused by itself, and comes after.
             mmr: In [0, 1]: choose by maximal marginal relevance among those best; 1 is by
                 relevance alone, 0 by difference alone. Not for pages.
             half_life: Seconds (or a timedelta) after which a score counts half, from when
-                the version began to be true; scores below 0 stay.
+                the version began to be true; scores below 0 stay. The best 50 or 3 k are put
+                in order anew, then what lies deeper.
             group_by: A dotted path into the value; only the best hit of those that say the
                 same there is kept. What lacks the path is a group of its own.
             threshold: Keep hits with `score >= threshold`, whatever the mode's score is.
-            cursor: `cursor` of the page before. All else must be as it was; the moment
-                is that of the first page. Pages after the first compare every row.
+            cursor: `cursor` of the page before, of this database or a copy of it, in any
+                process. All else but `k` must be as it was; the moment is that of the first
+                page. Pages after the first compare every row.
             syntax: False takes the text as it is, with no operators.
             exact, recall, explain, model, filter, causal, as_of, valid_at: As for `similar`.
 
@@ -1444,7 +1450,7 @@ class Database:
         causal: CausalFilter | None = None,
         model: str | None = None,
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "rrf",
+        fusion: Fusion = "score",
         syntax: bool = True,
     ) -> RetrievalDiff:
         """How the answer to a question changed from `t1` to `t2` (now, by default), and why.
@@ -1479,8 +1485,8 @@ class Database:
         asked = [
             self._question(
                 namespace, text, mode=chosen, k=k, filter=filter, causal=causal, as_of=cut,
-                valid_at=moment(time), model=model, vector=vector, weights=weights, fusion=fusion,
-                syntax=syntax, recall=1.0,
+                valid_at=moment(time) if axis == "valid_at" else None, model=model, vector=vector,
+                weights=weights, fusion=fusion, syntax=syntax, recall=1.0,
             )
             for cut, time in zip(cuts, times, strict=True)
         ]  # fmt: skip
@@ -1528,34 +1534,39 @@ class Database:
             raise QueryError("mmr chooses among one page; leave cursor out, and ask for more (k)")
         chosen = checked_weights(weights, legs)
         where = None if filter is None else compiled(filter)
+        valid_at = valid_time(causal, valid_at)
         digest = digest_of(
             {
                 "namespace": namespace, "text": text, "mode": mode, "filter": filter,
-                "causal": causal,
-                "model": model, "weights": chosen, "fusion": fusion, "group": group_by,
+                "causal": None if causal is None else causal.facts(), "model": model,
+                "weights": chosen, "fusion": fusion, "group": group_by,
                 "threshold": threshold, "half_life": half_life, "syntax": syntax,
                 "vector": None if vector is None else as_vector(vector).tobytes(),
             }
         )  # fmt: skip
-        valid_at = valid_time(causal, valid_at)
-        page = None if cursor is None else Cursor.read(cursor)
+        page = None if cursor is None else Cursor.read(cursor, self._log.root_of)
         if page is None:
             cut, at = self._moment(namespace, as_of, valid_at)
         else:
             if page.asked != digest:
                 raise QueryError("this cursor is of another question; ask as for the first page")
-            cut, at = self._log.checked_cut(page.cut), page.valid_at
+            cut, at = page.cut, page.valid_at
             self._log.check_window(namespace, cut, at)
         target: Target | None = None
         space: VectorSpace | None = None
-        if chosen.get("vector") and (vector is not None or text.strip()):
-            meant = text if vector is None else vector
+        said, bounded = text, False
+        if mode == "hybrid" and syntax:
+            said, bounded = meaning(text), is_bounded(text)
+        if chosen.get("vector") and (vector is not None or said.strip()):
+            meant = said if vector is None else vector
             if vector is not None or self._intents.embedder is not None:
                 space = self._space(namespace, model, cut, at, text=vector is None)
             elif self._vectors.known(namespace, cut):
                 self._target(meant)  # raises, and says what to do
             if space is not None:
                 target = self._target(meant)
+        if mmr is not None and space is None:  # to tell what is alike
+            space = self._space(namespace, model, cut, at, text=vector is None and mode != "text")
         return Question(
             Asked(
                 namespace, text, k, cut, at, where,
@@ -1563,9 +1574,9 @@ class Database:
                 {name: weight for name, weight in chosen.items() if weight}, fusion,
                 None if mmr is None else float(mmr), threshold,
                 None if group_by is None else _path(group_by), _half_life(half_life),
-                syntax, recall, page, digest,
+                syntax, bounded, recall, page, digest, page.window if page else window_of(k),
             ),
-            self._texts.index(namespace, cut) if chosen.get("text") else None,
+            self._texts.index(namespace, cut) if chosen.get("text") or bounded else None,
             space,
             target,
         )  # fmt: skip
@@ -2271,7 +2282,7 @@ class View:
         model: str | None = None,
         vector: VectorLike | None = None,
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "rrf",
+        fusion: Fusion = "score",
         mmr: float | None = None,
         half_life: float | timedelta | None = None,
         group_by: str | None = None,

@@ -53,6 +53,17 @@ def one_line(text: object, limit: int = 72) -> str:
     return first if len(first) <= limit else first[: limit - 1].rstrip() + "…"
 
 
+def gist(text: str, limit: int = 72) -> str:
+    r"""The first line that is no heading, or else the first, cut to `limit` characters.
+
+    >>> gist("# Rain\n\nIt rains.")
+    'It rains.'
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    plain = [line for line in lines if not line.startswith(("#", "==", "--", "```"))]
+    return one_line((plain or lines or [""])[0], limit)
+
+
 def print_json(value: object) -> None:
     """Print one JSON document."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
