@@ -56,9 +56,10 @@ from koru_delta.errors import (
     UnknownVersionError,
 )
 from koru_delta.log import CausalLog, VerifyReport
+from koru_delta.log.append import RETENTION
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.causes import Walk
-from koru_delta.log.log import RETENTION, TAGS, AsOf
+from koru_delta.log.log import TAGS, AsOf
 from koru_delta.log.retention import (
     Retention,
     Swept,
@@ -107,6 +108,7 @@ if TYPE_CHECKING:  # loaded where it is used
     from koru_delta.ingest.writer import Run
 
 _TRIES: Final = 20  # against others who say the same thing at the same time
+_MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
 _FREE_PAGES: Final = 64  # fewer are left for the next writes
 _VECTORS_SWEPT_SECONDS: Final = 3600.0  # at most so often, since their indexes are made anew
 _logger = logging.getLogger("koru_delta")
@@ -752,6 +754,8 @@ class Database:
         self._check_writable()
         options = _options(_ANY, causes, None, None, None, author, message, run)
         made, removed = self._log.erase(self._intents.erase(what, options))
+        if removed > _MUCH_REMOVED:
+            self._log.engine.give_back(at_least=_FREE_PAGES)
         return Erased(
             tuple(each for entry in made if not entry.is_tombstone for each in entry.targets),
             tuple(made), removed, self._log.engine.is_scrubbed(),
@@ -769,7 +773,7 @@ class Database:
         """Say how much of its past a namespace retains; recorded in the log, until said anew.
 
         A version is out of use once its key has been written again or deleted, or once it has
-        expired. `sweep` erases what has been out of use for longer than `keep` and is not
+        expired. `sweep` erases what has been out of use for all of `keep` and is not
         among the last `versions` entries of its key (deletes count); where one of the two is
         None, the other alone decides. What a key holds now is never swept, nor what holds
         explicit valid times still. With neither, everything is retained from now on.

@@ -42,7 +42,7 @@ from koru_delta.errors import (
     StorageError,
     UnknownVersionError,
 )
-from koru_delta.log.append import ANY, Appender, Pending, Write
+from koru_delta.log.append import ANY, RETENTION, Appender, Pending, Write
 from koru_delta.storage import ENGINE_FAILURES, Head, SqliteEngine, Stored, StoredCommit
 from koru_delta.values import Value, canonical_bytes, decode, distinction_id
 
@@ -52,7 +52,6 @@ AsOf = int | datetime | str | Version | Commit | Cut | None
 TAGS: Final = "$tags"
 QUARANTINES: Final = "$quarantines"
 TEXTS: Final = "$text"  # how the words of each namespace are read
-RETENTION: Final = "$retention"
 OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION)  # namespaces that only KoruDelta writes
 _HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 _HOT_BYTES = 64 * 1024 * 1024

@@ -836,3 +836,62 @@ def test_an_output_that_cannot_take_the_answer_gives_no_traceback(
     )
     assert "Traceback" not in done.stderr
     assert done.returncode == (1 if way == "full" else 0), done.stderr
+
+
+# Erasing
+
+
+def test_a_value_is_erased_after_a_yes(run):
+    version = said(run("put", "n", "k", '{"text": "private"}', "--json"))["id"]
+    run("put", "n", "k", "2")
+
+    refused = run("erase", "n", "k", code=1, input="n\n")
+    assert "2 versions of n/k for good" in refused.stderr
+    assert "nothing was done" in refused.stderr
+    gone = said(run("erase", version[:12], "-m", "asked to", "--json", "--yes"))
+    assert (gone["erased"], gone["clean"], len(gone["entries"])) == ([version], True, 1)
+    run("put", "n", "k", "3")
+
+    told = run("get", "n", "k", "--as-of", version, code=3)
+    assert "was erased" in told.stderr
+    assert "asked to" in told.stderr
+    assert run("get", "n", "k").stdout == "3\n"
+    listed = run("log", "n", "k", "--all").stdout
+    assert "erased" in listed
+    assert f"erase {version[:12]}" in listed
+    [first, *_] = reversed(said(run("log", "n", "k", "--json")))
+    assert first["erased_at"]
+    run("erase", "n", "k", "--yes")
+    assert "was deleted" in run("get", "n", "k", code=3).stderr
+    verified = run("verify")
+    assert "the content of 3 was erased" in verified.stdout
+    assert said(run("verify", "--json"))["erased"] == 3
+    run("erase", "n", "never", "--yes", code=3)
+
+
+def test_a_namespace_retains_what_it_is_told_to(run):
+    for number in range(4):
+        run("put", "n", "k", str(number))
+    refused = run("retain", "n", "--versions", "1", code=1, input="n\n")
+    assert "nothing was done" in refused.stderr
+    told = said(run("retain", "n", "--versions", "2", "--keep", "1s", "--yes", "--json"))
+    assert told == [{"namespace": "n", "keep_seconds": 1.0, "versions": 2, "horizon": None}]
+    run("retain", "n", "--versions", "2", "--yes")
+
+    swept = said(run("sweep", "--yes", "--json"))
+    assert (swept["versions"], swept["namespaces"]) == (2, ["n"])
+    assert "0 versions" in run("sweep", "n", input="y\n").stderr
+    assert run("get", "n", "k").stdout == "3\n"
+    assert "retains nothing" in run("keys", "n", "--as-of", "1", code=3).stderr
+    [policy] = said(run("retain", "--json"))
+    assert policy["horizon"]
+    assert "n" in run("retain").stdout
+    run("retain", "n", "--everything")
+    assert "everything" in run("retain").stdout
+    for wrong in (
+        ["retain", "n"], ["retain", "--versions", "1"], ["retain", "n", "--keep", "soon"],
+        ["retain", "n", "--keep", "1d", "--everything"], ["retain", "n", "--versions", "0"],
+    ):  # fmt: skip
+        run(*wrong, code=2)
+    assert "bytes_returned" in said(run("compact", "--yes", "--json"))
+    assert "shorter" in run("compact", input="y\n").stderr

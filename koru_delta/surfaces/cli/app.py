@@ -15,6 +15,7 @@ import koru_delta
 from koru_delta import KoruDeltaError
 from koru_delta.errors import (
     ConflictError,
+    ErasedError,
     InvalidTimestampError,
     KeyNotFoundError,
     QueryError,
@@ -105,7 +106,7 @@ def _root(
 
 
 def _exit_code(error: KoruDeltaError) -> int:
-    if isinstance(error, (KeyNotFoundError, UnknownVersionError)):
+    if isinstance(error, (KeyNotFoundError, UnknownVersionError, ErasedError)):
         return NOT_FOUND
     if isinstance(error, ConflictError):
         return CONFLICT

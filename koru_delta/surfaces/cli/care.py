@@ -135,6 +135,7 @@ def verify(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
             {
                 "ok": report.ok, "versions": report.versions, "commits": report.commits,
                 "compared": report.compared, "problems": list(report.problems),
+                "erased": report.erased,
             }
         )  # fmt: skip
     else:
@@ -142,6 +143,8 @@ def verify(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
         for problem in report.problems:
             out.print(Text(show.clean(problem), style="red"))
         counted = f"{report.versions:,} versions in {report.commits:,} commits"
+        if report.erased:
+            counted += f"; the content of {report.erased:,} was erased, and their records match"
         out.print(f"{'every hash matches' if report.ok else 'DAMAGED'}: {counted}")
         if not report.compared:
             out.print("the note of the log's end is missing, so an end cut off would not show")

@@ -77,6 +77,14 @@ def note(message: str) -> None:
     show.console(stderr=True).print(Text(message, "dim"), soft_wrap=True)
 
 
+def confirm(what: str) -> None:
+    """Ask whether to go on; without a yes that is the end."""
+    note(what)
+    if not typer.confirm("go on?", err=True):
+        complain("nothing was done; --yes answers for you")
+        raise typer.Exit(ERROR)
+
+
 def writer() -> str | None:
     """Who writes, where nobody was named."""
     named = os.environ.get("KORU_DELTA_AUTHOR")

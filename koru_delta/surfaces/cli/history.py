@@ -48,7 +48,9 @@ def log(
             columns = ("version", "valid from", "what", "author", "message")
             rows: list[tuple[object, ...]] = [
                 (v.id[:12], show.when(v.valid_from),
-                 v.operation if v.target is None else f"{v.operation} {v.target[:12]}",
+                 " ".join([v.operation, *(each[:12] for each in v.targets[:3])])
+                 + (f" and {len(v.targets) - 3:,} more" if len(v.targets) > 3 else "")
+                 + (" (erased)" if v.is_erased else ""),
                  v.author or "",
                  show.one_line(v.message or ""))
                 for v in versions

@@ -34,6 +34,7 @@ Author = Annotated[
     str | None,
     typer.Option(help="Who writes (KORU_DELTA_AUTHOR, else the login name).", show_default=False),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="Why.")]
 IfMatch = Annotated[
     str | None,

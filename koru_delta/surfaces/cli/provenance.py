@@ -11,8 +11,8 @@ import typer
 from koru_delta.ingest.quarantine import QUARANTINED
 from koru_delta.surfaces import moments, show
 from koru_delta.surfaces.cli.app import app
-from koru_delta.surfaces.cli.frame import ERROR, complain, note, opened, writer
-from koru_delta.surfaces.cli.options import AsOf, Author, Db, Json, Message
+from koru_delta.surfaces.cli.frame import confirm, note, opened, writer
+from koru_delta.surfaces.cli.options import AsOf, Author, Db, Json, Message, Yes
 
 _PANEL: Final = "Sources"
 
@@ -46,7 +46,7 @@ def lineage(
     """Tell what a version came from: document, commit or file, run. Or what came of it."""
     with opened(ctx, db) as database:
         found = database.lineage(
-            _reference(namespace, key), "down" if down else "up", max_hops=max_hops,
+            reference(namespace, key), "down" if down else "up", max_hops=max_hops,
             as_of=moments.as_of(as_of),
         )  # fmt: skip
         if as_json:
@@ -66,7 +66,7 @@ def quarantine(
     ctx: typer.Context,
     namespace: Place,
     key: KeyOf = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
+    yes: Yes = False,
     author: Author = None,
     message: Message = None,
     db: Db = None,
@@ -77,23 +77,20 @@ def quarantine(
     Of a KEY these are all the versions it has had. kdelta get goes on to find them, and so
     does every search of a moment before.
     """
-    ref = _reference(namespace, key)
+    ref = reference(namespace, key)
     with opened(ctx, db, write=True, create=False) as database:
         if not yes:
             found = database.lineage(ref, "down", kinds=QUARANTINED)
             puts = [node.version for node in found.nodes if node.version.operation == "put"]
             count = Counter(version.namespace for version in puts)
             told = ", ".join(f"{n:,} of {show.clean(name)}" for name, n in sorted(count.items()))
-            note(f"this takes {_versions(len(puts))} out of search: {told or 'none'}")
-            if not typer.confirm("go on?", err=True):
-                complain("nothing was done; --yes answers for you")
-                raise typer.Exit(ERROR)
+            confirm(f"this takes {counted(len(puts))} out of search: {told or 'none'}")
         held = database.quarantine(ref, author=author or writer(), message=message)
     if as_json:
         show.print_json(show.quarantine_facts(held))
     else:
         note(
-            f"{held.id} keeps {_versions(len(held.versions))} out of search, {held.hidden:,} of "
+            f"{held.id} keeps {counted(len(held.versions))} out of search, {held.hidden:,} of "
             f"them hidden now; to bring them back: kdelta release {held.id}"
         )
 
@@ -113,7 +110,7 @@ def release(
     if as_json:
         show.print_json({"quarantine": quarantine, "released": [mark.target for mark in back]})
     else:
-        note(show.clean(f"{quarantine} is released; {_versions(len(back))} can be found again"))
+        note(show.clean(f"{quarantine} is released; {counted(len(back))} can be found again"))
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -136,9 +133,11 @@ def quarantines(
     show.console().print(show.table(columns, rows, right=("versions",)))
 
 
-def _reference(namespace: str, key: str | None) -> str | tuple[str, str]:
+def reference(namespace: str, key: str | None) -> str | tuple[str, str]:
+    """What a PLACE and KEY name: a version, or a key."""
     return namespace if key is None else (namespace, key)
 
 
-def _versions(count: int) -> str:
+def counted(count: int) -> str:
+    """So many versions, in words."""
     return "1 version" if count == 1 else f"{count:,} versions"
