@@ -192,17 +192,11 @@ class Batch:
 
     def get(self, namespace: str, key: str) -> Any:
         """The value of a key; None where it is absent."""
-        place = (namespace, key)
-        if place in self.writes:
-            found = self.writes[place]
+        if (namespace, key) in self.writes:
+            found = self.writes[namespace, key]
             return None if found is GONE else found
-        if place not in self._read:
-            try:
-                self._read[place] = self._database.version(namespace, key)
-            except koru_delta.errors.KeyNotFoundError:
-                self._read[place] = None
-        version = self._read[place]
-        return None if version is None else version.value
+        before = self._before(namespace, key)
+        return None if before is None else before.value
 
     def put(self, namespace: str, key: str, value: Any) -> None:
         """Write a key."""
@@ -210,10 +204,20 @@ class Batch:
 
     def delete(self, namespace: str, key: str) -> bool:
         """Delete a key; whether there was one."""
+        self._before(namespace, key)
         there = self.get(namespace, key) is not None
         if there:
             self.writes[namespace, key] = GONE
         return there
+
+    def _before(self, namespace: str, key: str) -> Version | None:
+        """What is stored, which must be so still when this is committed."""
+        if (namespace, key) not in self._read:
+            try:
+                self._read[namespace, key] = self._database.version(namespace, key)
+            except koru_delta.errors.KeyNotFoundError:
+                self._read[namespace, key] = None
+        return self._read[namespace, key]
 
     def commit(self) -> None:
         """Write it all, or nothing.

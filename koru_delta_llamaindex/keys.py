@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from enum import Enum
 from itertools import pairwise
 from typing import Any, Final
 
@@ -101,3 +102,12 @@ def in_order(value: Any, order: Any) -> Any:
     for place, part in (inner or {}).items():
         value[int(place)] = in_order(value[int(place)], part)
     return value
+
+
+def plain(value: Any) -> Any:
+    """The same with its enumerated strings as strings: the framework has some in its values."""
+    if type(value) is dict:
+        return {plain(key): plain(part) for key, part in value.items()}
+    if type(value) is list:
+        return [plain(part) for part in value]
+    return value.value if isinstance(value, Enum) and isinstance(value, str) else value

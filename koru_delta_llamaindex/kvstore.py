@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from llama_index.core.storage.kvstore.types import (
@@ -20,7 +19,7 @@ from llama_index.core.storage.kvstore.types import (
 
 from koru_delta import AsOf, Database
 from koru_delta_llamaindex.connection import GONE, Batch, Connection, atomically
-from koru_delta_llamaindex.keys import in_order, key_of, namespace_of, order_of
+from koru_delta_llamaindex.keys import in_order, key_of, namespace_of, order_of, plain
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -241,22 +240,13 @@ def _again(cls: type[KoruDeltaKVStore], options: dict[str, Any]) -> KoruDeltaKVS
 
 
 def _value(key: str, given: Any) -> dict[str, Any]:
-    value = {"value": _plain(given)}
+    value = {"value": plain(given)}
     if key_of(key) != key:
         value["key"] = key
     order = order_of(given)
     if order is not None:
         value["order"] = order
     return value
-
-
-def _plain(value: Any) -> Any:
-    """The same with its enumerated strings as strings: the framework has some in its values."""
-    if type(value) is dict:
-        return {_plain(key): _plain(part) for key, part in value.items()}
-    if type(value) is list:
-        return [_plain(part) for part in value]
-    return value.value if isinstance(value, Enum) and isinstance(value, str) else value
 
 
 def _given(value: Any) -> Any:

@@ -23,7 +23,7 @@ from llama_index.core.schema import (
 )
 
 import koru_delta
-from koru_delta_llamaindex.keys import in_order, order_of
+from koru_delta_llamaindex.keys import in_order, order_of, plain
 
 _CLASSES: Final[dict[str, type[BaseNode]]] = {
     cls.class_name(): cls for cls in (TextNode, ImageNode, IndexNode, Node, Document, ImageDocument)
@@ -121,8 +121,10 @@ def _rest(node: BaseNode) -> dict[str, Any]:
             f"{cls.class_name()!r}; give it a class_name() of its own"
         )
     rest = node.model_dump(exclude_defaults=True, exclude=_APART)
-    if rest.get("obj", "") is None:
-        del rest["obj"]
+    if isinstance(node, IndexNode):
+        what = plain(rest.pop("obj", None))
+        if what is not None:
+            rest["obj"] = what
     if isinstance(node, Node):
         for name in _RESOURCES:
             resource: MediaResource | None = getattr(node, name)

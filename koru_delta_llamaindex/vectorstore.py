@@ -36,13 +36,13 @@ from koru_delta_llamaindex.nodes import node_of, value_of
 Metric = Literal["cosine", "dot", "l2"]
 
 DEFAULT_NAMESPACE: Final = "llamaindex/vectors"
-_BEST_RANKS: Final = 61  # one over what fused ranks give to the first of every leg
+_BEST_RANKS: Final = 61  # one over what reciprocal ranks give to the first of both
 _WIDER: Final = 3  # times as many as are wanted are looked at before they are ordered again
 _DELETING: Final = ("author", "message", "run", "causes")
 _WRITING: Final = (*_DELETING, "ttl", "valid_from", "valid_to")
 _QUERYING: Final = (
     "as_of", "valid_at", "causal", "filter", "exact", "recall", "syntax", "include_embeddings",
-    "alpha", "mmr_threshold", "mmr_prefetch_k", "mmr_prefetch_factor",
+    "fusion", "alpha", "mmr_threshold", "mmr_prefetch_k", "mmr_prefetch_factor",
 )  # fmt: skip
 _Mode = VectorStoreQueryMode
 
@@ -51,8 +51,8 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
     """Nodes and their embeddings in one namespace of a database, at any of its moments.
 
     A similarity is in [0, 1], higher is better: `(1 + cosine) / 2`, `1 / (1 + exp(-dot))` or
-    `1 / (1 + distance)` by vectors, `score / (1 + score)` of BM25 by words, and of fused
-    ranks the share of what the first of both would get. Equal ones come in key order.
+    `1 / (1 + distance)` by vectors, `score / (1 + score)` of BM25 by words, and fused, the
+    share of what the first of both would get. Equal ones come in key order.
 
     An id is any string; where it cannot be a key, its hash is the key. A batch is one
     commit, all of it or nothing, and the last of equal ids wins. Filters are applied before
@@ -377,8 +377,8 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
             DEFAULT: by the embedding. MMR: likewise, chosen for difference too, with
             `mmr_threshold` in [0, 1] (1 is by relevance alone, 0 by difference alone; .5).
             TEXT_SEARCH and SPARSE: by the words of `query_str` (BM25).
-            HYBRID: both, their ranks fused; `alpha` is the weight of the embedding, 1 -
-            `alpha` that of the words (.5).
+            HYBRID: both, their scores scaled to [0, 1] and added; `alpha` is the weight of
+            the embedding, 1 - `alpha` that of the words (.5).
             SEMANTIC_HYBRID: the best of HYBRID, put in order by the embedding.
 
         `similarity_top_k` is how many; `sparse_top_k` in SPARSE and `hybrid_top_k` in the
@@ -390,7 +390,8 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
             **kwargs: `as_of`, `valid_at`, `causal`, `exact`, `recall` as of
                 `Database.similar`; `filter`, in KoruDelta's language, over the metadata (it
                 has booleans); `include_embeddings`; `syntax`, which gives words their
-                operators (`"a phrase"`, `+must`, `-not`); `alpha` and `mmr_threshold`, before
+                operators (`"a phrase"`, `+must`, `-not`); `fusion="rrf"`, which adds
+                reciprocal ranks in the place of scores; `alpha` and `mmr_threshold`, before
                 those of the query; `mmr_prefetch_k` or `mmr_prefetch_factor`, how many to
                 choose from, or how many times as many (at least 50 are).
         """
@@ -567,12 +568,14 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
             return self._by_words(view, query, k, given, options)
         if alpha == 1:
             return self._by_vector(view.similar(self.namespace, _vector(query), k=k, **options))
+        fusion = given.get("fusion", "score")
         found = view.search(
             self.namespace, _words(query), mode="hybrid", vector=_vector(query), k=k,
             weights={"vector": alpha, "text": 1 - alpha}, syntax=given.get("syntax", False),
-            **options,
+            fusion=fusion, **options,
         )  # fmt: skip
-        return [(match, min(1.0, _BEST_RANKS * match.score)) for match in found]
+        best = _BEST_RANKS if fusion == "rrf" else 1
+        return [(match, min(1.0, best * match.score)) for match in found]
 
     def _by_id(
         self, view: View, keys: list[str], where: Condition | None, valid_at: When | None = None
