@@ -21,7 +21,7 @@ from koru_delta import AsOf, Database, Version, View
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_READERS: Final = 4  # more of them only take the interpreter from the event loop
+_READERS: Final = 2  # more of them only take the interpreter from the event loop
 GONE: Final = object()  # in the place of a value: a delete
 _TRIES: Final = 1000  # of a batch, each after another writer's was committed
 
