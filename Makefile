@@ -37,7 +37,7 @@ lint: $(VENV)/.installed-dev ## Style, formatting, strict types, import arrows
 	$(BIN)/mypy --strict $(addprefix --package ,$(PACKAGES))
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev ## Print the figures, with those of peers beside them
+bench: $(VENV)/.installed-dev $(VENV)/.installed-peers ## Print the figures, with those of peers beside them
 	$(BIN)/python -m benchmarks
 
 bench-vectors: $(VENV)/.installed-bench ## Search by vector beside its peers: tables, JSON, a plot
@@ -52,8 +52,9 @@ soak: $(VENV)/.installed-dev ## Let threads and processes write and search at on
 	$(BIN)/python -m tests.processes --seconds $(SOAK_SECONDS)
 	$(BIN)/python -m tests.searching --seconds $(SOAK_SECONDS)
 
-test-long: $(VENV)/.installed-dev ## Random histories against a plain model, for ten minutes
+test-long: $(VENV)/.installed-dev ## Random histories for ten minutes; frameworks' own suites
 	KORU_LONG=1 KORU_LONG_SECONDS=$(LONG_SECONDS) $(BIN)/python -m pytest -q --timeout=0 tests/test_state_machine.py
+	$(BIN)/python -m tests.upstream.langchain_core
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -79,6 +80,11 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 		echo 'Not all of the extra "fast" can be installed; going on without it'; \
 		$(PIP) install -q -e '.[dev]'; }
 	@touch $@ $(VENV)/.installed-demo
+
+# The adapters' peers; without them `bench` measures the rest.
+$(VENV)/.installed-peers: pyproject.toml | $(BIN)/python
+	@$(PIP) install -q -e '.[bench-adapters]' || echo 'Left out: the peers of the adapters'
+	@touch $@
 
 # The peers. One that cannot be installed is left out, and the tables say that it is missing.
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial, wraps
@@ -21,7 +21,7 @@ from koru_delta.errors import DatabaseClosedError
 from koru_delta.log import Pending
 from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Matches
-from koru_delta.transaction import KEEP, Transaction
+from koru_delta.transaction import KEEP, Erasable, Transaction
 from koru_delta.values import Value, VectorLike
 
 P = ParamSpec("P")
@@ -178,6 +178,11 @@ class AsyncDatabase:
     revert = _writing(Database.revert)
     reembed = _reading(Database.reembed)
     drop_namespace = _writing(Database.drop_namespace)
+    erase = _writing(Database.erase)
+    retain = _writing(Database.retain)
+    retentions = _reading(Database.retentions)
+    sweep = _writing(Database.sweep)
+    compact = _writing(Database.compact)
     tag = _writing(Database.tag)
     tags = _reading(Database.tags)
     get = _reading(Database.get)
@@ -343,6 +348,9 @@ class AsyncTransaction:
             self._transaction.unhide, namespace, key, version=version, **options
         )
 
+    async def erase(self, what: Erasable | Iterable[Erasable], **options: Any) -> None:
+        await self._database._read(self._transaction.erase, what, **options)
+
     async def embed(
         self,
         namespace: str,
@@ -358,6 +366,22 @@ class AsyncTransaction:
             self._transaction.embed, namespace, key, vector, value, model=model, metric=metric,
             **options,
         )  # fmt: skip
+
+    async def embed_many(
+        self,
+        namespace: str,
+        items: Iterable[tuple[str, VectorLike | str] | tuple[str, VectorLike | str, Value]],
+        *,
+        model: str | None = None,
+        metric: str | None = None,
+        **options: Any,
+    ) -> list[Pending]:
+        return await self._database._read(
+            self._transaction.embed_many, namespace, items, model=model, metric=metric, **options
+        )
+
+    async def delete_many(self, namespace: str, keys: Iterable[str], **options: Any) -> None:
+        await self._database._read(self._transaction.delete_many, namespace, keys, **options)
 
     async def get(self, namespace: str, key: str) -> Value:
         return await self._database._read(self._transaction.get, namespace, key)
