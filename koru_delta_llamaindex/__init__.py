@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from koru_delta_llamaindex.chatstore import KoruDeltaAsyncChatStore, KoruDeltaChatStore
     from koru_delta_llamaindex.context import ingestion_cache, storage_context
     from koru_delta_llamaindex.docstore import KoruDeltaDocumentStore
+    from koru_delta_llamaindex.embedding import KoruDeltaEmbedding
     from koru_delta_llamaindex.indexstore import KoruDeltaIndexStore
     from koru_delta_llamaindex.kvstore import KoruDeltaKVStore
     from koru_delta_llamaindex.memory import KoruDeltaMemoryBlock
@@ -16,6 +17,7 @@ __all__ = [
     "KoruDeltaAsyncChatStore",
     "KoruDeltaChatStore",
     "KoruDeltaDocumentStore",
+    "KoruDeltaEmbedding",
     "KoruDeltaIndexStore",
     "KoruDeltaKVStore",
     "KoruDeltaMemoryBlock",
@@ -29,6 +31,7 @@ _HOMES = {
     "KoruDeltaAsyncChatStore": "chatstore",
     "KoruDeltaChatStore": "chatstore",
     "KoruDeltaDocumentStore": "docstore",
+    "KoruDeltaEmbedding": "embedding",
     "KoruDeltaIndexStore": "indexstore",
     "KoruDeltaKVStore": "kvstore",
     "KoruDeltaMemoryBlock": "memory",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Final
 
 from llama_index.core import StorageContext
@@ -63,15 +64,18 @@ def ingestion_cache(
     prefix: str = DEFAULT_PREFIX,
     collection: str = "llama_cache",
     ttl: float | None = None,
+    keep: timedelta | None = timedelta(0),
 ) -> IngestionCache:
     """A cache for ingestion pipelines, in the namespace `<prefix>/kv/<collection>`.
 
     Args:
         where: As of `storage_context`; one opened here is closed by `cache.cache.close()`.
         ttl: Seconds after which an entry is forgotten.
+        keep: For how long an entry that was forgotten or replaced stays on disk, to be read
+            with `as_of`, unless somebody has said so before; None is for ever.
     """
     kvstore = KoruDeltaKVStore(
-        namespace=f"{prefix}/kv", ttl=ttl, connection=_connection(where, None)
+        namespace=f"{prefix}/kv", ttl=ttl, keep=keep, connection=_connection(where, None)
     )
     return IngestionCache(cache=kvstore, collection=collection)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from llama_index.core.storage.kvstore.types import (
@@ -50,6 +51,7 @@ class KoruDeltaKVStore(BaseKVStore):
         path: str | os.PathLike[str] | None = None,
         namespace: str = DEFAULT_NAMESPACE,
         ttl: float | None = None,
+        keep: timedelta | None = None,
         as_of: AsOf = None,
         connection: Connection | None = None,
     ) -> None:
@@ -58,6 +60,9 @@ class KoruDeltaKVStore(BaseKVStore):
         Args:
             database: An open database; closing the store leaves it open.
             ttl: Seconds after which a value written from now on is absent: for caches.
+            keep: For how long a value that expired or was replaced stays on disk, to be read
+                with `as_of`: said to `Database.retain` with the first value of a collection,
+                unless somebody has said so before. None is for ever.
             as_of: Show the store as it stood then, to be read only.
             connection: In the place of database, path and as_of.
 
@@ -68,6 +73,8 @@ class KoruDeltaKVStore(BaseKVStore):
         self._connection = connection or Connection(database, path, as_of=as_of)
         self._namespace = namespace
         self._ttl = ttl
+        self._keep = keep
+        self._retained: set[str] = set()
         self._local = threading.local()
 
     def __repr__(self) -> str:
@@ -93,7 +100,10 @@ class KoruDeltaKVStore(BaseKVStore):
         return self._with(self._connection.shared())
 
     def __reduce_ex__(self, _protocol: object) -> Any:
-        options = {"namespace": self._namespace, "ttl": self._ttl, **self._connection.reopening()}
+        options = {
+            "namespace": self._namespace, "ttl": self._ttl, "keep": self._keep,
+            **self._connection.reopening(),
+        }  # fmt: skip
         return _again, (type(self), options)
 
     # Writing
@@ -123,6 +133,7 @@ class KoruDeltaKVStore(BaseKVStore):
         self._connection.check_writable()
         namespace = namespace_of(self._namespace, collection)
         values = {key_of(key): _value(key, value) for key, value in kv_pairs}
+        self._retain(namespace)
         batch = self._batch
         if batch is not None:
             for key, value in values.items():
@@ -228,9 +239,18 @@ class KoruDeltaKVStore(BaseKVStore):
     def _batch(self) -> Batch | None:
         return getattr(self._local, "batch", None)
 
+    def _retain(self, namespace: str) -> None:
+        """Say once how much of its past a collection retains."""
+        if self._keep is None or namespace in self._retained:
+            return
+        if namespace not in self.database.retentions():
+            self.database.retain(namespace, keep=self._keep, message="what a cache has replaced")
+        self._retained.add(namespace)
+
     def _with(self, connection: Connection) -> Self:
         other = type(self).__new__(type(self))
         other._connection, other._namespace, other._ttl = connection, self._namespace, self._ttl
+        other._keep, other._retained = self._keep, set()
         other._local = threading.local()
         return other
 

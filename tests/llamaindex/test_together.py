@@ -203,6 +203,23 @@ def test_a_cache_spares_the_work_in_the_next_process_too(tmp_path: Path) -> None
     cache.cache.close()
 
 
+def test_what_a_cache_has_forgotten_is_given_back(clock: FixedClock) -> None:
+    with koru_delta.open(clock=clock) as db:
+        cache = ingestion_cache(db, ttl=60)
+        kept = ingestion_cache(db, prefix="kept", ttl=60, keep=None)
+        for each in (cache, kept):
+            each.put("key", [TextNode(text="one")])
+        written = db.as_of(None).seq
+        clock.advance(seconds=61)
+        swept = db.sweep()
+
+        assert cache.get("key") is kept.get("key") is None
+        assert swept.versions == 1
+        with pytest.raises(koru_delta.errors.ErasedError):
+            cache.cache.as_of(written).get("key", cache.collection)
+        assert kept.cache.as_of(written).get("key", kept.collection) is not None
+
+
 def test_a_cache_can_be_sent_to_the_processes_of_a_pipeline(tmp_path: Path) -> None:
     cache = ingestion_cache(tmp_path / "db")
     cache.put("key", [TextNode(id_="a", text="one", embedding=[1.0])])
