@@ -148,7 +148,7 @@ class Connection:
 
         Raises:
             InvalidDataError: a file system that is not this machine's.
-            StorageError: the directory is there already.
+            NotADatabaseError: something is there already.
         """
         if self.database.directory is not None:
             return

@@ -223,7 +223,7 @@ class KoruDeltaKVStore(BaseKVStore):
         """Nothing to do on disk: every write is there; in memory, copy the database to a path.
 
         Raises:
-            StorageError: something is there already.
+            NotADatabaseError: something is there already.
             InvalidDataError: `fs` is given for a database in memory.
         """
         self._connection.persist(persist_path, fs)

@@ -41,7 +41,7 @@ def value_of(node: BaseNode) -> dict[str, Any]:
     """A node as the value of a key; its embedding is left out.
 
     Raises:
-        InvalidDataError: its class cannot be found again by name.
+        InvalidDataError: it is of a class with fields of its own but not a name.
     """
     rest = _rest(node)
     value = {
@@ -115,10 +115,11 @@ def _rest(node: BaseNode) -> dict[str, Any]:
             }
         rest["class_name"] = "TextNode"
         return rest
-    if _CLASSES.get(cls.class_name()) is not cls and _found(cls.class_name()) is not cls:
+    named = _class_of(cls.class_name())
+    if named is not cls and cls.model_fields.keys() - named.model_fields.keys():
         raise koru_delta.errors.InvalidDataError(
-            f"{cls.__name__} cannot be told from another class of nodes called "
-            f"{cls.class_name()!r}; give it a class_name() of its own"
+            f"{cls.__name__} has fields that {cls.class_name()!r}, as which it would come back, "
+            "has not; give it a class_name() of its own"
         )
     rest = node.model_dump(exclude_defaults=True, exclude=_APART)
     if isinstance(node, IndexNode):

@@ -271,8 +271,8 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
         """
         _check_options("delete", delete_kwargs, _DELETING)
         self._connection.check_writable()
-        if ref_doc_id is not None:
-            self._delete_where({("ref_doc_id",): ref_doc_id}, delete_kwargs)
+        # None is no source's name: nodes without one have no such field.
+        self._delete_where({("ref_doc_id",): ref_doc_id}, delete_kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """As `delete`."""
@@ -445,7 +445,7 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
         """Nothing to do on disk: every write is there; in memory, copy the database to a path.
 
         Raises:
-            StorageError: something is there already.
+            NotADatabaseError: something is there already.
             InvalidDataError: `fs` is given for a database in memory.
         """
         self._connection.persist(persist_path, fs)

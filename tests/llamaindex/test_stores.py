@@ -154,6 +154,11 @@ async def test_writes_that_are_awaited_together_keep_their_order(kv: KoruDeltaKV
     assert await kv.aget("a") == {"n": 49}
     past = [version.value for version in kv.database.history("llamaindex/kv/data", "a")]
     assert past == [{"value": {"n": n}} for n in range(50)]
+    large = [(str(n), {"n": n}) for n in range(3000)]
+    await asyncio.gather(kv.aput_all([("a", {"slow": 1}), *large]), kv.aput("a", {"n": 49}))
+    assert await kv.aget("a") == {"n": 49}
+    assert await asyncio.gather(*(kv.adelete(key) for key, _ in large[:3])) == [True] * 3
+    kv.atomically(lambda: [kv.delete(key) for key, _ in large[3:]])
     await kv.aput_all([("b", {}), ("c", {})])
     assert await kv.aget_all() == {"a": {"n": 49}, "b": {}, "c": {}}
     assert await kv.adelete("b")

@@ -134,6 +134,27 @@ def test_a_node_comes_back_equal(store: KoruDeltaVectorStore, given: BaseNode) -
         assert got.get_content(mode) == given.get_content(mode)
 
 
+class Plain(TextNode):
+    """Somebody's node without a name of its own."""
+
+
+class Counted(TextNode):
+    """Likewise, with a field."""
+
+    count: int = 0
+
+
+def test_a_class_without_a_name_comes_back_as_the_one_it_is_called_if_nothing_is_lost(
+    store: KoruDeltaVectorStore,
+) -> None:
+    store.add([Plain(id_="a", text="rain", embedding=[1.0])])
+
+    (got,) = store.get_nodes()
+    assert (type(got), got.get_content()) == (TextNode, "rain")
+    with pytest.raises(koru_delta.errors.InvalidDataError, match="Counted"):
+        store.add([Counted(text="rain", embedding=[1.0])])
+
+
 JSON: Any = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=4)
     | st.floats(allow_nan=False, allow_infinity=False),
@@ -562,6 +583,10 @@ def test_a_store_in_memory_persists_to_a_directory(tmp_path: Path) -> None:
     with KoruDeltaVectorStore() as store:
         store.add([node("a", "rain")])
         store.persist(str(tmp_path / "kept"))
+        with pytest.raises(koru_delta.errors.NotADatabaseError):
+            store.persist(str(tmp_path / "kept"))
+        with pytest.raises(koru_delta.errors.InvalidDataError, match="fs"):
+            store.persist(str(tmp_path / "more"), fs=object())
     with KoruDeltaVectorStore.from_persist_path(str(tmp_path / "kept")) as store:
         assert [each.get_content() for each in store.get_nodes()] == ["rain"]
 
