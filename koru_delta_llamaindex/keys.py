@@ -1,0 +1,113 @@
+"""Names as they may be stored, and JSON objects whose keys keep their order."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+from itertools import pairwise
+from typing import Any, Final
+
+import koru_delta
+
+_MAX_KEY_BYTES: Final = 1024
+_MAX_NAMESPACE_BYTES: Final = 255
+_HASHED: Final = "id-sha256:"  # starts the keys of names that cannot be keys themselves
+_MAX_DEPTH: Final = 200  # what is deeper cannot be stored
+
+
+def key_of(name: object) -> str:
+    """The key of an id: itself where it can be one, else its hash; no two ids share a key.
+
+    A lone surrogate cannot be stored, and is refused when it is; its key finds nothing.
+
+    Raises:
+        InvalidDataError: it is no string.
+    """
+    if not isinstance(name, str):
+        raise koru_delta.errors.InvalidDataError(f"an id is a string, not {type(name).__name__}")
+    return _fitting(name, _MAX_KEY_BYTES)
+
+
+def namespace_of(prefix: str, name: object) -> str:
+    """The namespace of a collection: under a prefix, by its name or the hash of that.
+
+    Raises:
+        InvalidDataError: the name is no string.
+    """
+    if not isinstance(name, str):
+        raise koru_delta.errors.InvalidDataError(
+            f"a collection is a string, not {type(name).__name__}"
+        )
+    room = _MAX_NAMESPACE_BYTES - len(prefix.encode()) - 1
+    return f"{prefix}/{_fitting(name, room)}"
+
+
+def _fitting(name: str, limit: int) -> str:
+    data = name.encode(errors="surrogatepass")
+    if (
+        0 < len(data) <= limit
+        and b"\0" not in data
+        and not name.startswith(_HASHED)
+        and (name.isascii() or data == name.encode(errors="ignore"))
+    ):
+        return name
+    return _HASHED + hashlib.sha256(data).hexdigest()
+
+
+def order_of(value: object, depth: int = 0) -> list[Any] | None:
+    """The order of the keys in a JSON value, as JSON; None where it is the stored one.
+
+    Values are stored with their keys sorted, while texts and hashes that LlamaIndex makes
+    of metadata go by the order it was given in.
+
+    >>> order_of({"b": 1, "a": {"x": 1, "y": 2}})
+    [['b', 'a'], None]
+    >>> in_order({"a": {"x": 1, "y": 2}, "b": 1}, [["b", "a"], None])
+    {'b': 1, 'a': {'x': 1, 'y': 2}}
+    """
+    if depth > _MAX_DEPTH:
+        return None
+    keys: list[str] | None = None
+    inner: dict[str, Any] = {}
+    if isinstance(value, dict):
+        names = list(value)
+        if not all(isinstance(name, str) for name in names):
+            return None  # refused when it is stored
+        if any(first > second for first, second in pairwise(names)):
+            keys = names
+        parts = value.items()
+    elif isinstance(value, (list, tuple)):
+        parts = {str(place): part for place, part in enumerate(value)}.items()
+    else:
+        return None
+    for name, part in parts:
+        if isinstance(part, (dict, list, tuple)):
+            order = order_of(part, depth + 1)
+            if order is not None:
+                inner[name] = order
+    return [keys, inner or None] if keys or inner else None
+
+
+def in_order(value: Any, order: Any) -> Any:
+    """A value with its keys in the order that `order_of` told."""
+    if order is None:
+        return value
+    keys, inner = order
+    if isinstance(value, dict):
+        inner = inner or {}
+        return {
+            name: in_order(value[name], inner.get(name))
+            for name in (value if keys is None else keys)
+        }
+    for place, part in (inner or {}).items():
+        value[int(place)] = in_order(value[int(place)], part)
+    return value
+
+
+def plain(value: Any) -> Any:
+    """The same with its enumerated strings as strings: the framework has some in its values."""
+    if type(value) is dict:
+        return {plain(key): plain(part) for key, part in value.items()}
+    if type(value) is list:
+        return [plain(part) for part in value]
+    return value.value if isinstance(value, Enum) and isinstance(value, str) else value
