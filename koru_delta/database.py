@@ -85,7 +85,7 @@ from koru_delta.search.synthesis.layers import Descent, Layers, LayersOf, Shape,
 from koru_delta.search.synthesis.navigation import Operand, Step, Words, operands, walk
 from koru_delta.search.synthesis.relations import Relation, related
 from koru_delta.search.text.analysis import Analyzer
-from koru_delta.search.text.queries import is_bounded, meaning
+from koru_delta.search.text.queries import excludes, is_bounded, meaning
 from koru_delta.search.texts import SETTINGS, Texts, TextSettings
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
@@ -1557,6 +1557,8 @@ class Database:
         said, bounded = text, False
         if mode == "hybrid" and syntax:
             said, bounded = meaning(text), is_bounded(text)
+            if not said and not excludes(text):
+                said = text  # empty quotes, say
         if chosen.get("vector") and (vector is not None or said.strip()):
             meant = said if vector is None else vector
             if vector is not None or self._intents.embedder is not None:

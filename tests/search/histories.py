@@ -308,6 +308,15 @@ def written(query: Sequence[Clause]) -> str:
     return " ".join(map(str, query))
 
 
+def is_free(query: Sequence[Clause], words: Sequence[str], stemmer: str | None) -> bool:
+    """Whether a text has all that a query demands, and nothing that it excludes."""
+    return all(
+        (clause.times(words, stemmer) > 0) == (clause.occur == "+")
+        for clause in query
+        if clause.occur
+    )
+
+
 def bm25(
     query: Sequence[Clause], texts: dict[str, list[str]], stemmer: str | None
 ) -> dict[str, float]:

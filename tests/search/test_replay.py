@@ -30,6 +30,7 @@ from tests.search.histories import (
     Clause,
     Told,
     bm25,
+    is_free,
     codes,
     fitted,
     history,
@@ -176,13 +177,18 @@ def check_words(
 def check_fused(
     told: Told, cut: Moment, namespace: str, query: Sequence[Clause], vector: list[float]
 ) -> None:
-    """Hybrid is reciprocal ranks of its two legs, added up."""
+    """Hybrid is reciprocal ranks of its two legs, added up; the query's bounds hold for both."""
     at: dict[str, Any] = {"as_of": told.ref(cut), "k": ALL, "model": "m", "exact": True}
     text = written(query)
     by_words = told.db.search(namespace, text, mode="text", **at)
     by_vector = outcome(lambda: told.db.similar(namespace, vector, **at))
     if isinstance(by_vector, str):
         return
+    texts, _ = told.texts(namespace, cut, cut.clock, lambda _value: True)
+    chosen = told.model.answer("$text", namespace, cut, cut.clock)
+    stemmer = None if chosen is None else chosen.value["stemmer"]
+    free = {key for key, words in texts.items() if is_free(query, words, stemmer)}
+    by_vector = [hit for hit in by_vector if hit.key in free]
     scores: dict[str, float] = {}
     for leg, weight in ((by_vector, 0.5), (by_words, 1.0)):
         for rank, hit in enumerate(leg, 1):

@@ -113,6 +113,11 @@ def is_bounded(text: str) -> bool:
     return any(part.occur != "should" for part in _operated(text))
 
 
+def excludes(text: str) -> bool:
+    """Whether a query says that something must not be there."""
+    return any(part.occur == "not" for part in _operated(text))
+
+
 def meaning(text: str) -> str:
     """A query as one would say it: without operators, and without what it excludes.
 
