@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial, wraps
@@ -358,6 +358,22 @@ class AsyncTransaction:
             self._transaction.embed, namespace, key, vector, value, model=model, metric=metric,
             **options,
         )  # fmt: skip
+
+    async def embed_many(
+        self,
+        namespace: str,
+        items: Iterable[tuple[str, VectorLike | str] | tuple[str, VectorLike | str, Value]],
+        *,
+        model: str | None = None,
+        metric: str | None = None,
+        **options: Any,
+    ) -> list[Pending]:
+        return await self._database._read(
+            self._transaction.embed_many, namespace, items, model=model, metric=metric, **options
+        )
+
+    async def delete_many(self, namespace: str, keys: Iterable[str], **options: Any) -> None:
+        await self._database._read(self._transaction.delete_many, namespace, keys, **options)
 
     async def get(self, namespace: str, key: str) -> Value:
         return await self._database._read(self._transaction.get, namespace, key)

@@ -386,6 +386,34 @@ class Transaction:
         )  # fmt: skip
         return self._add(write)
 
+    def embed_many(
+        self,
+        namespace: str,
+        items: Iterable[tuple[str, VectorLike | str] | tuple[str, VectorLike | str, Value]],
+        *,
+        model: str | None = None,
+        metric: str | None = None,
+        **options: Any,
+    ) -> list[Pending]:
+        """Add many embeds of `(key, vector_or_text)` or `(key, vector_or_text, value)`."""
+        self._check_open()
+        merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
+        writes = self._intents.embed_many(
+            namespace, list(items), model=model, metric=metric, options=merged
+        )
+        return [self._add(write) for write in writes]
+
+    def delete_many(self, namespace: str, keys: Iterable[str], **options: Any) -> None:
+        """Add deletes of those of the keys that are present when it is committed."""
+        self._check_open()
+        if isinstance(keys, str) or not isinstance(keys, Iterable):
+            raise InvalidDataError("keys is a list of strings")
+        merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
+        for key in dict.fromkeys(keys):
+            write = self._intents.delete(namespace, key, merged)
+            write.missing_ok = True
+            self._add(write)
+
     def get(self, namespace: str, key: str) -> Value:
         """What the key holds: this transaction's last write, or what stood at its beginning.
 
