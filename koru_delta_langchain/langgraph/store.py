@@ -217,7 +217,12 @@ class KoruDeltaStore(BaseStore, Home):
             return []
         fields = self._fields if op.index is None else _tokenized(op.index)
         value = dict(op.value)
-        return [text for field in fields for text in get_text_at_path(value, field)]
+        try:
+            return [text for field in fields for text in get_text_at_path(value, field)]
+        except (TypeError, ValueError, RecursionError) as error:
+            raise koru_delta.errors.InvalidDataError(
+                f"a value is a JSON object: {error}"
+            ) from error
 
     def _done(self, work: _Work, embedded: Mapping[str, _Vector]) -> list[Result]:
         """Everything a batch does to storage, its texts being embedded."""

@@ -532,7 +532,7 @@ async def test_many_at_once_leave_the_loop_free(tmp_path: Path) -> None:
             await beating
 
     assert found == [checkpoint] * 100
-    assert beats > 10
+    assert beats > 2  # on the loop itself, they would leave it no beat between them
 
 
 def test_two_threads_on_one_thread_id_lose_nothing(tmp_path: Path) -> None:
