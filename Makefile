@@ -52,9 +52,10 @@ soak: $(VENV)/.installed-dev ## Let threads and processes write and search at on
 	$(BIN)/python -m tests.processes --seconds $(SOAK_SECONDS)
 	$(BIN)/python -m tests.searching --seconds $(SOAK_SECONDS)
 
-test-long: $(VENV)/.installed-dev ## Random histories for ten minutes; frameworks' own tests
+test-long: $(VENV)/.installed-dev ## Random histories for ten minutes; frameworks' own suites
 	KORU_LONG=1 KORU_LONG_SECONDS=$(LONG_SECONDS) $(BIN)/python -m pytest -q --timeout=0 tests/test_state_machine.py
-	$(BIN)/python -m tests.langgraph_suite
+	$(BIN)/python -m tests.upstream.langchain_core
+	$(BIN)/python -m tests.upstream.langgraph
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,6 +9,7 @@ from koru_delta.causal import (
     Cause,
     Commit,
     ConsistencyProof,
+    Erasure,
     InclusionProof,
     TreeHead,
     Version,
@@ -16,10 +17,11 @@ from koru_delta.causal import (
     verify_consistency,
     verify_inclusion,
 )
-from koru_delta.database import Database, View, open
-from koru_delta.errors import KoruDeltaError
+from koru_delta.database import Database, Erased, View, open
+from koru_delta.errors import ErasedError, KoruDeltaError
 from koru_delta.log import VerifyReport
 from koru_delta.log.log import AsOf
+from koru_delta.log.retention import Retention, Swept
 from koru_delta.search.answers import Match, Matches
 from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter, prefixed
@@ -61,6 +63,9 @@ __all__ = [
     "ConsistencyProof",
     "Database",
     "Descent",
+    "Erased",
+    "ErasedError",
+    "Erasure",
     "Explanation",
     "Filter",
     "InclusionProof",
@@ -71,9 +76,11 @@ __all__ = [
     "Matches",
     "Quarantine",
     "Relation",
+    "Retention",
     "Row",
     "Run",
     "Subtract",
+    "Swept",
     "Toward",
     "Transaction",
     "TreeHead",

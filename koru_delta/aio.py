@@ -21,7 +21,7 @@ from koru_delta.errors import DatabaseClosedError
 from koru_delta.log import Pending
 from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Matches
-from koru_delta.transaction import KEEP, Transaction
+from koru_delta.transaction import KEEP, Erasable, Transaction
 from koru_delta.values import Value, VectorLike
 
 P = ParamSpec("P")
@@ -178,6 +178,11 @@ class AsyncDatabase:
     revert = _writing(Database.revert)
     reembed = _reading(Database.reembed)
     drop_namespace = _writing(Database.drop_namespace)
+    erase = _writing(Database.erase)
+    retain = _writing(Database.retain)
+    retentions = _reading(Database.retentions)
+    sweep = _writing(Database.sweep)
+    compact = _writing(Database.compact)
     tag = _writing(Database.tag)
     tags = _reading(Database.tags)
     get = _reading(Database.get)
@@ -342,6 +347,9 @@ class AsyncTransaction:
         return await self._database._read(
             self._transaction.unhide, namespace, key, version=version, **options
         )
+
+    async def erase(self, what: Erasable | Iterable[Erasable], **options: Any) -> None:
+        await self._database._read(self._transaction.erase, what, **options)
 
     async def embed(
         self,

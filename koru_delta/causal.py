@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-from koru_delta.errors import InvalidDataError, InvalidTimestampError
+from koru_delta.errors import ErasedError, InvalidDataError, InvalidTimestampError
 from koru_delta.merkle import consistent, root_from_inclusion, tree_hash
 from koru_delta.values import (
     DistinctionId,
@@ -32,8 +32,8 @@ When = datetime | str  # an aware datetime, or ISO 8601 with a zone
 CAUSE_KINDS: Final[tuple[str, ...]] = get_args(CauseKind)
 METRICS: Final[tuple[str, ...]] = get_args(Metric)
 PUT, DELETE = 0, 1  # operations that move a key; larger numbers annotate a version
-HIDE, UNHIDE = 2, 3
-OPERATIONS: Final = ("put", "delete", "hide", "unhide")
+HIDE, UNHIDE, ERASE = 2, 3, 4
+OPERATIONS: Final = ("put", "delete", "hide", "unhide", "erase")
 SUPERSEDE: Final = 100  # no operation: what a cause of kind `supersedes` does to its target
 FOREVER: Final = 2**63 - 1  # a seq or time after all others
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -113,13 +113,22 @@ class Cause(NamedTuple):
     id: str
 
 
+class Erasure(NamedTuple):
+    """Why a version has no value any more: the entry that erased it."""
+
+    id: str
+    time: datetime
+    author: str | None
+    message: str | None
+
+
 class Version:
     """One immutable entry of the log, named by the BLAKE3 hash of its whole record.
 
     Two versions are equal when their ids are. `value` is decoded anew at each access.
     """
 
-    __slots__ = ("_body", "_stored", "id", "seq")
+    __slots__ = ("_body", "_stored", "erasure", "id", "seq")
 
     def __init__(
         self,
@@ -127,12 +136,14 @@ class Version:
         version_id: str,
         record: dict[str, Any] | bytes,
         body: bytes | None,
+        erasure: Erasure | None = None,
     ) -> None:
         """Make a version of its record, decoded or still as canonical bytes."""
         self.seq = seq
         self.id = version_id
         self._stored = record
         self._body = body
+        self.erasure = erasure
 
     @property
     def _record(self) -> dict[str, Any]:
@@ -143,18 +154,29 @@ class Version:
 
     @property
     def operation(self) -> str:
-        """`"put"` or `"delete"`, which move the key; `"hide"` or `"unhide"`, which do not."""
+        """`"put"` or `"delete"`, which move the key; `"hide"`, `"unhide"` or `"erase"`."""
         return str(self._record["op"])
 
     @property
     def is_annotation(self) -> bool:
-        """Whether this says something of another version (`target`), and moves no key."""
-        return "target" in self._record
+        """Whether this says something of other versions (`targets`), and moves no key."""
+        return "target" in self._record or "targets" in self._record
 
     @property
     def target(self) -> str | None:
         """The id of the version that a hide or unhide is about; None for puts and deletes."""
         return self._record.get("target")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The ids of the versions that a hide, unhide or erase is about."""
+        one = self.target
+        return tuple(self._record.get("targets", ())) if one is None else (one,)
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether its value and vectors were erased; `erasure` tells when and why."""
+        return self.erasure is not None
 
     @property
     def is_tombstone(self) -> bool:
@@ -173,12 +195,22 @@ class Version:
 
     @property
     def value(self) -> Value:
-        """The JSON value, a fresh copy; None for a tombstone or annotation."""
-        return None if self._body is None else decode(self._body)
+        """The JSON value, a fresh copy; None for a tombstone or annotation.
+
+        Raises:
+            ErasedError: it was erased.
+        """
+        raw = self.raw
+        return None if raw is None else decode(raw)
 
     @property
     def raw(self) -> bytes | None:
-        """The canonical bytes of the value; None for a tombstone or annotation."""
+        """The canonical bytes of the value; None for a tombstone or annotation.
+
+        Raises:
+            ErasedError: it was erased.
+        """
+        check_kept(self)
         return self._body
 
     @property
@@ -274,6 +306,17 @@ class Version:
         )
 
 
+def check_kept(version: Version) -> None:
+    """Make sure that the value of a version is still there to be read.
+
+    Raises:
+        ErasedError: it was erased.
+    """
+    gone = version.erasure
+    if gone is not None:
+        raise ErasedError(version.namespace, version.key, version.id, gone.time, gone.message)
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """An atomic run of versions, one link of the chained log.
@@ -348,10 +391,11 @@ class Covers(NamedTuple):
 
 
 def marks_of(record: Mapping[str, Any]) -> set[tuple[int, str]]:
-    """What a version does to others: HIDE, UNHIDE or SUPERSEDE, and the id of the target."""
+    """What a version does to others: HIDE, UNHIDE, ERASE or SUPERSEDE, and the target's id."""
     found = {(SUPERSEDE, ref) for kind, ref in record.get("causes", ()) if kind == "supersedes"}
     if "target" in record:
         found.add((OPERATIONS.index(record["op"]), record["target"]))
+    found.update((ERASE, ref) for ref in record.get("targets", ()))
     return found
 
 

@@ -5,15 +5,18 @@ No rule lives here; `log`, `search` and `transaction` have them.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
@@ -30,12 +33,15 @@ from koru_delta.causal import (
     TreeHead,
     Version,
     When,
+    check_kept,
     microseconds,
     moment,
     system_clock,
 )
 from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
 from koru_delta.errors import (
+    ConflictError,
+    ErasedError,
     InvalidDataError,
     InvalidTimestampError,
     KeyNotFoundError,
@@ -52,7 +58,17 @@ from koru_delta.errors import (
 from koru_delta.log import CausalLog, VerifyReport
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.causes import Walk
-from koru_delta.log.log import TAGS, AsOf
+from koru_delta.log.log import RETENTION, TAGS, AsOf
+from koru_delta.log.retention import (
+    Retention,
+    Swept,
+    checked_policy,
+    recorded,
+    retained,
+    retention_of,
+    sweep,
+)
+from koru_delta.log.sweeper import Sweeper
 from koru_delta.search.answers import Answers, Match, Matches
 from koru_delta.search.causality import CausalFilter, Causality, valid_time
 from koru_delta.search.difference import RetrievalDiff, compare
@@ -62,6 +78,7 @@ from koru_delta.search.fusion import FUSIONS, LEGS, MODES, Fusion, Mode, checked
 from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of
 from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, count_rows, select_rows
+from koru_delta.search.scrub import scrub
 from koru_delta.search.synthesis.explanation import Explanation
 from koru_delta.search.synthesis.layers import Descent, Layers, LayersOf, Shape, no_layers
 from koru_delta.search.synthesis.navigation import Operand, Step, Words, operands, walk
@@ -74,6 +91,7 @@ from koru_delta.transaction import (
     DEFAULT_MODEL,
     KEEP,
     CauseLike,
+    Erasable,
     Intents,
     Transaction,
     WriteOptions,
@@ -87,8 +105,27 @@ if TYPE_CHECKING:  # loaded where it is used
     from koru_delta.ingest.sources import Source
     from koru_delta.ingest.writer import Run
 
+_TRIES: Final = 20  # against others who say the same thing at the same time
+_FREE_PAGES: Final = 64  # fewer are left for the next writes
+_VECTORS_SWEPT_SECONDS: Final = 3600.0  # at most so often, since their indexes are made anew
+_logger = logging.getLogger("koru_delta")
 _RAISE: Final[Any] = object()
 _ANY: Final[Any] = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased: the ids of the versions, the entries that say so, and how many bytes.
+
+    `is_clean` tells that no file of the database holds a copy any more. It is False while a
+    long reader keeps the write-ahead log from being emptied, or an index file could not be
+    removed; the next erase, sweep, `compact` or opening sees to it.
+    """
+
+    versions: tuple[str, ...]
+    entries: tuple[Version, ...]
+    bytes_erased: int
+    is_clean: bool
 
 
 class Database:
@@ -155,9 +192,18 @@ class Database:
         self._causality = Causality(self._log)
         self._answers = Answers(self._log)
         self._layers = LayersOf(self._log, Analyzer().terms)
+        self._sweeper = Sweeper(self._sweep_quietly)
+        engine.after_fork.append(self._sweeper.begin)
+        self._log.after_erase = self._scrub
         # The last transaction begun in this thread or task, which may have ended since.
         self._transaction: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
         self._closing = threading.Lock()
+        self._swept: dict[str, float] = {}  # when its namespaces were swept in the background
+        if not read_only and not self._log.engine.temporary:
+            if not engine.is_scrubbed():  # whoever erased was killed before it had cleaned up
+                self._scrub()
+            if any(policy.is_active for policy in self.retentions().values()):
+                self._sweeper.start()
 
     @property
     def directory(self) -> Path | None:
@@ -201,6 +247,7 @@ class Database:
         """
         with self._closing:
             try:
+                self._sweeper.stop()
                 self._answers.close()
                 self._texts.close()
                 self._vectors.close()
@@ -668,6 +715,131 @@ class Database:
             self.delete_many(namespace, self.list_keys(namespace), author=author, message=message)
         )
 
+    # Erasing
+
+    def erase(
+        self,
+        what: Erasable | Iterable[Erasable],
+        *,
+        causes: Sequence[CauseLike] = (),
+        author: str | None = None,
+        message: str | None = None,
+        run: str | None = None,
+    ) -> Erased:
+        """Remove values and vectors for good, from the past too; what they were is recorded.
+
+        It is an entry of the log, in one commit with all that is erased together. Records and
+        hashes stay, so that the log still verifies and every proof still holds; what is erased
+        is in no file of the database afterwards (`Erased.is_clean` says so), and out of
+        search, `query`, `count` and `list_keys` at every moment, past ones too. Whoever asks for
+        a value that is gone gets `ErasedError`. A value that another version holds as well
+        stays there. Names of namespaces and keys, authors and messages are records: keep
+        nothing in them that may have to go.
+
+        Args:
+            what: A version or its id; or `(namespace, key)` for all that a key ever held, and
+                then the key is deleted as well. One, or a list of them. What was erased
+                already is left out.
+            message: Why: `ErasedError.reason` to whoever asks later.
+
+        Raises:
+            KeyNotFoundError: a key was never written.
+            UnknownVersionError: a version is not in the log.
+            AnnotationError: a version is no put.
+            UnknownCauseError, ReadOnlyError, DatabaseLockedError, StorageError.
+        """
+        self._check_writable()
+        options = _options(_ANY, causes, None, None, None, author, message, run)
+        made, removed = self._log.erase(self._intents.erase(what, options))
+        return Erased(
+            tuple(each for entry in made if not entry.is_tombstone for each in entry.targets),
+            tuple(made), removed, self._log.engine.is_scrubbed(),
+        )  # fmt: skip
+
+    def retain(
+        self,
+        namespace: str,
+        *,
+        keep: timedelta | None = None,
+        versions: int | None = None,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> Retention:
+        """Say how much of its past a namespace retains; recorded in the log, until said anew.
+
+        A version is out of use once its key has been written again or deleted, or once it has
+        expired. `sweep` erases what has been out of use for longer than `keep` and is not
+        among the last `versions` entries of its key (deletes count); where one of the two is
+        None, the other alone decides. What a key holds now is never swept, nor what holds
+        explicit valid times still. With neither, everything is retained from now on.
+
+        While a namespace has a policy, this handle and every one opened later sweep about
+        once a minute (a namespace with vectors: once an hour), beside everything else.
+
+        Args:
+            keep: For instance `timedelta(days=30)`; zero retains nothing out of use.
+            versions: From 1 on.
+
+        Raises:
+            InvalidDataError: they make no sense, or the namespace cannot be.
+        """
+        _check_namespace(namespace)
+        self._check_writable()
+        policy = checked_policy(namespace, keep, versions)
+        for _ in range(_TRIES):
+            known, said_by = retention_of(self._log, namespace, self._log.now())
+            horizon = None if known is None else known.horizon
+            options = _options(_ANY, (), None, None, None, author, message, None)
+            write = self._intents.put(namespace, namespace, None, options)
+            write.namespace, write.if_match = RETENTION, said_by
+            write.body = recorded(policy, 0 if horizon is None else microseconds(horizon))
+            try:
+                self._log.commit([write])
+            except ConflictError:
+                continue
+            break
+        else:
+            raise ConflictError(RETENTION, namespace, None, None)
+        if policy.is_active and not self._log.engine.temporary:
+            self._sweeper.start()
+        return replace(policy, horizon=horizon)
+
+    def retentions(self) -> dict[str, Retention]:
+        """What each namespace retains, by name: of those for which somebody ever said so."""
+        return {name: policy for name, (policy, _) in retained(self._log, self._log.now()).items()}
+
+    def sweep(
+        self,
+        namespace: str | None = None,
+        *,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> Swept:
+        """Erase now what is no longer retained (see `retain`), and give disk back.
+
+        From then on, searches, queries and lists of moments before the namespace's horizon
+        (`retentions()`) raise `ErasedError`, since they would lack what was there; `get` raises
+        it where what the key held is gone, and answers where it is not.
+
+        Args:
+            namespace: Only this one; None is every namespace that has a policy.
+        """
+        self._check_writable()
+        if namespace is not None:
+            _check_namespace(namespace)
+        return self._sweep([namespace] if namespace is not None else None, author, message)
+
+    def compact(self) -> int:
+        """Write the log's file anew without free room; returns the bytes it is shorter by.
+
+        `sweep` and `erase` give disk back by themselves, but for files of an older version: those
+        keep what is free for the next writes until they were compacted once. Writers wait
+        meanwhile, readers do not; it takes as much free disk as the file is large, twice.
+        """
+        self._check_writable()
+        self._scrub()
+        return self._log.engine.compact()
+
     def tag(
         self,
         name: str,
@@ -716,6 +888,7 @@ class Database:
 
         Raises:
             KeyNotFoundError: never written, deleted (`deleted_at` says when) or expired.
+            ErasedError: what it held was erased; `default` is not for that.
         """
         if as_of is None and valid_at is None:
             hot = self._log.hot
@@ -770,7 +943,11 @@ class Database:
         as_of: AsOf = None,
         valid_at: When | None = None,
     ) -> dict[str, Value]:
-        """The values of those keys that are present, in the order asked for, at one moment."""
+        """The values of those keys that are present, in the order asked for, at one moment.
+
+        Raises:
+            ErasedError: what one of them held was erased.
+        """
         cut = self._log.cut(as_of)
         at = _valid(valid_at, cut)
         found: dict[str, Value] = {}
@@ -795,6 +972,8 @@ class Database:
         valid_at: When | None = None,
     ) -> Version:
         """The version `get` takes its value from: what `if_match` compares with.
+
+        One that was erased is returned all the same: its record is there, its value raises.
 
         Raises:
             KeyNotFoundError: absent, deleted or expired.
@@ -822,7 +1001,7 @@ class Database:
         """Whether `get` would find a value."""
         try:
             self.get_raw(namespace, key, as_of=as_of, valid_at=valid_at)
-        except KeyNotFoundError:
+        except (KeyNotFoundError, ErasedError):
             return False
         return True
 
@@ -841,7 +1020,7 @@ class Database:
     ) -> list[Row]:
         """The keys whose values match a filter, in key order unless `sort` says otherwise.
 
-        A key whose version is hidden there is left out.
+        A key whose version is hidden there is left out, or was erased since.
 
         Args:
             filter: As in `koru_delta.search.filters`; None is everything.
@@ -852,11 +1031,12 @@ class Database:
 
         Raises:
             QueryError: the filter, sort, page or selection is not well formed.
+            ErasedError: a moment behind what the namespace retains.
         """
         _check_namespace(namespace)
-        cut = self._log.cut(as_of)
+        cut, at = self._moment(namespace, as_of, valid_time(causal, valid_at))
         return select_rows(
-            self._texts.records(namespace), cut, _valid(valid_time(causal, valid_at), cut),
+            self._texts.records(namespace), cut, at,
             filter=filter, sort=sort, limit=limit, offset=offset, select=select,
             causal=self._causality.compile(causal, namespace, cut), searched=causal is not None,
         )  # fmt: skip
@@ -876,8 +1056,7 @@ class Database:
         As searches do, `text` and `causal` leave out what is superseded.
         """
         _check_namespace(namespace)
-        cut = self._log.cut(as_of)
-        at = _valid(valid_time(causal, valid_at), cut)
+        cut, at = self._moment(namespace, as_of, valid_time(causal, valid_at))
         only = self._causality.compile(causal, namespace, cut)
         if text is not None:
             where = None if filter is None else compiled(filter)
@@ -897,18 +1076,25 @@ class Database:
         as_of: AsOf = None,
         valid_at: When | None = None,
     ) -> list[str]:
-        """Present keys in code point order, those that start with `prefix`, `after` exclusive."""
+        """Present keys in code point order, those that start with `prefix`, `after` exclusive.
+
+        A key whose version there was erased is left out.
+
+        Raises:
+            ErasedError: a moment behind what the namespace retains; `query`, `count` and all
+                searches raise it too.
+        """
         _check_namespace(namespace)
         check_page(limit)
-        cut = self._log.cut(as_of)
+        cut, at = self._moment(namespace, as_of, valid_at)
         found = self._log.engine.visible_keys(
-            namespace, cut.seq, _valid(valid_at, cut), cut.clock,
+            namespace, cut.seq, at, cut.clock,
             prefix=prefix, after=after, limit=limit, bodies=False,
         )  # fmt: skip
         return [key for key, _ in found]
 
     def list_namespaces(self, *, as_of: AsOf = None, valid_at: When | None = None) -> list[str]:
-        """Namespaces with at least one present key, in order."""
+        """Namespaces with at least one present key, in order; erased ones count."""
         cut = self._log.cut(as_of)
         return self._log.engine.namespaces(cut.seq, _valid(valid_at, cut), cut.clock, hidden=False)
 
@@ -1094,11 +1280,12 @@ class Database:
         _check_namespace(namespace)
         k = _check_search(k, threshold, recall)
         where = None if filter is None else compiled(filter)
-        cut, only = self._log.cut(as_of), None
+        only = None
         if causal is not None:
             valid_at = valid_time(causal, valid_at)
+        cut, at = self._moment(namespace, as_of, valid_at)
+        if causal is not None:
             only = self._causality.compile(causal, namespace, cut)
-        at = cut.clock if valid_at is None else microseconds(valid_at)
         target = self._target(query)
         space = self._space(namespace, model, cut, at, text=isinstance(query, str))
         if space is None:
@@ -1140,8 +1327,7 @@ class Database:
         if isinstance(queries, np.ndarray) and not queries.ndim:
             raise InvalidDataError("queries is a list of vectors, this is a single number")
         where = None if filter is None else compiled(filter)
-        cut = self._log.cut(as_of)
-        at = _valid(valid_time(causal, valid_at), cut)
+        cut, at = self._moment(namespace, as_of, valid_time(causal, valid_at))
         only = self._causality.compile(causal, namespace, cut)
         if not len(queries):
             return []
@@ -1350,12 +1536,12 @@ class Database:
         valid_at = valid_time(causal, valid_at)
         page = None if cursor is None else Cursor.read(cursor)
         if page is None:
-            cut = self._log.cut(as_of)
-            at = _valid(valid_at, cut)
+            cut, at = self._moment(namespace, as_of, valid_at)
         else:
             if page.asked != digest:
                 raise QueryError("this cursor is of another question; ask as for the first page")
             cut, at = self._log.checked_cut(page.cut), page.valid_at
+            self._log.check_window(namespace, cut, at)
         target: Target | None = None
         space: VectorSpace | None = None
         if chosen.get("vector") and (vector is not None or text.strip()):
@@ -1419,7 +1605,11 @@ class Database:
         return self.similar(namespace, query, k=top_k)
 
     def vectors(self, version: Version | str) -> dict[str, Vector]:
-        """The vectors a version carries, per model: float32, as they were stored."""
+        """The vectors a version carries, per model: float32, as they were stored.
+
+        Raises:
+            ErasedError: they were erased, if it carried any.
+        """
         if isinstance(version, Version):  # it was checked when it was read; is it of this log?
             seq = self._log.engine.seq_of(bytes.fromhex(version.id))
             if seq is None:
@@ -1427,6 +1617,10 @@ class Database:
         else:
             seq = self._log.version(version).seq
         rows = self._log.engine.vectors_at(seq)
+        if not rows:
+            found = self._log.versions([seq])[0]
+            if found.vectors:
+                check_kept(found)
         return {model: np.frombuffer(data, dtype="<f4").copy() for model, _, _, _, data in rows}
 
     # Synthesis
@@ -1461,7 +1655,7 @@ class Database:
         """
         check_key(namespace, key)
         k = _check_search(k, None, 1.0)
-        cut = self._log.cut(as_of)
+        cut, _ = self._moment(namespace, as_of, valid_at)
         return related(self, namespace, key, cut, valid_at, types=types, k=k, model=model)
 
     def layers(
@@ -1494,8 +1688,7 @@ class Database:
         """
         _check_namespace(namespace)
         shape = Shape.of(levels, branching, labels, representatives, seed)
-        cut = self._log.cut(as_of)
-        at = _valid(valid_at, cut)
+        cut, at = self._moment(namespace, as_of, valid_at)
         space = self._space(namespace, model, cut, at, text=False)
         if space is None:
             return no_layers(namespace, cut.seq)
@@ -1565,8 +1758,7 @@ class Database:
         _check_namespace(namespace)
         k = _check_search(k, threshold, recall)
         where = None if filter is None else compiled(filter)
-        cut = self._log.cut(as_of)
-        at = _valid(valid_at, cut)
+        cut, at = self._moment(namespace, as_of, valid_at)
         used = operands(start, steps)
         texts = any(isinstance(operand, Words) for operand in used)
         space = self._space(namespace, model, cut, at, text=texts)
@@ -1736,16 +1928,80 @@ class Database:
         from koru_delta.log.transfer import import_lines  # loads pydantic
 
         if not isinstance(source, (str, os.PathLike)):
-            return import_lines(self._log, source, progress)
+            return self._imported(import_lines(self._log, source, progress))
         try:
             with Path(source).open("rb") as file:
-                return import_lines(self._log, file, progress)
+                return self._imported(import_lines(self._log, file, progress))
         except KoruDeltaError:
             raise
         except OSError as error:
             raise StorageError(f"cannot read {os.fspath(source)}: {error}") from error
 
     # Parts of the above
+
+    def _moment(self, namespace: str, as_of: AsOf, valid_at: When | None) -> tuple[Cut, int]:
+        """The cut and valid time of a search, query or list.
+
+        Raises:
+            ErasedError: a moment behind what the namespace retains.
+        """
+        cut = self._log.cut(as_of)
+        at = _valid(valid_at, cut)
+        if as_of is not None or valid_at is not None:
+            self._log.check_window(namespace, cut, at)
+        return cut, at
+
+    def _imported(self, commits: int) -> int:
+        """After an import: what it erased is removed from other files, too."""
+        if not self._log.engine.is_scrubbed():
+            self._scrub()
+        return commits
+
+    def _scrub(self) -> bool:
+        """Remove every copy of what was erased; False if something is in the way, for now."""
+        engine = self._log.engine
+        names = engine.scrubbing()
+        last = {name: engine.erased(name) for name in names}
+        self._vectors.forget(names)
+        self._texts.forget(names)
+        self._layers.forget()
+        try:
+            scrub(engine, names)
+        except OSError as error:
+            _logger.warning("copies of what was erased are still in index files: %s", error)
+            return False
+        return engine.scrubbed(last)
+
+    def _sweep(
+        self, namespaces: Iterable[str] | None, author: str | None, message: str | None
+    ) -> Swept:
+        names = self.retentions() if namespaces is None else namespaces
+        versions = removed = 0
+        swept = []
+        for name in names:
+            count, given = sweep(
+                self._log, name, author=author or self._intents.author,
+                message=message or "no longer retained",
+            )  # fmt: skip
+            versions, removed = versions + count, removed + given
+            if count:
+                swept.append(name)
+        engine = self._log.engine
+        if not engine.is_scrubbed():
+            self._scrub()
+        return Swept(versions, removed, engine.give_back(at_least=_FREE_PAGES), tuple(swept))
+
+    def _sweep_quietly(self) -> None:
+        """What is due, from time to time; indexes of vectors are not made anew all the time."""
+        now = monotonic()
+        due = []
+        for name, policy in self.retentions().items():
+            often = 0.0 if not self._log.engine.spaces(name) else _VECTORS_SWEPT_SECONDS
+            if policy.is_active and now - self._swept.get(name, -inf) >= often:
+                due.append(name)
+                self._swept[name] = now
+        if due:
+            self._sweep(due, None, None)
 
     def _check_writable(self) -> None:
         if self.read_only:

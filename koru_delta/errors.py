@@ -7,9 +7,10 @@ attributes, and every error survives pickling.
     KoruDeltaError
     ├── KeyNotFoundError          (KeyError)      nothing under that key at that moment
     │   └── NoVectorError                         the key has no vector of that model then
+    ├── ErasedError               (LookupError)   the value asked for was erased
     ├── UnknownVersionError       (LookupError)   no version, commit or tag of that name
     ├── UnknownCauseError         (LookupError)   a cause or parent is not in the log
-    ├── AnnotationError           (ValueError)    a version cannot be hidden, or need not be
+    ├── AnnotationError           (ValueError)    a version cannot be hidden or erased, or is
     ├── ConflictError                             `if_match` or a tag lost a race
     │   └── DivergedLogError                      an imported log does not continue this one
     ├── InvalidDataError          (ValueError)    a value, key or argument cannot be stored
@@ -75,6 +76,42 @@ class NoVectorError(KeyNotFoundError):
         )
 
 
+class ErasedError(KoruDeltaError, LookupError):
+    """What was asked for was erased: a version's value and vectors, or a whole past.
+
+    `key` and `version` are those of what was erased, `erased_at` is when and `reason` why, if
+    anybody said. Where a search, query or list asks for a moment behind the window that a
+    namespace retains, `key` and `version` are None and `horizon` is where the window begins.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        key: str | None = None,
+        version: str | None = None,
+        erased_at: datetime | None = None,
+        reason: str | None = None,
+        horizon: datetime | None = None,
+    ) -> None:
+        super().__init__(namespace, key, version, erased_at, reason, horizon)
+        self.namespace, self.key, self.version = namespace, key, version
+        self.erased_at, self.reason, self.horizon = erased_at, reason, horizon
+
+    def __str__(self) -> str:
+        if self.horizon is not None:
+            return (
+                f"{self.namespace!r} retains nothing but records from before "
+                f"{self.horizon.isoformat()}; ask for that moment or a later one"
+            )
+        when = "" if self.erased_at is None else f" at {self.erased_at.isoformat()}"
+        why = "" if self.reason is None else f" ({self.reason})"
+        what = "" if self.version is None else f" of version {self.version[:12]}"
+        return (
+            f"the value{what} of {self.key!r} in {self.namespace!r} was erased{when}{why}; "
+            "its record is kept, its content is not"
+        )
+
+
 class UnknownVersionError(KoruDeltaError, LookupError):
     """No version, commit or tag goes by that name in this database."""
 
@@ -101,7 +138,7 @@ class UnknownCauseError(KoruDeltaError, LookupError):
 
 
 class AnnotationError(KoruDeltaError, ValueError):
-    """A version cannot be hidden or unhidden: it is so already, or nothing to hide."""
+    """A version cannot be hidden, unhidden or erased: it is so already, or is no put."""
 
     def __init__(self, version: str, problem: str) -> None:
         super().__init__(version, problem)

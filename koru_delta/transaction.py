@@ -13,6 +13,7 @@ from typing import Any, Final, TypedDict
 
 from koru_delta.causal import (
     DELETE,
+    ERASE,
     HIDE,
     METRICS,
     PUT,
@@ -49,6 +50,8 @@ from koru_delta.values import (
     encoded_vectors,
 )
 
+# What may be erased: a version or its id, or a key with all it ever held.
+Erasable = Version | str | tuple[str, str]
 CauseLike = Version | str | Pending | Cause | tuple[str, "Version | str | Pending"]
 
 
@@ -89,7 +92,7 @@ class Intents:
     ) -> None:
         self.log = log
         self.embedder = embedder
-        self._author = _text("author", author)
+        self.author = _text("author", author)
         self._run = _text("run", run)
 
     def put(self, namespace: str, key: str, value: Value, options: WriteOptions) -> Write:
@@ -136,6 +139,31 @@ class Intents:
             write = self.hide(version.namespace, version.key, version, options, back=back)
             write.missing_ok = True
             writes.append(write)
+        return writes
+
+    def erase(self, what: Erasable | Iterable[Erasable], options: WriteOptions) -> list[Write]:
+        """Erases, one for each key; a key that is named as such is deleted as well."""
+        unfit = options.keys() - {"causes", "author", "message", "run"}
+        if unfit:
+            raise TypeError(f"unknown option of an erase: {', '.join(sorted(unfit))}")
+        whole: dict[tuple[str, str], None] = {}
+        some: dict[tuple[str, str], list[str]] = {}
+        for each in _erasables(what):
+            if isinstance(each, tuple):
+                check_key(*each)
+                whole[each] = None
+            else:
+                version = each if isinstance(each, Version) else self.log.version(each)
+                check_key(version.namespace, version.key)
+                some.setdefault((version.namespace, version.key), []).append(version.id)
+        writes: list[Write] = []
+        for place in [*whole, *(place for place in some if place not in whole)]:
+            write = self._with(Write(ERASE, *place, missing_ok=True), options)
+            write.every, write.targets = place in whole, some.get(place, ())
+            writes.append(write)
+            if write.every:
+                gone = self._with(Write(DELETE, *place, missing_ok=True), options)
+                writes.append(gone)
         return writes
 
     def embed(
@@ -234,7 +262,7 @@ class Intents:
             write.message = _text("message", options.get("message"))
             write.author = _text("author", options.get("author"))
             write.run = _text("run", options.get("run"))
-        write.author = write.author or self._author
+        write.author = write.author or self.author
         write.run = write.run or self._run
         return write
 
@@ -366,6 +394,16 @@ class Transaction:
     ) -> Pending:
         """Add an unhide: as `hide`, the other way."""
         return self._annotate(namespace, key, version, options, back=True)
+
+    def erase(self, what: Erasable | Iterable[Erasable], **options: Any) -> None:
+        """Add what `Database.erase` does; options are those of it.
+
+        Versions written in this transaction cannot be erased by it.
+        """
+        self._check_open()
+        merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
+        for write in self._intents.erase(what, merged):
+            self._add(write)
 
     def embed(
         self,
@@ -503,6 +541,22 @@ def _ttl(ttl: float | timedelta) -> int:
     if not 0 < seconds < 1e11:
         raise InvalidDataError(f"ttl is a positive number of seconds, not {seconds!r}")
     return max(1, round(seconds * 1_000_000))
+
+
+def _erasables(what: object) -> list[Erasable]:
+    """What is to be erased, as a list: one thing, or many."""
+    pair = isinstance(what, tuple) and len(what) == 2 and all(isinstance(w, str) for w in what)
+    if pair or isinstance(what, (str, Version)):
+        return [what]  # type: ignore[list-item]
+    if not isinstance(what, Iterable):
+        raise InvalidDataError("what is erased is versions, their ids, or (namespace, key)")
+    found = list(what)
+    for each in found:
+        if not isinstance(each, (str, Version)) and not (
+            isinstance(each, tuple) and len(each) == 2 and all(isinstance(e, str) for e in each)
+        ):
+            raise InvalidDataError(f"a version, its id or (namespace, key) is erased, not {each!r}")
+    return found
 
 
 def _listed(causes: object) -> list[CauseLike]:

@@ -376,6 +376,23 @@ def test_an_error_in_a_transaction_writes_nothing(db: Database) -> None:
     assert not db.contains("a", "other")
 
 
+def test_a_transaction_takes_many_embeds_and_deletes(db: Database) -> None:
+    db.put("a", "gone", 1)
+    with db.transaction(message="swap") as tx:
+        added = tx.embed_many("a", [("x", [1.0, 0.0], {"n": 1}), ("y", [0.0, 1.0])])
+        tx.delete_many("a", ["gone", "never", "gone"])
+        assert not tx.contains("a", "gone")
+        with pytest.raises(errors.InvalidDataError, match="list of strings"):
+            tx.delete_many("a", "gone")
+
+    assert [pending.version for pending in added] == tx.versions[:2]
+    assert [(v.operation, v.key) for v in tx.versions] == [
+        ("put", "x"), ("put", "y"), ("delete", "gone"),
+    ]  # fmt: skip
+    assert db.commits()[-1].size == 3
+    assert [hit.key for hit in db.similar("a", [1.0, 0.0], k=1)] == ["x"]
+
+
 def test_later_writes_may_name_earlier_ones_of_the_transaction(db: Database) -> None:
     with db.transaction() as tx:
         source = tx.put("docs", "d", "text")

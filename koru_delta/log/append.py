@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from koru_delta.causal import (
     CAUSE_KINDS,
     DELETE,
+    ERASE,
     FOREVER,
     HIDE,
     LAST_TIME,
@@ -26,6 +27,7 @@ from koru_delta.errors import (
     AnnotationError,
     ConflictError,
     DimensionMismatchError,
+    ErasedError,
     InvalidDataError,
     InvalidTimestampError,
     KeyNotFoundError,
@@ -65,8 +67,9 @@ class Write:
     """One intended entry. A put with no `body` keeps the value that stands there.
 
     `fallback` is the value where nothing stands. A hide or unhide is about `target`, or where
-    that is None about the version that stands there. With `missing_ok`, what there is nothing
-    to delete of, or is hidden (unhidden) already, is left out.
+    that is None about the version that stands there; an erase is about `targets`, or with
+    `every` about all puts of its key. With `missing_ok`, what there is nothing to delete of, or
+    is hidden (unhidden, erased) already, is left out.
     """
 
     operation: int
@@ -88,6 +91,8 @@ class Write:
     missing_ok: bool = False
     made: Pending | None = None
     target: str | Pending | None = None
+    targets: Sequence[str] = ()
+    every: bool = False
 
     @property
     def annotates(self) -> bool:
@@ -131,6 +136,7 @@ class Current(NamedTuple):
     distinction: str | None
     body: bytes | None
     vectors: dict[str, Any]
+    erased: bool = False
 
     def present(self, clock: int) -> bool:
         """Whether there is a value at `clock`."""
@@ -161,6 +167,7 @@ class Appender:
     _again: set[tuple[str, str]] = field(default_factory=set)
     _keys: dict[tuple[str, str], _KeyState] = field(default_factory=dict)
     _hidden: dict[int, bool] = field(default_factory=dict)  # what it hid or brought back
+    _erased: set[int] = field(default_factory=set)  # what it erased
 
     def append(self, writes: Sequence[Write]) -> list[Version]:
         """Make one commit of `writes`, in order; returns their versions."""
@@ -172,7 +179,7 @@ class Appender:
             self.writer.discard()
             raise
         finally:
-            for known in (self._heads, self._again, self._keys, self._hidden):
+            for known in (self._heads, self._again, self._keys, self._hidden, self._erased):
                 known.clear()
         self.writer.flush()
         return versions
@@ -205,7 +212,14 @@ class Appender:
         held: dict[str, Any] = {}
         marks: list[tuple[int, int]] = []
         target: str | None = None
-        if write.annotates:
+        targets: list[str] = []
+        if write.operation == ERASE:
+            if write.every and state.previous is None:
+                raise KeyNotFoundError(write.namespace, write.key)
+            targets = self._erasures(write, marks)
+            if not targets:
+                return None
+        elif write.annotates:
             place, target = self._target(write, state, tx_time)
             if self._is_hidden(place) == (write.operation == HIDE):
                 if write.missing_ok:
@@ -238,6 +252,8 @@ class Appender:
             record["distinction"] = distinction.hex()
         if target is not None:
             record["target"] = target
+        if targets:
+            record["targets"] = targets
         if state.previous is not None:
             record["previous"] = state.previous
         if write.parents:
@@ -302,7 +318,10 @@ class Appender:
             found = self.writer.visible(write.namespace, write.key, FOREVER, tx_time)
             state.current = None if found is None else _current(found)
             state.known = True
-        return state.current
+        current = state.current
+        if current is not None and current.seq in self._erased:
+            return current._replace(erased=True)
+        return current
 
     def _advance(
         self,
@@ -351,8 +370,12 @@ class Appender:
         if current is None or not current.present(tx_time):
             return write.body or write.fallback or b"null", {}
         if write.body is None:
+            if current.erased:
+                raise ErasedError(write.namespace, write.key, current.id)
             assert current.body is not None
             return current.body, current.vectors
+        if current.erased:
+            return write.body, {}
         same = distinction_id("json", write.body).hex() == current.distinction
         return write.body, (current.vectors if same else {})
 
@@ -390,6 +413,35 @@ class Appender:
                 f"{write.key!r} in {write.namespace!r}",
             )  # fmt: skip
         return version.seq, version.id
+
+    def _erasures(self, write: Write, marks: list[tuple[int, int]]) -> list[str]:
+        """The ids of what an erase removes; their places are added to `marks`.
+
+        Raises:
+            UnknownVersionError: one is not in the log.
+            AnnotationError: one is no put of this key, or is erased already.
+        """
+        found: list[str] = []
+        named_ones = write.targets
+        if write.every:
+            named_ones = [each.hex() for each in self.writer.kept(write.namespace, write.key)]
+        for named in dict.fromkeys(named_ones):
+            seq = self.writer.seq_of(bytes.fromhex(named))
+            stored = None if seq is None else self.writer.facts(seq)
+            if stored is None:
+                raise UnknownVersionError(f"version {named}")
+            if (stored.operation, stored.namespace, stored.key) != (
+                PUT, write.namespace, write.key,
+            ):  # fmt: skip
+                raise AnnotationError(named, "is no put of its key; only those can be erased")
+            if stored.erased or stored.seq in self._erased:
+                if write.missing_ok:
+                    continue
+                raise AnnotationError(named, "is erased already")
+            self._erased.add(stored.seq)
+            marks.append((ERASE, stored.seq))
+            found.append(named)
+        return found
 
     def _is_hidden(self, seq: int) -> bool:
         known = self._hidden.get(seq)
@@ -476,7 +528,7 @@ def _current(found: Stored) -> Current:
     record = decode(found.record)
     return Current(
         found.seq, found.version_id.hex(), found.operation, found.expires_at,
-        record.get("distinction"), found.body, record.get("vectors", {}),
+        record.get("distinction"), found.body, record.get("vectors", {}), found.erased > 0,
     )  # fmt: skip
 
 

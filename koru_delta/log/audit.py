@@ -10,6 +10,7 @@ from koru_delta.causal import (
     FOREVER,
     GENESIS,
     OPERATIONS,
+    PUT,
     ConsistencyProof,
     InclusionProof,
     TreeHead,
@@ -34,13 +35,16 @@ class VerifyReport:
     """What a check of every byte found. `ok` when there are no `problems`.
 
     `compared` tells whether the end of the log could be held against the note kept
-    outside it; without that note a log cut short at a commit looks whole.
+    outside it; without that note a log cut short at a commit looks whole. `erased` are the
+    versions whose values are gone because an entry says so: no problem, but nothing that
+    could be checked either.
     """
 
     versions: int
     commits: int
     compared: bool
     problems: tuple[str, ...] = field(default=())
+    erased: int = 0
 
     @property
     def ok(self) -> bool:
@@ -59,18 +63,26 @@ class Audit:
         self._commits = 0
         self._rows = {"vectors": 0, "edges": 0, "marks": 0}
         self._last: dict[tuple[str, str], str] = {}
+        self._lacking: dict[str, tuple[int, int]] = {}  # erased: its place, and that of the erase
+        self._erasing: dict[str, int] = {}  # of each target the place of what erases it
         self._root: bytes = GENESIS
         self._seq = 0
         self._time = -(2**63)
 
     def run(self) -> VerifyReport:
         """Check every entry, commit, object and index row."""
-        problems = [*self._engine.problems(), *self._entries(), *self._readings()]
+        problems = [
+            *self._engine.problems(), *self._entries(), *self._erasures(), *self._readings()
+        ]  # fmt: skip
         noted = self._engine.acknowledged()
         if noted is not None and noted[0] > self._until:
             problems.append(f"the log ends at {self._until}, {noted[0]} was acknowledged")
         return VerifyReport(
-            self._versions, self._commits, noted is not None, tuple(dict.fromkeys(problems))
+            self._versions,
+            self._commits,
+            noted is not None,
+            tuple(dict.fromkeys(problems)),
+            len(self._lacking),
         )
 
     def _entries(self) -> Iterator[str]:
@@ -140,7 +152,11 @@ class Audit:
             yield f"{name} cannot be found by its id"
         wanted = record.get("distinction")
         body = None if stored.body is None else distinction_id("json", stored.body).hex()
-        if body != wanted:
+        if stored.erased:
+            self._lacking[stored.version_id.hex()] = (stored.seq, stored.erased)
+            if stored.body is not None or stored.operation != PUT:
+                yield f"{name} is filed as erased, and is not"
+        elif body != wanted:
             yield f"the value of {name} does not match its hash"
         yield from self._carried(name, stored, record)
 
@@ -151,6 +167,11 @@ class Audit:
         }
         if said or self._rows["vectors"] >= 0:
             rows = self._engine.vectors_at(stored.seq) if said else []
+            if stored.erased:
+                if rows:
+                    yield f"the vectors of {name} are there, though it was erased"
+                self._rows["vectors"] += len(said)
+                said, rows = set(), []
             kept = {(m, metric, size, identity.hex()) for m, metric, size, identity, _ in rows}
             if kept != said:
                 yield f"the vectors of {name} are not those its record names"
@@ -160,10 +181,24 @@ class Audit:
             if stored.seq not in self._engine.effects(bytes.fromhex(cause), stored.seq):
                 yield f"{name} cannot be found by its cause {cause[:16]}"
         marks = marks_of(record)
+        for target in record.get("targets", ()):
+            self._erasing.setdefault(target, stored.seq)
         if marks:
             self._rows["marks"] += len(marks)
             if {(kind, ref.hex()) for kind, ref in self._engine.marks_at(stored.seq)} != marks:
                 yield f"{name} is not filed as what it does to other versions"
+
+    def _erasures(self) -> Iterator[str]:
+        """What is erased and what says so."""
+        for identity, (seq, by) in self._lacking.items():
+            said = self._erasing.get(identity)
+            if said is None and by > self._until:
+                continue  # it is said in what was written meanwhile
+            if said != by:
+                yield f"the value of entry {seq} is gone, and entry {by} does not say so"
+        for identity, by in self._erasing.items():
+            if identity not in self._lacking:
+                yield f"entry {by} erased {identity[:16]}, whose value is still there"
 
     def _readings(self) -> Iterator[str]:
         """Index rows nobody's record accounts for."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from koru_delta.causal import (
     DELETE,
+    ERASE,
     FOREVER,
     GENESIS,
     OPERATIONS,
@@ -23,8 +24,10 @@ from koru_delta.causal import (
     Clock,
     Commit,
     Cut,
+    Erasure,
     Version,
     When,
+    check_kept,
     checked_clock,
     microseconds,
     moment,
@@ -32,6 +35,7 @@ from koru_delta.causal import (
 )
 from koru_delta.errors import (
     CorruptionError,
+    ErasedError,
     InvalidDataError,
     InvalidTimestampError,
     KeyNotFoundError,
@@ -47,7 +51,8 @@ __all__ = ["ANY", "AsOf", "CausalLog", "Pending", "Write"]
 AsOf = int | datetime | str | Version | Commit | Cut | None
 TAGS: Final = "$tags"
 QUARANTINES: Final = "$quarantines"
-OWN: Final = (TAGS, QUARANTINES)  # namespaces that are not for others to write
+RETENTION: Final = "$retention"
+OWN: Final = (TAGS, QUARANTINES, RETENTION, "$text")  # namespaces that are not for others to write
 _HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 _HOT_BYTES = 64 * 1024 * 1024
 _HOT_LARGEST = _HOT_BYTES // 64
@@ -78,11 +83,12 @@ _NEVER_HOT: Final = Hot((1,), 0)
 class _Ticket:
     """A batch waiting for its commit."""
 
-    __slots__ = ("done", "error", "turn", "versions", "writes")
+    __slots__ = ("done", "error", "given_back", "turn", "versions", "writes")
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
         self.versions: list[Version] = []
+        self.given_back = 0
         self.error: BaseException | None = None
         self.done = False
         self.turn: threading.Lock | None = None  # held while another thread leads
@@ -95,7 +101,9 @@ class CausalLog:
         self.engine = engine
         self.clock = clock
         self.node = node
+        self.after_erase: Callable[[], object] = lambda: None  # called once it is committed
         self._cuts: dict[str, Cut] = {}
+        self._horizons: tuple[int, dict[str, int]] = (0, {})  # at a generation
         self._begin()
         engine.after_fork.append(self._begin)
 
@@ -117,8 +125,14 @@ class CausalLog:
             MetricMismatchError, InvalidDataError: one of the writes cannot be; none was made.
             DatabaseLockedError, StorageFullError, StorageError: nothing was written.
         """
-        if not writes:
-            return []
+        return self._committed(writes).versions if writes else []
+
+    def erase(self, writes: Sequence[Write]) -> tuple[list[Version], int]:
+        """As `commit`, for writes that erase: also how many bytes were removed."""
+        done = self._committed(writes)
+        return done.versions, done.given_back
+
+    def _committed(self, writes: Sequence[Write]) -> _Ticket:
         ticket = _Ticket(writes)
         try:
             with self._queue_lock:
@@ -137,7 +151,9 @@ class CausalLog:
             raise
         if ticket.error is not None:
             raise ticket.error
-        return ticket.versions
+        if any(write.operation == ERASE for write in writes):
+            self.after_erase()
+        return ticket
 
     def _lead(self) -> None:
         """Commit for all who wait, then hand the lead to whoever came meanwhile."""
@@ -180,8 +196,10 @@ class CausalLog:
             with self.engine.writing(keep) as writer:
                 appender = Appender(writer, self.node, self._now())
                 for ticket in tickets:
+                    before = writer.given_back
                     try:
                         ticket.versions = appender.append(ticket.writes)
+                        ticket.given_back = writer.given_back - before
                     except ENGINE_FAILURES:
                         raise  # nothing of this write can be trusted
                     except Exception as error:  # noqa: BLE001 - whoever asked for it raises it
@@ -413,19 +431,27 @@ class CausalLog:
 
         Raises:
             KeyNotFoundError: absent, deleted or expired there.
+            ErasedError: what it held there was erased.
             CorruptionError: the stored bytes do not match their hash.
         """
         found = self.engine.visible(namespace, key, cut.seq, valid_at)
         return self._body(namespace, key, found, cut.clock)
 
     def version_at(self, namespace: str, key: str, cut: Cut, valid_at: int) -> Version:
-        """The version whose value `get` returns; raises as it does."""
+        """The version whose value `get` returns, or would if that had not been erased."""
         found = self.engine.visible(namespace, key, cut.seq, valid_at)
-        self._body(namespace, key, found, cut.clock)
+        self._record(namespace, key, found, cut.clock)
         assert found is not None
         return self.loaded([found])[0]
 
     def _body(self, namespace: str, key: str, found: Stored | None, clock: int) -> bytes:
+        record = self._record(namespace, key, found, clock)
+        assert found is not None
+        if found.erased:
+            check_kept(self.loaded([found])[0])
+        return checked(found, record.get("distinction"))
+
+    def _record(self, namespace: str, key: str, found: Stored | None, clock: int) -> dict[str, Any]:
         if found is None:
             raise KeyNotFoundError(namespace, key)
         record = checked_record(found)
@@ -436,7 +462,7 @@ class CausalLog:
             raise KeyNotFoundError(
                 namespace, key, moment(found.expires_at if expired else found.valid_from)
             )
-        return checked(found, record.get("distinction"))
+        return record
 
     def version(self, reference: str | Version) -> Version:
         """The version of that id (or its first 8 or more digits), with its value.
@@ -458,13 +484,32 @@ class CausalLog:
     def loaded(self, entries: Sequence[Stored], keys: Sequence[str] | None = None) -> list[Version]:
         """Turn stored entries into versions, checking each against its hashes and its key."""
         found = []
+        erasures = self._erasures({entry.erased for entry in entries if entry.erased})
         for entry in entries:
             record = checked_record(entry)
+            identity, erasure = entry.version_id.hex(), None
+            if entry.erased:
+                erasure = erasures[entry.erased].get(identity)
+                if erasure is None:
+                    raise _damaged(
+                        entry.seq, "is filed as erased, by an entry that does not say so"
+                    )
             body = None if entry.body is None else checked(entry, record.get("distinction"))
-            found.append(Version(entry.seq, entry.version_id.hex(), record, body))
+            found.append(Version(entry.seq, identity, record, body, erasure))
         for version, key in zip(found, keys or (), strict=keys is not None):
             if version.key != key:
                 raise _damaged(version.seq, f"is filed under {key!r}, and belongs elsewhere")
+        return found
+
+    def _erasures(self, seqs: set[int]) -> dict[int, dict[str, Erasure]]:
+        """What the entries at these places erased: by id, when and why."""
+        found: dict[int, dict[str, Erasure]] = {seq: {} for seq in seqs}
+        for seq, identity, stored in self.engine.records_at(sorted(seqs)):
+            record = identified_record(seq, identity, stored)
+            why = Erasure(
+                identity.hex(), moment(record["time"]), record.get("author"), record.get("message")
+            )
+            found[seq] = dict.fromkeys(record.get("targets", ()), why)
         return found
 
     def history(
@@ -516,6 +561,34 @@ class CausalLog:
     def head(self) -> Head:
         """The end of the log."""
         return self.engine.head()
+
+    # What is retained
+
+    def horizon(self, namespace: str) -> int:
+        """Where what a namespace retains begins (microseconds); 0 if nothing was swept away."""
+        generation, (known_at, known) = self.engine.generation(), self._horizons
+        if generation != known_at:
+            clock = self.now().clock
+            known = {
+                name: int(decode(entry.body or b"null")["horizon"] or 0)
+                for name, entry in self.engine.visible_keys(RETENTION, FOREVER, clock, clock)
+            }
+            if not generation & 1 and self.engine.generation() == generation:
+                self._horizons = (generation, known)
+        return known.get(namespace, 0)
+
+    def check_window(self, namespace: str, cut: Cut, valid_at: int) -> None:
+        """Refuse a moment of which a namespace no longer knows everything.
+
+        Raises:
+            ErasedError: what was there then was swept away.
+        """
+        horizon = self.horizon(namespace)
+        if cut.clock < horizon or (
+            valid_at < min(horizon, cut.clock)
+            and self.engine.lacks(namespace, cut.seq, valid_at, cut.clock)
+        ):
+            raise ErasedError(namespace, horizon=moment(horizon))
 
     # Tags
 

@@ -32,13 +32,14 @@ class VersionRecord(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    op: Literal["put", "delete", "hide", "unhide"]
+    op: Literal["put", "delete", "hide", "unhide", "erase"]
     namespace: str
     key: str
     time: Annotated[int, Field(ge=1, le=LAST_TIME)]
     clock: dict[str, Annotated[int, Field(ge=1)]]
     distinction: Id | None = None
     target: Id | None = None
+    targets: Annotated[list[Id], Field(min_length=1)] | None = None
     previous: Id | None = None
     parents: list[Id] = []
     # JSON has no tuples, and strict mode takes a list for none.
@@ -65,6 +66,10 @@ class VersionRecord(BaseModel):
         annotates = self.op in ("hide", "unhide")
         if annotates != (self.target is not None):
             raise ValueError("a hide or unhide has a target, and nothing else has one")
-        if annotates and (self.valid_from is not None or self.valid_to is not None):
+        if (self.op == "erase") != (self.targets is not None):
+            raise ValueError("an erase has targets, and nothing else has them")
+        if (annotates or self.op == "erase") and (
+            self.valid_from is not None or self.valid_to is not None
+        ):
             raise ValueError(f"a {self.op} has no valid times")
         return self

@@ -1,9 +1,9 @@
 """The whole log as lines of JSON, and back: the same hashes on both sides.
 
 The first line names the format. Then, for each commit, a line for each vector not yet
-written (`object`), a line for each version (its record, and its value if it has one),
-and a line that closes the commit with its chained root. The last line counts the commits,
-so that a file that breaks off is not taken for a whole one.
+written (`object`), a line for each version (its record, and its value if it has one
+that was not erased), and a line that closes the commit with its chained root. The last line
+counts the commits, so that a file that breaks off is not taken for a whole one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from koru_delta.causal import (
     marks_of,
     version_id,
 )
-from koru_delta.errors import CorruptionError, DivergedLogError, InvalidDataError
+from koru_delta.errors import CorruptionError, DivergedLogError, ErasedError, InvalidDataError
 from koru_delta.log.log import OWN, CausalLog
 from koru_delta.log.schema import VersionRecord
 from koru_delta.storage import Head, NewVersion, Space
@@ -47,7 +47,11 @@ Progress = Callable[[int], None]
 
 
 def export_lines(log: CausalLog, until: Cut) -> Iterator[bytes]:
-    """The log up to a cut, a line at a time, without line ends."""
+    """The log up to a cut, a line at a time, without line ends.
+
+    Raises:
+        ErasedError: a value up to the cut was erased after it; what says so would be missing.
+    """
     yield canonical_bytes(FORMAT_LINE)
     written: set[bytes] = set()
     position = commits = 0
@@ -56,6 +60,13 @@ def export_lines(log: CausalLog, until: Cut) -> Iterator[bytes]:
             rows = log.engine.scan(position, commit.seq, 1000)
             for _, _, stored in rows:
                 record = decode(stored.record)
+                if stored.erased > until.seq:
+                    version = log.loaded([stored])[0]
+                    raise ErasedError(
+                        version.namespace, version.key, version.id,
+                        None if version.erasure is None else version.erasure.time,
+                        "an export must go on to where it says so",
+                    )  # fmt: skip
                 if record.get("vectors"):
                     for _, _, _, identity, data in log.engine.vectors_at(stored.seq):
                         if identity not in written:
@@ -117,6 +128,8 @@ class _Import:
         self._objects: dict[str, bytes] = {}
         self._ids: dict[str, int] = {}  # of each version its place
         self._hidden: set[str] = set()
+        self._lacking: set[str] = set()  # puts without a value, until an erase says why
+        self._erased: set[str] = set()
         self._last: dict[tuple[str, str], str] = {}  # of each key, its last version
         self._time = -(2**63)
 
@@ -137,6 +150,11 @@ class _Import:
             raise InvalidDataError(
                 f"the file breaks off after commit {self.commits}; nothing of it was taken: "
                 "export again"
+            )
+        if self._lacking:
+            raise CorruptionError(
+                f"the value of version {min(self._lacking)[:16]} is missing, and nothing in the "
+                "file says that it was erased"
             )
 
     def _take(self, number: int, fact: dict[str, Any]) -> None:
@@ -166,10 +184,13 @@ class _Import:
         record = self._checked(number, fact["record"])
         body = canonical_bytes(fact["value"]) if "value" in fact else None
         found = None if body is None else distinction_id("json", body).hex()
-        if found != record.get("distinction"):
+        lacking = record["op"] == "put" and body is None
+        if found != record.get("distinction") and not lacking:
             raise CorruptionError(f"line {number}: the value does not match its hash")
         encoded = canonical_bytes(record)
         identity = version_id(encoded)
+        if lacking:
+            self._lacking.add(identity.hex())
         self._versions.append((identity, encoded, record, body))
         self._ids[identity.hex()] = self._seq + len(self._versions)
         self._last[record["namespace"], record["key"]] = identity.hex()
@@ -203,6 +224,13 @@ class _Import:
                 raise InvalidDataError(f"line {number}: it names {reference[:16]}, not in the log")
         if "target" in record:
             self._annotate(number, record)
+        for target in record.get("targets", ()):
+            about = self._place(self._record_of(target))
+            mine = ("put", record["namespace"], record["key"])
+            if about != mine or target in self._erased:
+                raise InvalidDataError(f"line {number}: it erases no put of its key")
+            self._erased.add(target)
+            self._lacking.discard(target)
         return record
 
     def _annotate(self, number: int, record: dict[str, Any]) -> None:
@@ -264,11 +292,14 @@ class _Import:
 
     def _append(self, first: int, last: int, time: int, root: bytes) -> None:
         for seq, (identity, encoded, record, body) in enumerate(self._versions, start=first):
-            vectors = []
+            vectors: list[tuple[int, bytes, bytes | None]] = []
             for model, vector in record.get("vectors", {}).items():
                 space = self._writer.space(record["namespace"], model) or self._writer.add_space(
                     record["namespace"], model, vector["dimensions"], vector["metric"]
                 )
+                if record["op"] == "put" and body is None and vector["id"] not in self._objects:
+                    vectors.append((space.space_id, b"", None))  # erased with the value
+                    continue
                 self._check_vector(space, vector)
                 vectors.append(
                     (space.space_id, bytes.fromhex(vector["id"]), self._objects.get(vector["id"]))

@@ -107,13 +107,13 @@ def sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[bool]:
-    """Whether this process alone may write the caches in `folder` now; never waits."""
+def writing(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process alone may write the caches in `folder` now; waits only if told to."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return

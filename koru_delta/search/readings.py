@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from koru_delta.causal import FOREVER, Cut
+from koru_delta.errors import CorruptionError
 from koru_delta.log import CausalLog
 from koru_delta.search.cache import Unusable
 from koru_delta.search.columns import Columns
@@ -99,6 +100,7 @@ class SpaceReadings:
         self.log = log
         self.lock = threading.RLock()  # held to read the log, and to publish a reading
         self._costs = costs
+        self.erased = log.engine.erased(space.namespace)  # the last erasure it takes account of
         self._names: dict[int, str] = {}
         self._columns = Columns(self._values)
         self._columns_lock = threading.Lock()
@@ -166,7 +168,21 @@ class SpaceReadings:
                 self.moved()
             return self.reading
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether something was erased since, that it may hold: then another takes its place."""
+        return self.erased != self.log.engine.erased(self.space.namespace)
+
     def _catch_up(self) -> None:
+        try:
+            self._follow()
+        except CorruptionError:
+            # A vector may have been erased after the entry that carries it was read.
+            if not self.is_stale:
+                raise
+            self._follow()
+
+    def _follow(self) -> None:
         head = self.log.head().seq
         before = self.reading
         try:

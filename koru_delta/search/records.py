@@ -81,6 +81,7 @@ class Records:
         self._names: dict[int, str] = {}
         self.epoch = 0  # how often it has begun again
         self.looked_at = 0  # values that were looked at one by one, for want of columns
+        self.erased = log.engine.erased(namespace)  # the last erasure it takes account of
         self._stored = 1  # entries there were when that was last counted
         self.forget()
 
@@ -117,7 +118,9 @@ class Records:
             entries = self.log.engine.records(self.namespace, before.seq)
             if entries and entries[-1].seq > head:
                 entries = [entry for entry in entries if entry.seq <= head]
-            self._number([entry for entry in entries if entry.operation == PUT])
+            self._number(
+                [entry for entry in entries if entry.operation == PUT and entry.vector is not None]
+            )
             self._rows.add(entries)
             self.reading = RecordReading(
                 head, self._rows.seen(), self._seqs[: self._held], self._keys[: self._held]
@@ -147,6 +150,11 @@ class Records:
             self._next = following + 1
             return following
         return int(np.searchsorted(self._seqs[: self._held], seq))
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether something was erased since, that it may hold: then another takes its place."""
+        return self.erased != self.log.engine.erased(self.namespace)
 
     # What is visible
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -116,6 +116,11 @@ class TextIndex:
         self._postings = Postings()
         self._saved = 0
         self._restore()
+
+    @property
+    def records(self) -> Records:
+        """What it reads the texts of."""
+        return self._records
 
     # Searching
 
@@ -253,6 +258,7 @@ class TextIndex:
         return {
             "format": FORMAT, "kind": "text", "namespace": self._records.namespace,
             "settings": self.settings.to_json(), "analyzer": self._analyzer.signature,
+            "erased": self._records.erased,
         }  # fmt: skip
 
     def _save(self, reading: RecordReading) -> None:
@@ -264,7 +270,7 @@ class TextIndex:
         }  # fmt: skip
         try:
             with cache.writing(place) as mine:
-                if mine:
+                if mine and not self._records.is_stale:
                     cache.sweep(place)
                     cache.write(place / self._name(), about, self._postings.dump())
                     self._saved = slots
@@ -283,7 +289,8 @@ class TextIndex:
             try:
                 file = CacheFile(path)
                 about = self._about()
-                if {name: file.about.get(name) for name in about} != about:
+                # Files from before anything could be erased do not speak of it.
+                if {"erased": 0} | {n: v for n, v in file.about.items() if n in about} != about:
                     raise Unusable(f"{path.name} is of another format, or of other settings")
                 seq, slots = file.about["seq"], file.about["slots"]
                 if seq > log.head().seq or log.root_at(seq).hex() != file.about["root"]:
@@ -325,10 +332,24 @@ class Texts:
     def records(self, namespace: str) -> Records:
         """What a namespace holds."""
         found = self._records.get(namespace)
-        if found is None:
+        if found is None or found.is_stale:
             with self._lock:
-                found = self._records.setdefault(namespace, Records(self._log, namespace))
+                found = self._records.get(namespace)
+                if found is None or found.is_stale:
+                    self._drop(namespace)
+                    found = self._records[namespace] = Records(self._log, namespace)
         return found
+
+    def forget(self, namespaces: Collection[str]) -> None:
+        """Let go of what was read of some namespaces."""
+        with self._lock:
+            for name in namespaces:
+                self._drop(name)
+
+    def _drop(self, namespace: str) -> None:
+        self._records.pop(namespace, None)
+        for name in [name for name in self._indexes if name[0] == namespace]:
+            del self._indexes[name]
 
     def settings(self, namespace: str, cut: Cut) -> TextSettings:
         """The settings that were recorded at a cut."""
@@ -342,12 +363,12 @@ class Texts:
         """The words of a namespace, as its settings at a cut make them."""
         settings = self.settings(namespace, cut)
         name = (namespace, settings)
+        records = self.records(namespace)
         found = self._indexes.get(name)
-        if found is None:
-            records = self.records(namespace)
+        if found is None or found.records is not records:
             with self._lock:
                 found = self._indexes.get(name)
-                if found is None:
+                if found is None or found.records is not records:
                     found = self._indexes[name] = TextIndex(records, settings, self._folder)
         return found
 

@@ -48,6 +48,7 @@ _GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
 _UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than its floors
 _CALIBRATED: Final = 256  # queries a graph's efforts are measured by
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
+_UNSAID: Final = {"erased": 0}  # by files from before anything could be erased
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
 _log = logging.getLogger("koru_delta")
 
@@ -230,6 +231,8 @@ class Upkeep:
     def _take(self, steps: Sequence[_Step], space: VectorSpace, *, complete: bool) -> None:
         """Take these steps; one that fails is told of once, and not taken again."""
         for what, step in steps:
+            if space.is_stale:
+                return  # something was erased: another has taken its place
             if not self._has_given_up(what, space):
                 try:
                     try:
@@ -432,7 +435,7 @@ class Upkeep:
         mine = space.space
         return {
             "format": FORMAT, "kind": kind, "namespace": mine.namespace, "model": mine.model,
-            "dimensions": mine.dimensions, "metric": mine.metric,
+            "dimensions": mine.dimensions, "metric": mine.metric, "erased": space.erased,
         }  # fmt: skip
 
     def _sweep(self, space: VectorSpace, _complete: bool) -> None:
@@ -459,8 +462,8 @@ class Upkeep:
         if not reading.truth.segments or not (stale or late):
             return
         with cache.writing(place) as mine:
-            if not mine:
-                return  # another process is at it
+            if not mine or space.is_stale:
+                return  # another process is at it, or something was erased
             cache.sweep(place)
             for segment in reading.truth.segments:
                 if not _kept(place, segment):
@@ -534,7 +537,7 @@ class Upkeep:
     def _fits(self, space: VectorSpace, file: CacheFile, kind: str) -> dict[str, Any]:
         about = file.about
         wanted = self._about(space, kind)
-        if {name: about.get(name) for name in wanted} != wanted:
+        if {name: about.get(name, _UNSAID.get(name)) for name in wanted} != wanted:
             raise Unusable(f"{file.name} is of another format or space")
         return about
 
@@ -549,7 +552,7 @@ class Upkeep:
         if changed < (1 if complete else max(FEED_ROWS, known.live.live // 4)):
             return
         with cache.writing(place) as mine:
-            if not mine:
+            if not mine or space.is_stale:
                 return
             about = self._about(space, "graph")
             with cache.replacing(place / "graph.hnsw") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from typing import Any
 
 from koru_delta.causal import FOREVER, Cut
@@ -64,14 +65,21 @@ class Vectors:
     def open(self, space: Space) -> VectorSpace:
         """A space, read from its cache or with nothing read yet."""
         found = self._spaces.get(space.space_id)
-        if found is None:
+        if found is None or found.is_stale:
             with self._lock:
                 found = self._spaces.get(space.space_id)
-                if found is None:
+                if found is None or found.is_stale:
                     found = VectorSpace(self.log, space, self.upkeep.costs)
                     self.upkeep.restore(found)
                     self._spaces[space.space_id] = found
         return found
+
+    def forget(self, namespaces: Collection[str]) -> None:
+        """Let go of what was read of some namespaces."""
+        with self._lock:
+            for number, space in list(self._spaces.items()):
+                if space.space.namespace in namespaces:
+                    del self._spaces[number]
 
     def _began(self, space: Space) -> int:
         """The position of the first vector of a space, which never changes."""

@@ -23,7 +23,10 @@ class Head(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A version as it is kept; `latest` tells whether its key has no later put or delete."""
+    """A version as it is kept; `latest` tells whether its key has no later put or delete.
+
+    The body of one that was `erased` is None.
+    """
 
     seq: int
     version_id: bytes
@@ -35,6 +38,7 @@ class Stored(NamedTuple):
     record: bytes
     body: bytes | None
     latest: bool
+    erased: int = 0  # the place of the entry that erased it, if one did
 
 
 class StoredCommit(NamedTuple):
@@ -72,9 +76,10 @@ class NewVersion(NamedTuple):
     record: bytes
     body: bytes | None
     distinction: bytes | None
-    vectors: Sequence[tuple[int, bytes, bytes | None]]  # space, vector id, float32 bytes
+    # Space, vector id, float32 bytes; an empty id stands for one that was erased elsewhere.
+    vectors: Sequence[tuple[int, bytes, bytes | None]]
     causes: Sequence[bytes]
-    marks: Sequence[tuple[int, int]] = ()  # HIDE, UNHIDE or SUPERSEDE, place of the target
+    marks: Sequence[tuple[int, int]] = ()  # HIDE, UNHIDE, ERASE or SUPERSEDE, place of the target
 
 
 class Space(NamedTuple):
@@ -106,6 +111,30 @@ class Entry(NamedTuple):
     target: int | None = None
 
 
+class Candidate(NamedTuple):
+    """A version that retention may erase: what came after it, and when it was out of use.
+
+    `odd` says that its key has explicit valid times, so that this alone does not tell.
+    """
+
+    seq: int
+    key_id: int
+    version_id: bytes
+    key: str
+    ended: int  # microseconds
+    odd: bool
+
+
+class Facts(NamedTuple):
+    """What and whose an entry is, without its record and body."""
+
+    seq: int
+    operation: int
+    namespace: str
+    key: str
+    erased: int
+
+
 class Shade(NamedTuple):
     """What marks have made of a version: out of search and queries, or of search alone."""
 
@@ -124,6 +153,8 @@ class Writer(Protocol):
     def space(self, namespace: str, model: str) -> Space | None: ...
     def ever_put(self, namespace: str, key: str) -> bool: ...
     def at(self, seq: int) -> Stored | None: ...
+    def kept(self, namespace: str, key: str) -> list[bytes]: ...
+    def facts(self, seq: int) -> Facts | None: ...
     def shade(self, seq: int) -> Shade: ...
     def append(self, version: NewVersion) -> None: ...
     def append_commit(self, commit: Head, first_seq: int) -> None: ...
@@ -187,6 +218,7 @@ class Engine(Protocol):
     def records(self, namespace: str, after: int, *, key_id: int | None = None) -> list[Entry]: ...
     def keys_of(self, key_ids: Sequence[int]) -> list[str]: ...
     def vectors(self, rows: Sequence[int]) -> list[bytes]: ...
+    def erased(self, namespace: str) -> int: ...
     def statistics(self) -> dict[str, Any]: ...
     def problems(self) -> Iterator[str]: ...
     def backup(self, target: Path) -> None: ...

@@ -7,7 +7,7 @@ from typing import Any
 
 import zstandard
 
-from koru_delta.causal import DELETE, FOREVER, HIDE, SUPERSEDE, UNHIDE
+from koru_delta.causal import DELETE, ERASE, FOREVER, HIDE, PUT, SUPERSEDE, UNHIDE
 from koru_delta.errors import CorruptionError
 from koru_delta.storage.engine import Shade, Stored
 from koru_delta.values import MAX_VALUE_BYTES
@@ -27,7 +27,7 @@ CREATE TABLE versions(
     seq INTEGER PRIMARY KEY, id8 INTEGER NOT NULL, key_id INTEGER NOT NULL,
     op INTEGER NOT NULL, tx_time INTEGER NOT NULL, valid_from INTEGER, valid_to INTEGER,
     expires_at INTEGER, object INTEGER, version_id BLOB NOT NULL, record BLOB NOT NULL,
-    body BLOB
+    body BLOB, erased INTEGER
 ) STRICT;
 CREATE INDEX versions_by_key ON versions(key_id, seq);
 CREATE INDEX versions_by_id ON versions(id8);
@@ -61,10 +61,18 @@ CREATE TABLE marks(
 CREATE INDEX marks_by_target ON marks(target, seq);
 CREATE INDEX marks_by_seq ON marks(seq);
 """
+# Made by the first erasure: who uses an object, and which are told by their difference to it.
+ERASING = """
+CREATE INDEX IF NOT EXISTS versions_by_object ON versions(object) WHERE object IS NOT NULL;
+CREATE INDEX IF NOT EXISTS vectors_by_object ON vectors(object) WHERE object > 0;
+CREATE INDEX IF NOT EXISTS objects_by_base ON objects(base) WHERE base IS NOT NULL;
+"""
+GONE = 0  # the object of a vector that was erased; real ones count from 1
 
 STORED = f"""
     v.seq, v.version_id, v.op, v.tx_time, coalesce(v.valid_from, v.tx_time),
-    coalesce(v.valid_to, {FOREVER}), coalesce(v.expires_at, {FOREVER}), v.record"""
+    coalesce(v.valid_to, {FOREVER}), coalesce(v.expires_at, {FOREVER}), v.record,
+    coalesce(v.erased, 0)"""
 LATEST = f"""NOT EXISTS (SELECT 1 FROM versions n
     WHERE n.key_id = v.key_id AND n.seq > v.seq AND n.op <= {DELETE})"""
 # The definition of "visible" (DESIGN, "Two clocks"), in SQL.
@@ -107,7 +115,37 @@ EFFECTS = """SELECT e.seq FROM json_each(:ids) j
 # A mark by kind, seq and target; it is filed under the namespace of its target.
 ADD_MARK = """INSERT INTO marks SELECT k.ns, ?, ?, v.seq
     FROM versions v JOIN keys k USING (key_id) WHERE v.seq = ?"""
-SHADE = "SELECT kind FROM marks WHERE target = ? AND seq <= ? ORDER BY seq"
+SHADE = f"""SELECT kind FROM marks WHERE target = ? AND seq <= ? AND kind <> {ERASE}
+    ORDER BY seq"""
+# The last erasure in a namespace.
+ERASED = f"""SELECT max(seq) FROM marks WHERE kind = {ERASE}
+    AND ns = (SELECT ns FROM namespaces WHERE name = ?)"""
+# Whether what a key holds at a cut and valid time was erased, for any key of a namespace.
+LACKS = f"""SELECT EXISTS (SELECT 1 FROM versions e JOIN keys k USING (key_id)
+    WHERE e.seq IN (SELECT target FROM marks WHERE ns = :ns AND kind = {ERASE})
+    AND e.seq = {{}} AND (e.expires_at IS NULL OR e.expires_at > :clock))"""
+# Versions whose key has moved on up to a place, or that expired by then, and how long ago; all
+# but the last few of each key. `ended` is when, in microseconds.
+CANDIDATES = f"""WITH odd AS MATERIALIZED (
+    SELECT DISTINCT v.key_id FROM keys k CROSS JOIN versions v ON v.key_id = k.key_id
+    WHERE k.ns = :ns AND v.op <= {DELETE}
+    AND (v.valid_from IS NOT NULL OR v.valid_to IS NOT NULL)),
+    past AS (
+    SELECT v.seq, v.key_id, v.version_id, k.key, v.expires_at,
+        (SELECT n.tx_time FROM versions n WHERE n.key_id = v.key_id AND n.seq > v.seq
+            AND n.op <= {DELETE} ORDER BY n.seq LIMIT 1) AS replaced,
+        (SELECT count(*) FROM (SELECT 1 FROM versions n WHERE n.key_id = v.key_id
+            AND n.seq > v.seq AND n.op <= {DELETE} LIMIT :last)) AS later
+    FROM keys k CROSS JOIN versions v ON v.key_id = k.key_id
+    WHERE k.ns = :ns AND v.op = {PUT} AND v.erased IS NULL AND v.tx_time <= :time)
+    SELECT p.seq, p.key_id, p.version_id, p.key,
+        min(coalesce(p.replaced, {FOREVER}), coalesce(p.expires_at, {FOREVER})) AS ended,
+        p.key_id IN (SELECT key_id FROM odd)
+    FROM past p
+    WHERE (p.replaced <= :time OR p.expires_at <= :time)
+    AND p.later + (p.expires_at IS NOT NULL AND p.expires_at <= :time) >= :last
+    ORDER BY p.seq"""
+
 # What indexes read of the log, columns as in `Entry`; `{}` is what they call a vector.
 ENTRY = """SELECT v.seq, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to, v.expires_at,
     {}, NULL"""
@@ -117,12 +155,14 @@ SEQ_OF = "SELECT seq FROM versions WHERE id8 = ? AND version_id = ? ORDER BY seq
 
 def read_stored(row: Sequence[Any], load: Callable[[int], bytes]) -> Stored:
     """A row of `STORED`, body, object and latest, with the object's bytes as the body."""
-    seq, identity, operation, tx_time, starts, ends, expires, record, body, item, latest = row
+    (seq, identity, operation, tx_time, starts, ends, expires, record, erased, body, item,
+     latest) = row  # fmt: skip
     if item is not None:
         body = load(item)
     return Stored(
-        seq, identity, operation, tx_time, starts, ends, expires, record, body, bool(latest)
-    )
+        seq, identity, operation, tx_time, starts, ends, expires, record, body, bool(latest),
+        erased,
+    )  # fmt: skip
 
 
 def shade_of(rows: Sequence[Sequence[Any]]) -> Shade:

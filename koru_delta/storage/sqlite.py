@@ -23,7 +23,17 @@ from typing import Any, Literal
 import apsw
 import orjson
 
-from koru_delta.causal import DELETE, FOREVER, GENESIS, HIDE, PUT, SUPERSEDE, UNHIDE, marks_of
+from koru_delta.causal import (
+    DELETE,
+    ERASE,
+    FOREVER,
+    GENESIS,
+    HIDE,
+    PUT,
+    SUPERSEDE,
+    UNHIDE,
+    marks_of,
+)
 from koru_delta.errors import (
     CorruptionError,
     DatabaseClosedError,
@@ -37,6 +47,7 @@ from koru_delta.errors import (
     UnsupportedFormatError,
 )
 from koru_delta.storage.engine import (
+    Candidate,
     Entry,
     Head,
     Shade,
@@ -53,11 +64,15 @@ from koru_delta.storage.schema import (
     ANY_HIDDEN,
     APPLICATION_ID,
     BLOCK,
+    CANDIDATES,
     COMMITS,
     EFFECTS,
     ENTRY,
     ENTRY_MARK,
+    ERASED,
+    GONE,
     HIDDEN,
+    LACKS,
     MARKS,
     PLACES,
     RECORDS_AT,
@@ -81,8 +96,11 @@ Durability = Literal["full", "relaxed"]
 # What ends a whole write, whichever part of it met it.
 ENGINE_FAILURES = (apsw.Error, CorruptionError, DatabaseClosedError)
 
-FORMAT = 2
+FORMAT = 3
 _OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processes write
+_INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
+_PAGES_AT_ONCE = 1000
+_READERS_LEAVE_MS = 1000
 _LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
 _log = logging.getLogger("koru_delta")
 
@@ -103,6 +121,11 @@ def _begin_marks(con: apsw.Connection) -> None:
     con.executemany(ADD_MARK, found)
 
 
+def _begin_erasing(con: apsw.Connection) -> None:
+    """Format 3 notes with each version which entry erased it."""
+    con.execute("ALTER TABLE versions ADD COLUMN erased INTEGER")
+
+
 def _create(con: apsw.Connection, schema: str) -> None:
     for statement in schema.split(";\n"):
         if statement.strip():
@@ -110,7 +133,7 @@ def _create(con: apsw.Connection, schema: str) -> None:
 
 
 # From one format to the next; run in one transaction, under the write lock.
-MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _begin_marks}
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _begin_marks, 2: _begin_erasing}
 
 
 class SqliteEngine:
@@ -148,6 +171,7 @@ class SqliteEngine:
         self._known: tuple[int, Head] | None = None  # the head at a generation
         self._numbers: tuple[int, dict[str, int]] = (0, {})  # next row numbers, likewise
         self._spaces: tuple[int, dict[str, list[Space]]] = (0, {})
+        self._erased: tuple[int, dict[str, int]] = (0, {})  # at a generation, by namespace
         self._recent = Recent(-1, 0)  # no generation yet
         self._immutable = False
         self._durability_noted = False
@@ -360,6 +384,9 @@ class SqliteEngine:
             # Without this, SQLite plans a statement anew each time a bound value changes.
             con.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             self._check_ours(con)  # before anything is changed
+            if not self.read_only and con.execute("PRAGMA page_count").get == 0:
+                # Of a new file only: in any other it waits for writers, and changes nothing.
+                con.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
             for pragma in self._pragmas():
                 con.execute(f"PRAGMA {pragma}").fetchall()
         except BaseException as error:
@@ -534,6 +561,8 @@ class SqliteEngine:
                     yield writer
                     writer.flush()
                     if writer.dirty:
+                        if writer.erased:
+                            _note_scrub(con, writer.erased)
                         self._note_durability(con)
                         con.execute("COMMIT")
                         self.transactions += 1
@@ -557,6 +586,9 @@ class SqliteEngine:
                 self._known = (after, writer.head)
                 self._numbers = (after, numbers)
                 self._spaces = (after, spaces)
+                known_at, erased = self._erased
+                if known_at == before:
+                    self._erased = (after, {**erased, **writer.erased})
                 self._recent = self._recent.followed(before, after, writer.head.seq, writer.written)
                 kept(before, after)
                 generation.end()
@@ -615,14 +647,27 @@ class SqliteEngine:
         return found
 
     def _stored(self, row: tuple[Any, ...]) -> Stored:
-        return read_stored(row, self._object)
+        try:
+            return read_stored(row, self._object)
+        except _MissingError:  # erased since the row was read, perhaps
+            rows = self._rows(
+                f"SELECT {STORED}, v.body, v.object, ? FROM versions v WHERE v.seq = ?",
+                (row[-1], row[0]),
+            )
+            return read_stored(rows[0], self._object)
 
     def _object(self, item: int) -> bytes:
+        try:
+            return self._object_once(item)
+        except _MissingError:  # its base was erased meanwhile, and it was told anew
+            return self._object_once(item)
+
+    def _object_once(self, item: int) -> bytes:
         rows = self._rows("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
         if not rows:
-            raise CorruptionError(f"object {item} of {self.directory} is missing; run: verify")
+            raise _MissingError(f"object {item} of {self.directory} is missing; run: verify")
         codec, base, data = rows[0]
-        return unpack(codec, data, None if base is None else self._object(base))
+        return unpack(codec, data, None if base is None else self._object_once(base))
 
     def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None:
         """The put or delete of greatest seq up to `seq` whose valid interval holds `valid_at`."""
@@ -648,7 +693,8 @@ class SqliteEngine:
     ) -> list[tuple[str, Stored]]:
         """Present keys in order, from `prefix` on, with what each holds at the cut.
 
-        Those whose version there is hidden are left out unless `hidden`.
+        Those whose version there was erased are left out, and those whose version there is
+        hidden unless `hidden`.
         """
         ns = self._namespace(namespace)
         if ns is None:
@@ -660,7 +706,8 @@ class SqliteEngine:
             f"""SELECT k.key, {STORED}, {body}, 0 FROM keys k
             CROSS JOIN versions v ON v.seq = {WINNER}
             WHERE k.ns = :ns AND k.key >= :prefix AND k.key < :end AND k.key > :after
-            AND v.op = {PUT} AND (v.expires_at IS NULL OR v.expires_at > :clock) {shown}
+            AND v.op = {PUT} AND v.erased IS NULL
+            AND (v.expires_at IS NULL OR v.expires_at > :clock) {shown}
             ORDER BY k.key LIMIT :limit""",
             {
                 "ns": ns, "seq": seq, "at": valid_at, "clock": clock, "prefix": prefix,
@@ -671,7 +718,7 @@ class SqliteEngine:
         return [(row[0], self._stored(row[1:])) for row in rows]
 
     def count_visible(self, namespace: str, seq: int, valid_at: int, clock: int) -> int:
-        """How many keys are present at the cut, with a version that is not hidden there."""
+        """How many keys are present at the cut, with a version not hidden there, nor erased."""
         ns = self._namespace(namespace)
         if ns is None:
             self._check_open()
@@ -679,7 +726,7 @@ class SqliteEngine:
         shown = f"AND NOT {HIDDEN}" if self._any_hidden(ns, seq) else ""
         count: int = self._rows(
             f"""SELECT count(*) FROM keys k CROSS JOIN versions v ON v.seq = {WINNER}
-            WHERE k.ns = :ns AND v.op = {PUT}
+            WHERE k.ns = :ns AND v.op = {PUT} AND v.erased IS NULL
             AND (v.expires_at IS NULL OR v.expires_at > :clock) {shown}""",
             {"ns": ns, "seq": seq, "at": valid_at, "clock": clock},
         )[0][0]
@@ -766,7 +813,11 @@ class SqliteEngine:
             for seq, body, item in self._rows(
                 f"SELECT seq, body, object FROM versions WHERE seq IN ({marks})", tuple(some)
             ):
-                found[seq] = body if item is None else self._object(item)
+                try:
+                    found[seq] = body if item is None else self._object(item)
+                except _MissingError:
+                    entry = self.at(seq)  # erased since, perhaps
+                    found[seq] = None if entry is None else entry.body
         return [found[seq] for seq in seqs]
 
     def scan(self, after: int, until: int, limit: int) -> list[tuple[str, str, Stored]]:
@@ -910,18 +961,19 @@ class SqliteEngine:
         recent = self._recent
         if key_id is None and recent.at == self.generation() and after >= recent.start:
             return recent.entries(space.namespace, space.space_id, after)
-        vector = "(SELECT x.object FROM vectors x WHERE x.space = :space AND x.seq = v.seq)"
+        vector = f"""(SELECT nullif(x.object, {GONE}) FROM vectors x
+            WHERE x.space = :space AND x.seq = v.seq)"""
         return self._entries(space.namespace, after, key_id, vector, {"space": space.space_id})
 
     def records(self, namespace: str, after: int, *, key_id: int | None = None) -> list[Entry]:
         """As `entries`, whatever vectors they carry: each put's `vector` is its own place.
 
-        That of a mark is the place of its target.
+        That of a mark is the place of its target; what was erased has none.
         """
         recent = self._recent
         if key_id is None and recent.at == self.generation() and after >= recent.start:
             return recent.entries(namespace, None, after)
-        vector = f"CASE v.op WHEN {PUT} THEN v.seq END"
+        vector = f"CASE WHEN v.op = {PUT} AND v.erased IS NULL THEN v.seq END"
         return self._entries(namespace, after, key_id, vector, {})
 
     def _entries(
@@ -943,7 +995,8 @@ class SqliteEngine:
         # One statement, and so one moment.
         rows = self._rows(
             f"""{ENTRY.format(vector)} FROM {source} AND v.op <= {DELETE}
-            UNION ALL {ENTRY_MARK.format(vector)} FROM {target} AND v.op = {PUT}""",
+            UNION ALL {ENTRY_MARK.format(vector)} FROM {target} AND v.op = {PUT}
+                AND m.kind <> {ERASE}""",
             names,
         )
         rows.sort(key=_by_place)
@@ -1006,6 +1059,150 @@ class SqliteEngine:
             (seq,),
         )
 
+    # Erasing
+
+    def erased(self, namespace: str) -> int:
+        """The place of the last entry that erased something in a namespace; 0 if none did."""
+        generation, (known_at, known) = self.generation(), self._erased
+        if generation == known_at and namespace in known:
+            return known[namespace]
+        found: int = self._rows(ERASED, (namespace,))[0][0] or 0
+        if not generation & 1 and self.generation() == generation:
+            if generation != known_at:
+                known = {}
+            self._erased = (generation, {**known, namespace: found})
+        return found
+
+    def lacks(self, namespace: str, seq: int, valid_at: int, clock: int) -> bool:
+        """Whether some key holds at the cut and valid time what was erased."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            return False
+        names = {"ns": ns, "seq": seq, "at": valid_at, "clock": clock}
+        return bool(self._rows(LACKS.format(WINNER), names)[0][0])
+
+    def candidates(self, namespace: str, time: int, *, last: int) -> list[Candidate]:
+        """Puts out of use by a time, in log order, but for the `last` entries of each key."""
+        ns = self._namespace(namespace)
+        if ns is None:
+            self._check_open()
+            return []
+        rows = self._rows(CANDIDATES, {"ns": ns, "time": time, "last": last})
+        return [Candidate(*row) for row in rows]
+
+    def timeline(self, key_id: int) -> list[tuple[int, int, int, int, int, int]]:
+        """A key's puts and deletes: place, operation, time, validity and end of life, in order."""
+        return self._rows(
+            f"""SELECT v.seq, v.op, v.tx_time, coalesce(v.valid_from, v.tx_time),
+            coalesce(v.valid_to, {FOREVER}), coalesce(v.expires_at, {FOREVER}) FROM versions v
+            WHERE v.key_id = ? AND v.op <= {DELETE} ORDER BY v.seq""",
+            (key_id,),
+        )
+
+    def scrubbing(self) -> list[str]:
+        """Namespaces of which copies of what was erased may lie in files beside the log."""
+        rows = self._rows("SELECT value FROM meta WHERE name = 'scrub'")
+        found: list[str] = orjson.loads(rows[0][0])["namespaces"] if rows else []
+        return found
+
+    def is_scrubbed(self) -> bool:
+        """Whether nothing that was erased is left anywhere that this engine knows of."""
+        return not self._rows("SELECT 1 FROM meta WHERE name = 'scrub'")
+
+    def scrubbed(self, last: dict[str, int]) -> bool:
+        """Empty the write-ahead log of what was erased; False if a reader is in the way.
+
+        Args:
+            last: Of each namespace whose files were scrubbed, the last erasure then.
+        """
+        with self._write_lock, self._locked():
+            con = self._writer_connection()
+            try:
+                con.execute("BEGIN IMMEDIATE")
+                found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
+                con.execute("ROLLBACK")
+                if found is None:
+                    return True
+                con.set_busy_timeout(_READERS_LEAVE_MS)
+                try:
+                    busy, _, _ = con.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
+                finally:
+                    con.set_busy_timeout(int(self._timeout * 1000))
+                due = orjson.loads(found)["namespaces"]
+                if busy or any(last.get(name, -1) < self._last_erased(con, name) for name in due):
+                    return False
+                con.execute("DELETE FROM meta WHERE name = 'scrub'")
+                return True
+            except apsw.BusyError:
+                return False
+            except apsw.Error as error:
+                raise self._foreign(error) from error
+
+    @staticmethod
+    def _last_erased(con: apsw.Connection, namespace: str) -> int:
+        found: int | None = con.execute(ERASED, (namespace,)).get
+        return found or 0
+
+    def give_back(self, *, at_least: int = 0) -> int:
+        """Return free pages to the file system, a little at a time; the bytes returned.
+
+        Nothing happens where there are fewer than `at_least`, or the file was made by an
+        older version and not yet compacted: its free pages are used again.
+        """
+        given = 0
+        while True:
+            with self._write_lock, self._locked():
+                con = self._writer_connection()
+                try:
+                    free = con.execute("PRAGMA freelist_count").get
+                    if con.execute("PRAGMA auto_vacuum").get != _INCREMENTAL or not free:
+                        break
+                    if not given and free < at_least:
+                        break
+                    con.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+                    size = con.execute("PRAGMA page_size").get
+                    left = con.execute("PRAGMA freelist_count").get
+                except apsw.Error as error:
+                    raise self._foreign(error) from error
+            given += (free - left) * size
+            if left >= free:
+                break
+        if given:
+            self._checkpoint()
+        return given
+
+    def _checkpoint(self) -> None:
+        """Move the write-ahead log into the file, and cut both to size, if no reader minds."""
+        with self._write_lock, self._locked():
+            con = self._writer_connection()
+            con.set_busy_timeout(_READERS_LEAVE_MS)
+            try:
+                con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except apsw.BusyError:
+                pass  # the next one will
+            except apsw.Error as error:
+                raise self._foreign(error) from error
+            finally:
+                con.set_busy_timeout(int(self._timeout * 1000))
+
+    def compact(self) -> int:
+        """Write the file anew without free pages; the bytes it is shorter by.
+
+        Writers wait, readers go on. Needs as much room again as the file takes.
+        """
+        file = self.directory / "log.db"
+        self._checkpoint()
+        before = file.stat().st_size
+        with self._write_lock, self._locked():
+            con = self._writer_connection()
+            try:
+                con.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
+                con.execute("VACUUM")
+            except apsw.Error as error:
+                raise self._foreign(error) from error
+        self._checkpoint()
+        return before - file.stat().st_size
+
     # Care
 
     def statistics(self) -> dict[str, Any]:
@@ -1043,6 +1240,8 @@ class SqliteEngine:
                 try:
                     data = self._object(item)
                 except CorruptionError as error:
+                    if not self._rows("SELECT 1 FROM objects WHERE object = ?", (item,)):
+                        continue  # erased since
                     yield f"object {item}: {error}"
                     continue
                 whole = identity in (distinction_id("vec", data), distinction_id("json", data))
@@ -1134,6 +1333,18 @@ class SqliteEngine:
             self._open_lock()
         for renew in self.after_fork:
             renew()
+
+
+class _MissingError(CorruptionError):
+    """An object is not there: it was erased, or the file is damaged."""
+
+
+def _note_scrub(con: apsw.Connection, erased: dict[str, int]) -> None:
+    """Say, with the erasure, that copies in files beside the log are to be removed."""
+    found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
+    names = set(erased) | set(orjson.loads(found)["namespaces"] if found else ())
+    value = orjson.dumps({"namespaces": sorted(names)}).decode()
+    con.execute("INSERT OR REPLACE INTO meta VALUES('scrub', ?)", (value,))
 
 
 def _numbers(numbers: Iterable[int]) -> str:

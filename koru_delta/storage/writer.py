@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import orjson
 
-from koru_delta.causal import FOREVER, PUT
+from koru_delta.causal import ERASE, FOREVER, PUT
 from koru_delta.errors import CorruptionError
-from koru_delta.storage.engine import Entry, Head, KeyHead, NewVersion, Shade, Space, Stored
+from koru_delta.storage.engine import Entry, Facts, Head, KeyHead, NewVersion, Shade, Space, Stored
 from koru_delta.storage.recent import MOST_ENTRIES, Written
 from koru_delta.storage.schema import (
     ADD_MARK,
     BLOCK,
     DELTA,
+    ERASING,
+    GONE,
     INLINE_BYTES,
     KEY_HEAD,
     KEY_HEADS,
@@ -41,7 +43,7 @@ _UNKNOWN = -1
 _INSERTS = {
     table: f"INSERT INTO {table} VALUES({','.join('?' * columns)})"
     for table, columns in {
-        "namespaces": 2, "spaces": 5, "keys": 3, "objects": 6, "versions": 12, "vectors": 3,
+        "namespaces": 2, "spaces": 5, "keys": 3, "objects": 6, "versions": 13, "vectors": 3,
         "edges": 2, "commits": 5, "blocks": 2,
     }.items()
 }  # fmt: skip
@@ -72,6 +74,8 @@ class SqliteWriter:
         self.written: list[Written] | None = []  # what was flushed; None: too much to keep
         self._gathered: list[Written] = []
         self._marks: list[tuple[int, int, int]] = []  # kind, seq, target
+        self.erased: dict[str, int] = {}  # by namespace the last entry that erased something
+        self.given_back = 0  # bytes of values and vectors that were removed
 
     def key_head(self, namespace: str, key: str) -> KeyHead | None:
         """The last entry of a key, among those flushed."""
@@ -131,6 +135,25 @@ class SqliteWriter:
         ).get
         return None if row is None else read_stored(row, self._object)
 
+    def facts(self, seq: int) -> Facts | None:
+        """What and whose the entry at a place is, among those flushed."""
+        row = self._con.execute(
+            """SELECT v.seq, v.op, s.name, k.key, coalesce(v.erased, 0) FROM versions v
+            JOIN keys k USING (key_id) JOIN namespaces s USING (ns) WHERE v.seq = ?""",
+            (seq,),
+        ).get
+        return None if row is None else Facts(*row)
+
+    def kept(self, namespace: str, key: str) -> list[bytes]:
+        """The ids of all puts of a key that were not erased, among those flushed."""
+        ns = self._namespace(namespace)
+        rows = self._con.execute(
+            f"""SELECT v.version_id FROM versions v WHERE v.op = {PUT} AND v.erased IS NULL
+            AND v.key_id = (SELECT key_id FROM keys WHERE ns = ? AND key = ?) ORDER BY v.seq""",
+            (ns, key),
+        )
+        return [row[0] for row in rows]
+
     def shade(self, seq: int) -> Shade:
         """What marks, among those flushed, have made of the version at a place."""
         return shade_of(self._con.execute(SHADE, (seq, FOREVER)).fetchall())
@@ -175,11 +198,14 @@ class SqliteWriter:
             (
                 version.seq, first8(version.version_id), key_id, version.operation,
                 version.tx_time, version.valid_from, version.valid_to, version.expires_at,
-                item, version.version_id, version.record, body,
+                item, version.version_id, version.record, body, None,
             ),
         )  # fmt: skip
         vectors: list[tuple[int, int, bytes | None]] = []
         for space, identity, data in version.vectors:
+            if not identity:  # of what was erased elsewhere
+                self._add("vectors", (space, version.seq, GONE))
+                continue
             vector = self._object_row(identity)
             if vector is None:
                 if data is None:
@@ -204,6 +230,9 @@ class SqliteWriter:
                 self._add("edges", (cause, version.seq))
         if version.marks:
             self._marks += [(kind, version.seq, target) for kind, target in version.marks]
+            if version.operation == ERASE:
+                # What is kept of late writes may be what is erased.
+                self._gathered, self.written = [], None
 
     def append_commit(self, commit: Head, first_seq: int) -> None:
         """Close what was appended since `first_seq` as one commit."""
@@ -225,6 +254,9 @@ class SqliteWriter:
         self._unflushed.clear()
         if self._marks:
             self._con.executemany(ADD_MARK, self._marks)  # its target may be of this very batch
+            erasing = [(seq, target) for kind, seq, target in self._marks if kind == ERASE]
+            if erasing:
+                self._erase(erasing)
             if self.written is not None:
                 self._gathered += map(self._written_mark, self._marks)
                 self._gathered.sort(key=lambda one: one.entry.seq)  # stable: after their entry
@@ -235,15 +267,96 @@ class SqliteWriter:
                 self.written = None
         self._gathered = []
 
+    def _erase(self, erasing: Sequence[tuple[int, int]]) -> None:
+        """Remove the bodies and vectors of versions: (place of the erase, place of the version).
+
+        What another version holds too stays. What is told by its difference to something that
+        goes is told anew, by something that stays.
+        """
+        con = self._con
+        for statement in ERASING.split(";\n"):
+            if statement.strip():
+                con.execute(statement)
+        places = orjson.dumps([target for _, target in erasing]).decode()
+        objects: set[int] = set()
+        rows: list[Any] = con.execute(
+            """SELECT v.object, coalesce(length(v.body), 0), s.name, v.seq FROM json_each(?) j
+            CROSS JOIN versions v ON v.seq = j.value
+            JOIN keys k USING (key_id) JOIN namespaces s USING (ns)""",
+            (places,),
+        ).fetchall()
+        named: dict[int, str] = {}
+        for item, inline, namespace, target in rows:
+            self.given_back += inline
+            named[target] = namespace
+            if item is not None:
+                objects.add(item)
+        for seq, target in erasing:
+            name = named[target]
+            self.erased[name] = max(seq, self.erased.get(name, 0))
+        con.executemany(
+            "UPDATE versions SET body = NULL, object = NULL, erased = ? WHERE seq = ?", erasing
+        )
+        for name in set(named.values()):
+            for space in self._spaces_of(name):
+                carried: list[Any] = con.execute(
+                    f"""SELECT x.seq, x.object FROM json_each(?) j CROSS JOIN vectors x
+                    ON x.space = ? AND x.seq = j.value AND x.object <> {GONE}""",
+                    (places, space.space_id),
+                ).fetchall()
+                objects.update(item for _, item in carried)
+                con.executemany(
+                    f"UPDATE vectors SET object = {GONE} WHERE space = ? AND seq = ?",
+                    [(space.space_id, seq) for seq, _ in carried],
+                )
+        dead = [item for item in sorted(objects) if not self._is_used(item)]
+        for item in dead:
+            self._tell_anew(item)
+        self._objects.clear()
+        for item in dead:
+            self.given_back += con.execute(
+                "SELECT length(data) FROM objects WHERE object = ?", (item,)
+            ).get
+            con.execute("DELETE FROM objects WHERE object = ?", (item,))
+
+    def _is_used(self, item: int) -> bool:
+        return bool(
+            self._con.execute(
+                """SELECT EXISTS (SELECT 1 FROM versions WHERE object = :item)
+                OR EXISTS (SELECT 1 FROM vectors WHERE object = :item)""",
+                {"item": item},
+            ).get
+        )
+
+    def _tell_anew(self, base: int) -> None:
+        """Store without `base` what is stored by its difference to it, and stays."""
+        con = self._con
+        told = [row[0] for row in con.execute("SELECT object FROM objects WHERE base = ?", (base,))]
+        told = [item for item in told if self._is_used(item)]
+        if not told:
+            return
+        first = max(told)
+        whole = self._object(first)
+        packed = [(*_whole(whole), first)]
+        for item in told:
+            if item != first:
+                body = self._object(item)
+                delta = compressor(whole).compress(body)
+                if len(delta) * 4 < len(body):
+                    packed.append((DELTA, first, delta, item))
+                else:
+                    packed.append((*_whole(body), item))
+        con.executemany("UPDATE objects SET codec = ?, base = ?, data = ? WHERE object = ?", packed)
+
     def _written_mark(self, mark: tuple[int, int, int]) -> Written:
         """A mark as readings want it: with the key and vectors of its target."""
         kind, seq, target = mark
-        namespace, key, key_id, tx_time, operation = self._con.execute(
-            """SELECT s.name, k.key, k.key_id, v.tx_time, v.op FROM versions v
+        namespace, key, key_id, tx_time, operation, erased = self._con.execute(
+            """SELECT s.name, k.key, k.key_id, v.tx_time, v.op, v.erased FROM versions v
             JOIN keys k USING (key_id) JOIN namespaces s USING (ns) WHERE v.seq = ?""",
             (target,),
         ).get
-        if operation != PUT:  # it holds nothing that could be found
+        if operation != PUT or erased is not None:  # it holds nothing that could be found
             namespace = ""
         vectors = [
             (space.space_id, item, None)
@@ -346,10 +459,15 @@ class SqliteWriter:
             delta = compressor(whole).compress(body)
             if len(delta) * 4 < len(body):
                 return DELTA, row, delta
-        packed = compressor(None).compress(body)
-        return (ZSTD, None, packed) if len(packed) < len(body) else (RAW, None, body)
+        return _whole(body)
 
     def _object(self, item: int) -> bytes:
         row = self._con.execute("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
         codec, base, data = row.get
         return unpack(codec, data, None if base is None else self._object(base))
+
+
+def _whole(body: bytes) -> tuple[int, int | None, bytes]:
+    """A body to be stored by itself: codec, no base, data."""
+    packed = compressor(None).compress(body)
+    return (ZSTD, None, packed) if len(packed) < len(body) else (RAW, None, body)

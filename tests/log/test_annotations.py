@@ -271,6 +271,7 @@ def test_a_database_of_format_1_is_opened_with_what_its_causes_supersede(
         marks = db.stats()["marks"]
     con = apsw.Connection(str(tmp_path / "log.db"))
     con.execute("DROP TABLE marks")
+    con.execute("ALTER TABLE versions DROP COLUMN erased")
     con.execute("PRAGMA user_version = 1")
     con.close()
     with pytest.raises(errors.ReadOnlyError, match="older format"):

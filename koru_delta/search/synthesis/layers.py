@@ -252,6 +252,11 @@ class LayersOf:
         self._lock = Lock()
         self._kept: OrderedDict[tuple[int, bytes, Shape], Layers] = OrderedDict()
 
+    def forget(self) -> None:
+        """Keep none."""
+        with self._lock:
+            self._kept.clear()
+
     def of(self, space: VectorSpace, cut: Cut, valid_at: int, shape: Shape) -> Layers:
         """The layers of what is visible at a cut and valid time."""
         keys, seqs, matrix = space.everything(cut, valid_at)

@@ -1,0 +1,219 @@
+"""How much of its past a namespace retains, and which versions that leaves to be erased.
+
+A policy is an entry of the log (namespace `$retention`, one key a namespace), and so is what
+was done by it: each sweep erases versions and notes in the same commit where the past that is
+still whole begins. Records stay; what goes are values and vectors that nobody can meet at any
+moment of the window any more.
+
+A version is out of use once its key has moved on, or once it has expired. What a key holds now
+is never out of use, and neither is a version with explicit valid times that still holds some
+of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from koru_delta.causal import ERASE, FOREVER, PUT, Cut, microseconds, moment
+from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError
+from koru_delta.log.append import Write
+from koru_delta.log.log import RETENTION, CausalLog
+from koru_delta.storage import Candidate
+from koru_delta.values import Value, canonical_bytes, decode
+
+AT_ONCE: Final = 2_000  # versions erased in one commit
+_TRIES: Final = 20  # against others who set a policy or sweep at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What a namespace retains behind what is current.
+
+    Versions out of use for longer than `keep` are erased, but for the last `versions` entries
+    of each key; where one of the two is None, the other alone decides. `horizon` is the moment
+    from which on everything can still be asked; None while nothing was swept away.
+    """
+
+    namespace: str
+    keep: timedelta | None
+    versions: int | None
+    horizon: datetime | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything is ever swept away."""
+        return self.keep is not None or self.versions is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be erased of a namespace, and the horizon that leaves (microseconds)."""
+
+    versions: tuple[Candidate, ...]
+    horizon: int
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep erased: how many versions, bytes of values and vectors, of which namespaces.
+
+    `bytes_returned` is by how much the file became shorter; what is not returned is room that
+    the next writes take.
+    """
+
+    versions: int
+    bytes_erased: int
+    bytes_returned: int
+    namespaces: tuple[str, ...]
+
+
+def checked_policy(namespace: str, keep: timedelta | None, versions: int | None) -> Retention:
+    """A policy, if it makes sense.
+
+    Raises:
+        InvalidDataError: it does not.
+    """
+    if keep is not None and (not isinstance(keep, timedelta) or keep < timedelta(0)):
+        raise InvalidDataError(f"keep is a timedelta from 0 on, not {keep!r}")
+    if versions is not None and (
+        not isinstance(versions, int) or isinstance(versions, bool) or versions < 1
+    ):
+        raise InvalidDataError(f"versions is a whole number from 1 on, not {versions!r}")
+    return Retention(namespace, keep, versions)
+
+
+def retained(log: CausalLog, cut: Cut) -> dict[str, tuple[Retention, str]]:
+    """The policy of every namespace that has or had one, and the version that says so."""
+    found = log.engine.visible_keys(RETENTION, cut.seq, cut.clock, cut.clock)
+    return {
+        name: (_read(name, decode(entry.body or b"null")), entry.version_id.hex())
+        for name, entry in found
+    }
+
+
+def retention_of(log: CausalLog, namespace: str, cut: Cut) -> tuple[Retention | None, str | None]:
+    """The policy of a namespace and the version that says so; None where it never had one."""
+    try:
+        version = log.version_at(RETENTION, namespace, cut, cut.clock)
+    except KeyNotFoundError:
+        return None, None
+    return _read(namespace, version.value), version.id
+
+
+def recorded(policy: Retention, horizon: int) -> bytes:
+    """A policy as it is kept in the log."""
+    keep = None if policy.keep is None else policy.keep // timedelta(microseconds=1)
+    return canonical_bytes({"keep": keep, "versions": policy.versions, "horizon": horizon or None})
+
+
+def due(log: CausalLog, policy: Retention, now: int) -> Due:
+    """Versions that a policy no longer retains at a time, the oldest first."""
+    if not policy.is_active:
+        return Due((), 0)
+    keep = 0 if policy.keep is None else policy.keep // timedelta(microseconds=1)
+    time, engine = now - keep, log.engine
+    found = engine.candidates(policy.namespace, time, last=policy.versions or 0)
+    needed = {
+        key_id: _needed(engine.timeline(key_id), time)
+        for key_id in {each.key_id for each in found if each.odd}
+    }
+    kept = [e for e in found if not e.odd or e.seq not in needed[e.key_id][0]]
+    ends = (needed[e.key_id][1] if e.odd else e.ended for e in kept)
+    return Due(tuple(kept), max(ends, default=0))
+
+
+def sweep(
+    log: CausalLog, namespace: str, *, author: str | None, message: str, at_once: int = AT_ONCE
+) -> tuple[int, int]:
+    """Erase what a namespace no longer retains; how many versions and bytes of them.
+
+    Each commit holds up to `at_once` versions and the horizon they leave.
+    """
+    versions = removed = 0
+    for _ in range(_TRIES):
+        now = log.now()
+        policy, said_by = retention_of(log, namespace, now)
+        if policy is None or said_by is None:
+            break
+        what = due(log, policy, now.clock)
+        known = 0 if policy.horizon is None else microseconds(policy.horizon)
+        body = recorded(policy, max(known, what.horizon))
+        try:
+            for start in range(0, len(what.versions), at_once):
+                some = what.versions[start : start + at_once]
+                noted = Write(
+                    PUT, RETENTION, namespace, body, if_match=said_by, author=author,
+                    message=message,
+                )  # fmt: skip
+                made, given = log.erase([noted, *_erases(policy, some, author, message)])
+                said_by = made[0].id
+                versions += sum(len(each.targets) for each in made)
+                removed += given
+        except ConflictError:
+            continue  # somebody set another policy, or swept
+        break
+    return versions, removed
+
+
+def _erases(
+    policy: Retention, what: Sequence[Candidate], author: str | None, message: str
+) -> list[Write]:
+    """The writes that erase these versions, one a key."""
+    by_key: dict[str, list[str]] = {}
+    for each in what:
+        by_key.setdefault(each.key, []).append(each.version_id.hex())
+    return [
+        Write(
+            ERASE, policy.namespace, key, targets=targets, author=author, message=message,
+            missing_ok=True,
+        )
+        for key, targets in by_key.items()
+    ]  # fmt: skip
+
+
+def _needed(entries: Sequence[tuple[int, ...]], time: int) -> tuple[set[int], int]:
+    """Of a key's puts those that can be met at some moment from a time on, by their places.
+
+    And when the key was last written by that time. A put with explicit valid times can be met
+    for as long as it holds some of them.
+    """
+    held: list[tuple[int, int, int]] = []  # place, and an interval of valid time
+    explicit: set[int] = set()
+    expired: set[int] = set()
+    last = 0
+    for seq, operation, tx_time, starts, ends, expires in entries:
+        if tx_time <= time:
+            last = tx_time
+            rest = []
+            for place, low, high in held:
+                rest += [
+                    (place, *part)
+                    for part in ((low, min(high, starts)), (max(low, ends), high))
+                    if part[0] < part[1]
+                ]
+            held = rest
+        if operation == PUT:
+            held.append((seq, starts, ends))
+            if starts != tx_time or ends != FOREVER:
+                explicit.add(seq)
+            if expires <= time:
+                expired.add(seq)
+    needed = {
+        place for place, _, high in held
+        if place not in expired and (place in explicit or high > time)
+    }  # fmt: skip
+    return needed, last
+
+
+def _read(namespace: str, value: Value) -> Retention:
+    said: dict[str, Any] = value
+    keep, horizon = said["keep"], said["horizon"]
+    return Retention(
+        namespace,
+        None if keep is None else timedelta(microseconds=keep),
+        said["versions"],
+        None if horizon is None else moment(horizon),
+    )
