@@ -54,14 +54,17 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
     A channel value is written when its channel has changed, and not again; a value of more
     than 4 KiB is stored once, whatever threads and channels hold it. `put`, `put_writes`,
-    `copy_thread` and every kind of deletion are one commit each. What is deleted or pruned
-    is gone from now on; `as_of` a moment before, it is there.
+    `copy_thread` and every kind of deletion are one commit each.
+
+    What is deleted or pruned is erased: its values leave the disk, and the past, for good;
+    only records (the names in its keys, hashes, times) stay, and the log still verifies.
+    With `erase=False` it is gone from now on alone, and there `as_of` a moment before.
 
     Safe to share by threads, and a database by processes. Methods that start with `a` run
     storage in threads; cancelling one does not undo a write that has begun.
 
     >>> from langgraph.checkpoint.base import empty_checkpoint
-    >>> saver = KoruDeltaSaver()
+    >>> saver = KoruDeltaSaver(erase=False)
     >>> config = {"configurable": {"thread_id": "1", "checkpoint_ns": ""}}
     >>> stored = saver.put(config, empty_checkpoint(), {"source": "input", "step": -1}, {})
     >>> then = saver.database.as_of(None).seq
@@ -80,6 +83,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         path: str | os.PathLike[str] | None = None,
         namespace: str = "langgraph.checkpoints",
         serde: SerializerProtocol | None = None,
+        erase: bool = True,
     ) -> None:
         """Keep checkpoints in `database`, or in one opened at `path`; in memory by default.
 
@@ -88,6 +92,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             serde: Turns values to bytes and back; LangGraph's own by default, which pickles
                 nothing. What it makes is kept byte by byte. The ids of thread, checkpoint,
                 task and run, and the names of channels and namespaces, are kept as they are.
+            erase: Whether what is deleted or pruned goes from the past too.
 
         Raises:
             InvalidDataError: both `database` and `path` are given; and the errors of
@@ -95,6 +100,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         """
         Home.__init__(self, namespace, database, path)
         BaseCheckpointSaver.__init__(self, serde=serde)
+        self._erase = erase
 
     @classmethod
     def from_conn_string(cls, conn_string: str) -> Self:
@@ -107,6 +113,9 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         """The checkpoint a config names, or the latest of its thread and namespace.
 
         Its `parent_config` is None where the parent is not stored (any more).
+
+        Raises:
+            ErasedError: the saver shows a past moment, and the checkpoint was erased since.
         """
         view, place = self._moment(None), _Place.of(config)
         record = self._record(view, place)
@@ -393,12 +402,13 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             )
 
     def _remove(self, keys: Iterable[str]) -> None:
-        """Delete keys in one commit: the one place that makes checkpoints go.
-
-        The past keeps them until a retention policy of the namespace erases it.
-        """
+        """Make keys go, in one commit."""
         gone = [*dict.fromkeys(keys)]
-        if gone:
+        if gone and self._erase:
+            self._database.erase(
+                [(self._namespace, key) for key in gone], message="deleted or pruned"
+            )
+        elif gone:
             self._database.delete_many(self._namespace, gone)
 
     def _of_thread(self, view: View, thread: str) -> _Keys:
@@ -427,9 +437,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             return
         place = _Place.of(config)
         if identity:
-            if newest_first(str(identity)) > until and view.contains(
-                self._namespace, place.key("c")
-            ):
+            if newest_first(str(identity)) > until and self._has(view, place):
                 yield place.key("c")
             return
         after: str | None = f"{place.prefix('c')}{until}" if until else None
@@ -451,13 +459,19 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         record: _Record | None = view.get(self._namespace, key, None)
         return record
 
+    def _has(self, view: View, place: _Place) -> bool:
+        try:
+            return view.contains(self._namespace, place.key("c"))
+        except koru_delta.errors.ErasedError:
+            return False
+
     def _tuple(self, view: View, record: _Record) -> CheckpointTuple:
         place = _Place.of_record(record)
         checkpoint: Checkpoint = self._loads(record["checkpoint"])
         parent = place.parent(record)
         stored = self._blobs(view, place, checkpoint["channel_versions"])
         checkpoint["channel_values"] = {n: self._loads(blob) for n, blob in stored.items()}
-        known = parent is not None and view.contains(self._namespace, parent.key("c"))
+        known = parent is not None and self._has(view, parent)
         return CheckpointTuple(
             config=place.config(),
             checkpoint=checkpoint,
@@ -526,7 +540,8 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             mine |= blobs
             writes = f"{_Place.of_record(record).key('w')}/"
             keys += [key, *view.list_keys(self._namespace, prefix=writes)]
-        return keys + sorted(mine - used)
+        stored = view.list_keys(self._namespace, prefix=place.prefix("b"))  # not those empty
+        return keys + [key for key in stored if key in mine and key not in used]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import koru_delta
 from koru_delta_langchain.home import Home
 from koru_delta_langchain.langgraph.keys import packed, part, unpacked
+from koru_delta_langchain.retention import retain_by_default
 
 try:
     from langgraph.cache.base import BaseCache, FullKey, Namespace
@@ -42,6 +44,7 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
         path: str | os.PathLike[str] | None = None,
         namespace: str = "langgraph.cache",
         serde: SerializerProtocol | None = None,
+        keep: timedelta | None = timedelta(0),
     ) -> None:
         """Keep entries in `database`, or in one opened at `path`; in memory by default.
 
@@ -49,6 +52,9 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
             database: An open database; closing the cache leaves it open.
             serde: Turns values to bytes and back; LangGraph's own by default, which pickles
                 nothing.
+            keep: For how long an entry that has ended or was replaced stays on disk: said to
+                `Database.retain` with the first entry, unless that was told something
+                before. None says nothing.
 
         Raises:
             InvalidDataError: both `database` and `path` are given; and the errors of
@@ -56,6 +62,7 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
         """
         Home.__init__(self, namespace, database, path)
         BaseCache.__init__(self, serde=serde)
+        self._keep: timedelta | None = keep
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """Those of the entries that are there and have not ended."""
@@ -73,6 +80,8 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
         Those that live equally long are one commit; one that is to live no time is deleted.
         """
         self._check_writable()
+        keep, self._keep = self._keep, None  # once is enough
+        retain_by_default(self._database, self._namespace, keep)
         lives: dict[int | None, list[tuple[str, str, list[str]]]] = {}
         for key, (value, ttl) in pairs.items():
             entry = (self._namespace, _key(key), packed(*self.serde.dumps_typed(value)))
@@ -103,8 +112,7 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
         await asyncio.to_thread(self.clear, namespaces)
 
     def _remove(self, keys: Sequence[str]) -> None:
-        """Delete keys in one commit: the one place that makes entries go."""
-        if keys:
+        if keys:  # what `keep` says then erases them
             self._database.delete_many(self._namespace, keys)
 
 

@@ -69,7 +69,9 @@ class KoruDeltaStore(BaseStore, Home):
 
     An item's value is a JSON object. Its time to live (in minutes) is exact: from the
     microsecond it ends, nothing finds the item. Reading it makes it live as long again,
-    unless `refresh_ttl` says no; that is a write, so a read-only store leaves it out.
+    unless `refresh_ttl` says no; that is a write, so a read-only store leaves it out. What
+    has expired stays on disk and in `history` until `Database.retain` says otherwise, of
+    `namespace` and of `f"{namespace}.vectors"`.
 
     Filters are those of `koru_delta.search.filters` over the value: the operators LangGraph
     names and more; types never mix, so numbers compare as numbers and a string is no number.

@@ -28,7 +28,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 import koru_delta
-from koru_delta.errors import InvalidDataError, QueryError, ReadOnlyError
+from koru_delta.errors import ErasedError, InvalidDataError, QueryError, ReadOnlyError
 from koru_delta_langchain.langgraph import KoruDeltaSaver
 
 ODD_NAMES = [
@@ -446,7 +446,8 @@ def test_every_call_is_one_commit(saver: KoruDeltaSaver) -> None:
 # Time
 
 
-def test_a_past_moment_shows_threads_as_they_were(saver: KoruDeltaSaver) -> None:
+def test_a_past_moment_shows_threads_as_they_were() -> None:
+    saver = KoruDeltaSaver(erase=False)
     chain(saver, "t", 3)
     then = saver.database.as_of(None).seq
     expected = [plain(found) for found in saver.list(None)]
@@ -472,6 +473,37 @@ def test_a_past_moment_shows_threads_as_they_were(saver: KoruDeltaSaver) -> None
         with pytest.raises(ReadOnlyError):
             write()
     assert saver.get_tuple(config_of("t")) is None
+    saver.close()
+
+
+def test_what_is_deleted_or_pruned_is_erased_from_the_past_and_the_disk(tmp_path: Path) -> None:
+    secret = b"the plums in the icebox"
+    with KoruDeltaSaver(path=tmp_path) as saver:
+        config = config_of("t")
+        for step in range(20):
+            noise = Random(step).randbytes(50_000)
+            config = put(saver, config, f"{step:02}", {}, step=step, said=secret, noise=noise)
+            saver.put_writes(config, [("said", secret)], "task")
+        put(saver, config_of("other"), "1", kept="pears")
+        full, then = size_of(tmp_path), saver.database.as_of(None).seq
+
+        saver.prune(["t"])
+
+        latest = saver.get_tuple(config_of("t"))
+        assert latest is not None
+        assert latest.checkpoint["channel_values"]["step"] == 19
+        past = saver.as_of(then)
+        assert plain(past.get_tuple(config_of("t"))) == plain(latest)
+        assert ids(past, config_of("t")) == ["19"]
+        with pytest.raises(ErasedError) as raised:
+            past.get_tuple(config_of("t", "", "05"))
+        assert raised.value.reason == "deleted or pruned"
+        assert ids(past, config_of("t", "", "05")) == []
+        assert size_of(tmp_path) < full / 2
+        saver.delete_thread("t")
+        assert saver.get(config_of("other"))["channel_values"] == {"kept": "pears"}  # type: ignore[index]
+        assert saver.database.verify().ok
+    assert not any(secret in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
 # Loops, threads, processes
@@ -499,12 +531,12 @@ async def test_storage_never_runs_on_the_loops_thread(
     assert await saver.aget_tuple(stored) is not None
     assert [found.checkpoint["id"] async for found in saver.alist(config_of("t"))] == ["1"]
     assert await saver.aget_delta_channel_history(config=stored, channels=["a"])
+    past = await saver.aas_of(2)
+    assert await past.aget(config_of("t")) is not None
     await saver.acopy_thread("t", "u")
     await saver.aprune(["u"])
     await saver.adelete_for_runs(["run"])
     await saver.adelete_thread("t")
-    past = await saver.aas_of(2)
-    assert await past.aget(config_of("t")) is not None
 
     assert seen
     assert loop_thread not in seen

@@ -53,7 +53,8 @@ def built(database: koru_delta.Database) -> Graph:
     builder.add_edge("ask", "send")
     builder.add_edge("send", END)
     return builder.compile(
-        checkpointer=KoruDeltaSaver(database=database), store=KoruDeltaStore(database=database)
+        checkpointer=KoruDeltaSaver(database=database, erase=False),
+        store=KoruDeltaStore(database=database),
     )
 
 

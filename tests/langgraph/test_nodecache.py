@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -59,6 +60,8 @@ def test_an_entry_ends_to_the_microsecond(
     cache: KoruDeltaNodeCache[Any], clock: FixedClock
 ) -> None:
     short, long, ever = ((("n",), key) for key in "abc")
+    cache.set({ever: (0, None)})
+    clock.advance(seconds=1)
     cache.set({short: (1, 10), long: (2, 20), ever: (3, None)})
 
     clock.advance(seconds=10, microseconds=-1)
@@ -67,6 +70,23 @@ def test_an_entry_ends_to_the_microsecond(
     assert cache.get([short, long, ever]) == {long: 2, ever: 3}
     cache.set({ever: (4, 0)})
     assert cache.get([short, long, ever]) == {long: 2}
+
+
+def test_what_has_ended_or_was_replaced_is_erased_by_the_next_sweep(tmp_path: Path) -> None:
+    clock = FixedClock()
+    with koru_delta.open(tmp_path, clock=clock) as database:
+        cache = KoruDeltaNodeCache[Any](database=database)
+        for word in ("plums", "figs"):
+            cache.set({(("n",), "a"): (word * 3000, None), (("n",), "b"): ("pears" * 3000, 1)})
+            clock.advance(seconds=2)
+        swept = database.sweep()
+        assert swept.versions == 3
+        assert cache.get([(("n",), "a"), (("n",), "b")]) == {(("n",), "a"): "figs" * 3000}
+        assert database.verify().ok
+    kept = KoruDeltaNodeCache[Any](path=tmp_path, keep=None)
+    kept.set({(("n",), "c"): (1, None)})
+    assert kept.database.retentions()["langgraph.cache"].keep == timedelta(0)
+    kept.close()
 
 
 async def test_the_async_methods_answer_alike_off_the_loop(

@@ -1,6 +1,6 @@
 """The fixtures of LangGraph's own tests, made of KoruDelta's classes.
 
-`tests/langgraph_suite.py` puts this in the place of their conftest. Where a test makes an
+`tests/upstream/langgraph.py` puts this in the place of their conftest. Where a test makes an
 in-memory saver or store of LangGraph's itself, it is given one of KoruDelta's. The fixtures have
 the parameters that name the snapshots of their tests.
 """
