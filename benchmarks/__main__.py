@@ -31,6 +31,7 @@ from rich.table import Table
 
 import koru_delta
 from benchmarks import (
+    adapters,
     chunking,
     ingesting,
     opening,
@@ -54,6 +55,7 @@ SUBJECTS: dict[str, Subject] = {
     "ingest": ingesting.run,
     "storage": storing.run,
     "synthesis": synthesis.run,
+    "adapters": adapters.run,
 }
 
 
