@@ -15,7 +15,10 @@ from pathlib import Path
 from benchmarks.measure import Row, SkippedError
 
 # The module that measures, and the package it needs.
-FRAMEWORKS = (("benchmarks.adapters_langchain", "langchain_core"),)
+FRAMEWORKS = (
+    ("benchmarks.adapters_langchain", "langchain_core"),
+    ("benchmarks.adapters_langgraph", "langgraph"),
+)
 
 
 def run(folder: Path, scale: float) -> Iterator[Row]:

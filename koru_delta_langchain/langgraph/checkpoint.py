@@ -18,7 +18,7 @@ from secrets import randbits
 from typing import Any, Final, Self, cast
 
 import koru_delta
-from koru_delta import View
+from koru_delta import Database, View
 from koru_delta_langchain.home import Home
 from koru_delta_langchain.langgraph.keys import newest_first, packed, part, unpacked
 
@@ -45,6 +45,7 @@ STRATEGIES: Final = ("keep_latest", "delete")
 _PAGE: Final = 64  # keys read at a time, of those that may not all be wanted
 _BATCH: Final = 16  # tuples handed over to the event loop at a time
 _Keys = list[str]  # `list` is a method below
+Reader = Database | View
 _Record = dict[str, Any]
 _Records = list[_Record]
 
@@ -79,7 +80,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     def __init__(
         self,
         *,
-        database: koru_delta.Database | None = None,
+        database: Database | None = None,
         path: str | os.PathLike[str] | None = None,
         namespace: str = "langgraph.checkpoints",
         serde: SerializerProtocol | None = None,
@@ -117,7 +118,15 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         Raises:
             ErasedError: the saver shows a past moment, and the checkpoint was erased since.
         """
-        view, place = self._moment(None), _Place.of(config)
+        place = _Place.of(config)
+        if self._view is None:
+            # What is there now is cached; whether it was deleted in between is looked at last.
+            record = self._record(self._database, place)
+            if record is not None:
+                found = self._tuple(self._database, record)
+                if self._has(self._database, _Place.of_record(record)):
+                    return found
+        view = self._moment(None)
         record = self._record(view, place)
         return None if record is None else self._tuple(view, record)
 
@@ -447,59 +456,60 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             yield from page
             after = page[-1]
 
-    def _record(self, view: View, place: _Place) -> _Record | None:
+    def _record(self, reader: Reader, place: _Place) -> _Record | None:
         """The record of a checkpoint, or of the latest where the place names none."""
         if place.identity is not None:
             key = place.key("c")
         else:
-            latest = view.list_keys(self._namespace, prefix=place.prefix("c"), limit=1)
+            latest = reader.list_keys(self._namespace, prefix=place.prefix("c"), limit=1)
             if not latest:
                 return None
             key = latest[0]
-        record: _Record | None = view.get(self._namespace, key, None)
+        record: _Record | None = reader.get(self._namespace, key, None)
         return record
 
-    def _has(self, view: View, place: _Place) -> bool:
+    def _has(self, reader: Reader, place: _Place) -> bool:
         try:
-            return view.contains(self._namespace, place.key("c"))
+            return reader.contains(self._namespace, place.key("c"))
         except koru_delta.errors.ErasedError:
             return False
 
-    def _tuple(self, view: View, record: _Record) -> CheckpointTuple:
+    def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple:
         place = _Place.of_record(record)
         checkpoint: Checkpoint = self._loads(record["checkpoint"])
         parent = place.parent(record)
-        stored = self._blobs(view, place, checkpoint["channel_versions"])
+        stored = self._blobs(reader, place, checkpoint["channel_versions"])
         checkpoint["channel_values"] = {n: self._loads(blob) for n, blob in stored.items()}
-        known = parent is not None and self._has(view, parent)
+        known = parent is not None and self._has(reader, parent)
         return CheckpointTuple(
             config=place.config(),
             checkpoint=checkpoint,
             metadata=self._loads(record["metadata"]),
             parent_config=parent.config() if parent is not None and known else None,
-            pending_writes=[self._pending(write) for write in self._writes(view, place)],
+            pending_writes=[self._pending(write) for write in self._writes(reader, place)],
         )
 
     def _blobs(
-        self, view: View, place: _Place, versions: Mapping[str, str | int | float]
+        self, reader: Reader, place: _Place, versions: Mapping[str, str | int | float]
     ) -> dict[str, Sequence[str]]:
         """The stored values of channels; those that are empty are left out."""
         names = {place.blob(channel, version): channel for channel, version in versions.items()}
-        found = view.get_many(self._namespace, names)
-        return {names[key]: stored for key, stored in found.items() if stored is not None}
+        found = ((name, reader.get(self._namespace, key, None)) for key, name in names.items())
+        return {name: stored for name, stored in found if stored is not None}
 
     def _stored(
-        self, view: View, record: _Record, channels: Iterable[str]
+        self, reader: Reader, record: _Record, channels: Iterable[str]
     ) -> dict[str, Sequence[str]]:
         versions = self._loads(record["checkpoint"])["channel_versions"]
         named = {channel: versions[channel] for channel in channels if channel in versions}
-        return self._blobs(view, _Place.of_record(record), named)
+        return self._blobs(reader, _Place.of_record(record), named)
 
-    def _writes(self, view: View, place: _Place) -> _Records:
+    def _writes(self, reader: Reader, place: _Place) -> _Records:
         """The pending writes of a checkpoint as they are stored, in the order they apply."""
-        keys = view.list_keys(self._namespace, prefix=f"{place.key('w')}/")
-        found = view.get_many(self._namespace, keys).values()
-        return sorted(found, key=lambda w: writes_sort_key(w["path"], w["task"], w["index"]))
+        keys = reader.list_keys(self._namespace, prefix=f"{place.key('w')}/")
+        found = [reader.get(self._namespace, key, None) for key in keys]
+        kept = [write for write in found if write is not None]
+        return sorted(kept, key=lambda w: writes_sort_key(w["path"], w["task"], w["index"]))
 
     def _pending(self, write: _Record) -> PendingWrite:
         return write["task"], write["channel"], self._loads(write["value"])
