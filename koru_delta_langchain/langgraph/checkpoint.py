@@ -242,17 +242,28 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         """
         self._check_writable()
         place = _Place.of(config)
-        items: dict[str, Any] = {}
+        records: dict[str, _Record] = {}
         for place_in_list, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, place_in_list)
             key = f"{place.key('w')}/{part(task_id)}/{index}"
-            if index >= 0 and self._database.contains(self._namespace, key):
-                continue
-            items[key] = {
+            records[key] = {
                 "task": task_id, "index": index, "path": task_path, "channel": channel,
                 "value": self._dumps(value),
             }  # fmt: skip
-        self._put(items, None)
+        while records:
+            there = self._database.contains
+            records = {
+                key: record for key, record in records.items()
+                if record["index"] < 0 or not there(self._namespace, key)
+            }  # fmt: skip
+            try:
+                with self._database.transaction() as tx:
+                    for key, record in records.items():
+                        new = {"if_match": None} if record["index"] >= 0 else {}
+                        tx.put(self._namespace, key, record, **new)
+            except koru_delta.errors.ConflictError:
+                continue  # somebody has just written one of them: theirs was first, and stays
+            return
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete every checkpoint and write of a thread."""

@@ -212,6 +212,28 @@ def test_writes_of_a_task_stay_and_its_special_ones_are_replaced(saver: KoruDelt
     ]
 
 
+def test_the_first_to_write_for_a_task_wins_across_openings_and_threads(tmp_path: Path) -> None:
+    with KoruDeltaSaver(path=tmp_path) as saver:
+        stored = put(saver, config_of("t"), "1")
+        saver.put_writes(stored, [("a", 1), ("b", 2)], "task")
+    with KoruDeltaSaver(path=tmp_path) as saver, ThreadPoolExecutor(4) as pool:
+        saver.put_writes(stored, [("a", 1), ("b", 2), ("c", 3)], "task")
+        found = saver.get_tuple(stored)
+        assert found is not None
+        assert found.pending_writes == [("task", "a", 1), ("task", "b", 2), ("task", "c", 3)]
+
+        def race(number: int) -> None:
+            for turn in range(20):
+                saver.put_writes(stored, [("a", number), ("b", number)], f"task-{turn:02}")
+
+        list(pool.map(race, range(4)))
+        keys = saver.database.list_keys(saver.namespace, prefix="w/")
+        histories = [saver.database.history(saver.namespace, key) for key in keys]
+
+    assert len(keys) == 3 + 40
+    assert all(len(history) == 1 for history in histories)
+
+
 def test_a_channel_that_is_emptied_under_its_old_version_is_empty(saver: KoruDeltaSaver) -> None:
     checkpoint = checkpoint_of("1", a="full")
     saver.put(config_of("t"), checkpoint, {}, {"a": 1})

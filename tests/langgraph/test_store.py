@@ -267,6 +267,9 @@ def test_numbers_compare_as_numbers_and_never_with_strings(store: KoruDeltaStore
     assert keys(store.search((), filter={"n": {"$gt": "1"}})) == ["c"]
     assert keys(store.search((), filter={"n": 10})) == ["b"]
     assert keys(store.search((), filter={"n": 1})) == []
+    both = {"$and": [{"n": {"$gt": 2}}, {"$or": [{"n": {"$lt": 10}}, {"n": {"$eq": 100.5}}]}]}
+    assert keys(store.search((), filter=both)) == ["a", "e"]
+    assert keys(store.search((), filter={"$not": {"n": {"$in": [9, 10]}}})) == ["c", "d", "e"]
     with pytest.raises(QueryError, match="unknown operator"):
         store.search((), filter={"n": {"$near": 1}})
 
