@@ -37,7 +37,7 @@ lint: $(VENV)/.installed-dev ## Style, formatting, strict types, import arrows
 	$(BIN)/mypy --strict $(addprefix --package ,$(PACKAGES))
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev ## Print the figures, with those of peers beside them
+bench: $(VENV)/.installed-dev $(VENV)/.installed-peers ## Print the figures, with those of peers beside them
 	$(BIN)/python -m benchmarks
 
 bench-vectors: $(VENV)/.installed-bench ## Search by vector beside its peers: tables, JSON, a plot
@@ -81,6 +81,11 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 		echo 'Not all of the extra "fast" can be installed; going on without it'; \
 		$(PIP) install -q -e '.[dev]'; }
 	@touch $@ $(VENV)/.installed-demo
+
+# The adapters' peers; without them `bench` measures the rest.
+$(VENV)/.installed-peers: pyproject.toml | $(BIN)/python
+	@$(PIP) install -q -e '.[bench-adapters]' || echo 'Left out: the peers of the adapters'
+	@touch $@
 
 # The peers. One that cannot be installed is left out, and the tables say that it is missing.
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
