@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,3 +35,20 @@ async def test_every_capability_is_detected_and_passes(stored: str, tmp_path: Pa
     assert len(report.results) == 8
     assert not any(each.tests_skipped for each in report.results.values())
     assert all(each.tests_passed > 0 for each in report.results.values())
+
+
+def test_without_langgraph_the_error_says_what_to_install() -> None:
+    program = """
+import sys
+sys.modules["langgraph"] = None
+import koru_delta_langchain
+assert koru_delta_langchain.KoruDeltaVectorStore
+for name in ("KoruDeltaSaver", "KoruDeltaStore", "KoruDeltaNodeCache"):
+    try:
+        getattr(koru_delta_langchain, name)
+    except ImportError as error:
+        assert "koru-delta[langgraph]" in str(error), error
+    else:
+        raise AssertionError(name)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,6 +1,6 @@
 """The fixtures of LangGraph's own tests, made of KoruDelta's classes.
 
-`tests/upstream/langgraph.py` puts this in the place of their conftest. Where a test makes an
+`langgraph.py` puts this in the place of their conftest. Where a test makes an
 in-memory saver or store of LangGraph's itself, it is given one of KoruDelta's. The fixtures have
 the parameters that name the snapshots of their tests.
 """
@@ -19,17 +19,18 @@ import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.store.base import BaseStore
 
-with suppress(ModuleNotFoundError):
-    # Made of LangGraph's own saver, so imported before that is replaced.
-    import_module("tests.memory_assert")
-
 from koru_delta_langchain.langgraph import KoruDeltaNodeCache, KoruDeltaSaver, KoruDeltaStore
 
-langgraph.checkpoint.memory.InMemorySaver = KoruDeltaSaver  # type: ignore[assignment,misc]
-langgraph.checkpoint.memory.MemorySaver = KoruDeltaSaver  # type: ignore[assignment,misc]
-langgraph.store.memory.InMemoryStore = KoruDeltaStore  # type: ignore[assignment,misc]
-
 NO_DOCKER = True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    with suppress(ModuleNotFoundError):
+        # Made of LangGraph's own saver, so imported before that is replaced.
+        import_module("tests.memory_assert")
+    places: Any = (langgraph.checkpoint.memory, langgraph.store.memory)
+    places[0].InMemorySaver = places[0].MemorySaver = KoruDeltaSaver
+    places[1].InMemoryStore = KoruDeltaStore
 
 
 @pytest.fixture
