@@ -24,8 +24,10 @@ from koru_delta.log.log import AsOf
 from koru_delta.log.retention import Retention, Swept
 from koru_delta.search.answers import Match, Matches
 from koru_delta.search.causality import CausalFilter
+from koru_delta.search.difference import Change, RetrievalDiff
 from koru_delta.search.filters import Filter, prefixed
 from koru_delta.search.query import Row
+from koru_delta.search.searcher import HybridSearcher
 from koru_delta.search.synthesis import (
     Add,
     Cluster,
@@ -56,6 +58,7 @@ __all__ = [
     "AsyncView",
     "CausalFilter",
     "Cause",
+    "Change",
     "Chunk",
     "ChunkingConfig",
     "Cluster",
@@ -68,6 +71,7 @@ __all__ = [
     "Erasure",
     "Explanation",
     "Filter",
+    "HybridSearcher",
     "InclusionProof",
     "KoruDeltaError",
     "Layers",
@@ -77,6 +81,7 @@ __all__ = [
     "Quarantine",
     "Relation",
     "Retention",
+    "RetrievalDiff",
     "Row",
     "Run",
     "Subtract",

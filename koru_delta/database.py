@@ -56,9 +56,10 @@ from koru_delta.errors import (
     UnknownVersionError,
 )
 from koru_delta.log import CausalLog, VerifyReport
+from koru_delta.log.append import RETENTION
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.causes import Walk
-from koru_delta.log.log import RETENTION, TAGS, AsOf
+from koru_delta.log.log import TAGS, AsOf
 from koru_delta.log.retention import (
     Retention,
     Swept,
@@ -75,7 +76,7 @@ from koru_delta.search.difference import RetrievalDiff, compare
 from koru_delta.search.explained import explained, of_similar
 from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.fusion import FUSIONS, LEGS, MODES, Fusion, Mode, checked_weights
-from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of
+from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of, window_of
 from koru_delta.search.nearest import Target, VectorSpace
 from koru_delta.search.query import Row, check_page, count_rows, select_rows
 from koru_delta.search.scrub import scrub
@@ -84,6 +85,7 @@ from koru_delta.search.synthesis.layers import Descent, Layers, LayersOf, Shape,
 from koru_delta.search.synthesis.navigation import Operand, Step, Words, operands, walk
 from koru_delta.search.synthesis.relations import Relation, related
 from koru_delta.search.text.analysis import Analyzer
+from koru_delta.search.text.queries import is_bounded, meaning
 from koru_delta.search.texts import SETTINGS, Texts, TextSettings
 from koru_delta.search.vectors import Vectors
 from koru_delta.storage import SqliteEngine
@@ -106,6 +108,7 @@ if TYPE_CHECKING:  # loaded where it is used
     from koru_delta.ingest.writer import Run
 
 _TRIES: Final = 20  # against others who say the same thing at the same time
+_MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
 _FREE_PAGES: Final = 64  # fewer are left for the next writes
 _VECTORS_SWEPT_SECONDS: Final = 3600.0  # at most so often, since their indexes are made anew
 _logger = logging.getLogger("koru_delta")
@@ -751,6 +754,8 @@ class Database:
         self._check_writable()
         options = _options(_ANY, causes, None, None, None, author, message, run)
         made, removed = self._log.erase(self._intents.erase(what, options))
+        if removed > _MUCH_REMOVED:
+            self._log.engine.give_back(at_least=_FREE_PAGES)
         return Erased(
             tuple(each for entry in made if not entry.is_tombstone for each in entry.targets),
             tuple(made), removed, self._log.engine.is_scrubbed(),
@@ -768,7 +773,7 @@ class Database:
         """Say how much of its past a namespace retains; recorded in the log, until said anew.
 
         A version is out of use once its key has been written again or deleted, or once it has
-        expired. `sweep` erases what has been out of use for longer than `keep` and is not
+        expired. `sweep` erases what has been out of use for all of `keep` and is not
         among the last `versions` entries of its key (deletes count); where one of the two is
         None, the other alone decides. What a key holds now is never swept, nor what holds
         explicit valid times still. With neither, everything is retained from now on.
@@ -1359,7 +1364,7 @@ class Database:
         model: str | None = None,
         vector: VectorLike | None = None,
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "rrf",
+        fusion: Fusion = "score",
         mmr: float | None = None,
         half_life: float | timedelta | None = None,
         group_by: str | None = None,
@@ -1376,25 +1381,30 @@ class Database:
         taken: there are `min(k, matches)` hits, always.
 
         Args:
-            text: A question, or words: `"a phrase"`, `prefix*`, `+must`, `-not`. Blank text
-                has no words; without `vector` it finds nothing.
+            text: A question, or words: `"a phrase"`, `prefix*`, `+must`, `-not`. What must be
+                in a text, or must not, holds for every hit of "text" and "hybrid"; a vector
+                is made of the words alone. Blank text, or one that only excludes, finds
+                nothing without `vector`.
             mode: "text" ranks by BM25 over the texts that are visible at that moment, "vector"
                 as `similar` does, "hybrid" fuses both. Where a namespace has no vectors, or a
                 text none of the words, hybrid is what the other leg finds.
             vector: Shape (dimensions,); in the place of what the database's embedder makes
                 of the text.
             weights: Of the legs "vector" and "text", 1 each by default; 0 leaves a leg out.
-            fusion: "rrf" adds weight / (60 + rank) of each leg's best 50 or 3 k, "score"
-                their weighted scores, scaled to [0, 1].
+            fusion: Of each leg's best 30 or 3 k. "score" adds their weighted scores, scaled to
+                [0, 1]: it found more in every set measured. "rrf" adds weight / (60 + rank).
+                What lies deeper is fused by itself, and comes after.
             mmr: In [0, 1]: choose by maximal marginal relevance among those best; 1 is by
                 relevance alone, 0 by difference alone. Not for pages.
             half_life: Seconds (or a timedelta) after which a score counts half, from when
-                the version began to be true; scores below 0 stay.
+                the version began to be true; scores below 0 stay. The best 50 or 3 k are put
+                in order anew, then what lies deeper.
             group_by: A dotted path into the value; only the best hit of those that say the
                 same there is kept. What lacks the path is a group of its own.
             threshold: Keep hits with `score >= threshold`, whatever the mode's score is.
-            cursor: `cursor` of the page before. All else must be as it was; the moment
-                is that of the first page. Pages after the first compare every row.
+            cursor: `cursor` of the page before, of this database or a copy of it, in any
+                process. All else but `k` must be as it was; the moment is that of the first
+                page. Pages after the first compare every row.
             syntax: False takes the text as it is, with no operators.
             exact, recall, explain, model, filter, causal, as_of, valid_at: As for `similar`.
 
@@ -1440,7 +1450,7 @@ class Database:
         causal: CausalFilter | None = None,
         model: str | None = None,
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "rrf",
+        fusion: Fusion = "score",
         syntax: bool = True,
     ) -> RetrievalDiff:
         """How the answer to a question changed from `t1` to `t2` (now, by default), and why.
@@ -1475,8 +1485,8 @@ class Database:
         asked = [
             self._question(
                 namespace, text, mode=chosen, k=k, filter=filter, causal=causal, as_of=cut,
-                valid_at=moment(time), model=model, vector=vector, weights=weights, fusion=fusion,
-                syntax=syntax, recall=1.0,
+                valid_at=moment(time) if axis == "valid_at" else None, model=model, vector=vector,
+                weights=weights, fusion=fusion, syntax=syntax, recall=1.0,
             )
             for cut, time in zip(cuts, times, strict=True)
         ]  # fmt: skip
@@ -1524,34 +1534,39 @@ class Database:
             raise QueryError("mmr chooses among one page; leave cursor out, and ask for more (k)")
         chosen = checked_weights(weights, legs)
         where = None if filter is None else compiled(filter)
+        valid_at = valid_time(causal, valid_at)
         digest = digest_of(
             {
                 "namespace": namespace, "text": text, "mode": mode, "filter": filter,
-                "causal": causal,
-                "model": model, "weights": chosen, "fusion": fusion, "group": group_by,
+                "causal": None if causal is None else causal.facts(), "model": model,
+                "weights": chosen, "fusion": fusion, "group": group_by,
                 "threshold": threshold, "half_life": half_life, "syntax": syntax,
                 "vector": None if vector is None else as_vector(vector).tobytes(),
             }
         )  # fmt: skip
-        valid_at = valid_time(causal, valid_at)
-        page = None if cursor is None else Cursor.read(cursor)
+        page = None if cursor is None else Cursor.read(cursor, self._log.root_of)
         if page is None:
             cut, at = self._moment(namespace, as_of, valid_at)
         else:
             if page.asked != digest:
                 raise QueryError("this cursor is of another question; ask as for the first page")
-            cut, at = self._log.checked_cut(page.cut), page.valid_at
+            cut, at = page.cut, page.valid_at
             self._log.check_window(namespace, cut, at)
         target: Target | None = None
         space: VectorSpace | None = None
-        if chosen.get("vector") and (vector is not None or text.strip()):
-            meant = text if vector is None else vector
+        said, bounded = text, False
+        if mode == "hybrid" and syntax:
+            said, bounded = meaning(text), is_bounded(text)
+        if chosen.get("vector") and (vector is not None or said.strip()):
+            meant = said if vector is None else vector
             if vector is not None or self._intents.embedder is not None:
                 space = self._space(namespace, model, cut, at, text=vector is None)
             elif self._vectors.known(namespace, cut):
                 self._target(meant)  # raises, and says what to do
             if space is not None:
                 target = self._target(meant)
+        if mmr is not None and space is None:  # to tell what is alike
+            space = self._space(namespace, model, cut, at, text=vector is None and mode != "text")
         return Question(
             Asked(
                 namespace, text, k, cut, at, where,
@@ -1559,9 +1574,9 @@ class Database:
                 {name: weight for name, weight in chosen.items() if weight}, fusion,
                 None if mmr is None else float(mmr), threshold,
                 None if group_by is None else _path(group_by), _half_life(half_life),
-                syntax, recall, page, digest,
+                syntax, bounded, recall, page, digest, page.window if page else window_of(k),
             ),
-            self._texts.index(namespace, cut) if chosen.get("text") else None,
+            self._texts.index(namespace, cut) if chosen.get("text") or bounded else None,
             space,
             target,
         )  # fmt: skip
@@ -2267,7 +2282,7 @@ class View:
         model: str | None = None,
         vector: VectorLike | None = None,
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "rrf",
+        fusion: Fusion = "score",
         mmr: float | None = None,
         half_life: float | timedelta | None = None,
         group_by: str | None = None,

@@ -7,6 +7,7 @@ belong together and shows its own reader what it will have written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, TypedDict
@@ -27,6 +28,7 @@ from koru_delta.causal import (
 from koru_delta.embedders import TextEmbedder
 from koru_delta.errors import (
     EmbedderError,
+    ErasedError,
     InvalidDataError,
     KeyNotFoundError,
     QueryError,
@@ -366,7 +368,7 @@ class Transaction:
         merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
         write = self._intents.delete(namespace, key, merged)
         if write.valid_from is None and write.valid_to is None:
-            self.get(namespace, key)
+            self._check_stands(namespace, key)
         return self._add(write)
 
     def hide(
@@ -457,6 +459,7 @@ class Transaction:
 
         Raises:
             KeyNotFoundError: absent, or deleted here.
+            ErasedError: what stood there was erased.
         """
         self._check_open()
         check_key(namespace, key)
@@ -482,7 +485,7 @@ class Transaction:
         """Whether `get` would find something."""
         try:
             self.get(namespace, key)
-        except KeyNotFoundError:
+        except (KeyNotFoundError, ErasedError):
             return False
         return True
 
@@ -496,6 +499,11 @@ class Transaction:
 
     search = similar
 
+    def _check_stands(self, namespace: str, key: str) -> None:
+        """Raise as `get` where there is nothing; what was erased is still something."""
+        with suppress(ErasedError):
+            self.get(namespace, key)
+
     def _annotate(
         self,
         namespace: str,
@@ -508,7 +516,7 @@ class Transaction:
         merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
         write = self._intents.hide(namespace, key, version, merged, back=back)
         if version is None:
-            self.get(namespace, key)
+            self._check_stands(namespace, key)
         return self._add(write)
 
     def _add(self, write: Write) -> Pending:

@@ -176,7 +176,7 @@ def _write_until_killed(where: _Directory, pipe: int, chance: float) -> None:
         for turn in range(1_000_000):
             with koru_delta.open(where.path, durability=where.durability) as db:  # type: ignore[arg-type]
                 until = time.monotonic() + random.uniform(0.005, 0.06)
-                works = [_puts, _batches, _transactions, _embeds]
+                works = [_puts, _batches, _transactions, _embeds, _erases]
                 threads = [
                     threading.Thread(
                         target=_tell, args=(work, db, f"{mine}.{turn}.{work.__name__}", until, pipe)
@@ -240,6 +240,17 @@ def _embeds(db: koru_delta.Database, run: str, number: int) -> int:
     items = [(f"e{n}", [float(number), n + 1.0], {"run": run}) for n in range(3)]
     db.embed_many("vectors", items, run=run, message="3")
     return 3
+
+
+def _erases(db: koru_delta.Database, run: str, number: int) -> int:
+    """Write something; the next time erase it."""
+    key = f"{run.rsplit('.', 1)[0]}.{number // 2}"
+    if number % 2 == 0 or number == 1:
+        size = random.choice([10, 6_000, 100_000])
+        db.put("gone", key, {"filler": random.choice("abc") * size}, run=run, message="1")
+        return 1
+    db.erase(("gone", key), run=run, message="2")
+    return 2
 
 
 def main() -> int:

@@ -28,6 +28,10 @@ class Refused(Exception):  # noqa: N818
     """A version is hidden (or not) already, or cannot be."""
 
 
+class Gone(Exception):  # noqa: N818
+    """What is to be kept or brought back was erased."""
+
+
 class EmptyInterval(Exception):  # noqa: N818
     """`valid_to` is not later than `valid_from`."""
 
@@ -48,6 +52,7 @@ class Intent:
     """What a write asks for. `value` KEEP leaves the value as it stands.
 
     `target` and `supersedes` are ids; a hide or unhide with no target is of what is there.
+    An erase is of `targets`, or where that is None of all the key ever held.
     """
 
     operation: str
@@ -63,6 +68,8 @@ class Intent:
     missing_ok: bool = False
     target: str | None = None
     supersedes: tuple[str, ...] = ()
+    targets: tuple[str, ...] | None = None
+    of_erased: bool = False
 
 
 @dataclass
@@ -82,10 +89,12 @@ class Entry:
     id: str = ""
     target: Entry | None = None
     supersedes: tuple[str, ...] = ()
+    targets: tuple[Entry, ...] = ()
+    erased: int = 0  # the place of what erased it
 
     @property
     def annotates(self) -> bool:
-        return self.operation in ("hide", "unhide")
+        return self.operation in ("hide", "unhide", "erase")
 
 
 class Model:
@@ -107,6 +116,8 @@ class Model:
                 self._append(intent, tx_time)
         except BaseException:
             del self.entries[kept:]
+            for entry in self.entries:
+                entry.erased = entry.erased if entry.erased <= kept else 0
             raise
         made = self.entries[kept:]
         if made:
@@ -120,8 +131,13 @@ class Model:
             raise Conflict
         starts = tx_time if intent.valid_from is None else intent.valid_from
         ends = FOREVER if intent.valid_to is None else intent.valid_to
+        if intent.of_erased:
+            raise Gone
         if intent.operation in ("hide", "unhide"):
             self._annotate(intent, tx_time, present)
+            return
+        if intent.operation == "erase":
+            self._erase(intent, tx_time)
             return
         value, vectors = intent.value, dict(intent.vectors)
         if intent.operation == "delete":
@@ -138,8 +154,10 @@ class Model:
                 raise Absent
         elif intent.vectors:
             if intent.value is KEEP:
+                if present is not None and present.erased:
+                    raise Gone
                 value = None if present is None else present.value
-            if present is not None and same(value, present.value):
+            if present is not None and not present.erased and same(value, present.value):
                 vectors = {**present.vectors, **vectors}
         if intent.carried is not None:
             vectors = dict(intent.carried)
@@ -174,6 +192,29 @@ class Model:
             )
         )  # fmt: skip
 
+    def _erase(self, intent: Intent, tx_time: int) -> None:
+        place = (intent.namespace, intent.key)
+        mine = [entry for entry in self.entries if (entry.namespace, entry.key) == place]
+        if intent.targets is None and not mine:
+            raise Absent
+        named = [e for e in self.entries if intent.targets is not None and e.id in intent.targets]
+        if any(e.operation != "put" or e not in mine for e in named):
+            raise Refused
+        if intent.targets is None:
+            named = [entry for entry in mine if entry.operation == "put"]
+        targets = [entry for entry in named if not entry.erased]
+        if not targets:
+            return
+        seq = len(self.entries) + 1
+        self.entries.append(
+            Entry(
+                seq, "erase", *place, None, {}, tx_time, tx_time, FOREVER, FOREVER,
+                targets=tuple(targets),
+            )
+        )  # fmt: skip
+        for entry in targets:
+            entry.erased = seq
+
     def transaction(self, now: int, intents: Sequence[Intent]) -> tuple[list[Entry], list[Any]]:
         """One commit, and what `tx.get` said of each written key after each write."""
         begin = self.now(now)
@@ -187,11 +228,11 @@ class Model:
             needs = intent.operation != "put" and plain and intent.target is None
             if needs and found is None:
                 raise Absent
-            with suppress(EmptyInterval, Absent, Refused):  # refused by the commit, if at all
+            with suppress(EmptyInterval, Absent, Refused, Gone):  # refused by the commit, if at all
                 scratch._append(replace(intent, if_match=ANY), begin.clock)
             here = Moment(len(scratch.entries), begin.clock)
             found = scratch.answer(intent.namespace, intent.key, here, begin.clock)
-            saw.append(None if found is None else [found.value])
+            saw.append(None if found is None else "gone" if found.erased else [found.value])
         return self.commit(now, intents), saw
 
     # Moments
@@ -236,7 +277,10 @@ class Model:
     def shown(self, namespace: str, cut: Moment, valid_at: int) -> dict[str, Entry]:
         """What `query` sees."""
         found = self.present(namespace, cut, valid_at)
-        return {key: entry for key, entry in found.items() if not self.hidden(entry, cut)}
+        return {
+            key: entry for key, entry in found.items()
+            if not entry.erased and not self.hidden(entry, cut)
+        }  # fmt: skip
 
     def searched(
         self, namespace: str, cut: Moment, valid_at: int, *, superseded: bool = False

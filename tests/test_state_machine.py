@@ -34,6 +34,7 @@ from koru_delta.causal import Cut, moment
 from koru_delta.errors import (
     AnnotationError,
     ConflictError,
+    ErasedError,
     InvalidTimestampError,
     KeyNotFoundError,
     KoruDeltaError,
@@ -48,6 +49,7 @@ from tests.model import (
     Conflict,
     EmptyInterval,
     Entry,
+    Gone,
     Intent,
     Model,
     Moment,
@@ -56,7 +58,7 @@ from tests.model import (
 )
 from tests.worker import Worker, perform
 
-EXAMPLES, STEPS = 100, 30
+EXAMPLES, STEPS = 80, 30
 UNIT = 1_000_000
 START = 1_767_225_600_000_000
 NAMESPACES = ("a", "b")
@@ -68,6 +70,7 @@ REFUSALS: dict[type[Exception], type[KoruDeltaError]] = {
     Conflict: ConflictError,
     EmptyInterval: InvalidTimestampError,
     Refused: AnnotationError,
+    Gone: ErasedError,
 }
 FILTERS = (
     ({"n": {"$gte": 2}}, lambda v: _field(v, "n", float("-inf")) >= 2),
@@ -142,7 +145,7 @@ class Histories(RuleBasedStateMachine):
                 made, saw = self.model.transaction(self.clock.now, intents)
             else:
                 made = self.model.commit(self.clock.now, intents)
-        except (Absent, Conflict, EmptyInterval, Refused) as refusal:
+        except (Absent, Conflict, EmptyInterval, Refused, Gone) as refusal:
             expected = REFUSALS[type(refusal)]
         result = self._perform(handle, verb, given)
         if isinstance(result, dict):
@@ -417,8 +420,39 @@ class Histories(RuleBasedStateMachine):
             intent = Intent("delete", namespace, key)
         else:
             intent = Intent("put", namespace, key, past.value, carried=past.vectors)
+            intent.of_erased = bool(past.erased)
         given = {"namespace": namespace, "key": key, "to": cut.seq}
         self.write(handle, "revert", given, [intent])
+
+    @precondition(lambda self: self.model.commits)
+    @rule(
+        handle=handles,
+        whole=st.lists(st.tuples(namespaces, keys), max_size=2),
+        count=st.integers(0, 3),
+        seldom=st.sampled_from([True, False, False]),
+    )
+    def erase(self, handle: int, whole: list[tuple[str, str]], count: int, seldom: bool) -> None:
+        if seldom:
+            return
+        puts = [
+            e for e in self.model.entries
+            if e.namespace != "$tags" and (e.operation == "put" or self.random.random() < 0.02)
+        ]  # fmt: skip
+        written = {(e.namespace, e.key) for e in self.model.entries}
+        if self.random.random() < 0.9:
+            whole = [place for place in whole if place in written]
+        whole = list(dict.fromkeys(whole))[: self.random.choice([0, 0, 1, 2])]
+        chosen = self.random.choices(puts, k=count) if puts else []
+        intents = []
+        for place in whole:
+            intents += [Intent("erase", *place), Intent("delete", *place, missing_ok=True)]
+        some: dict[tuple[str, str], list[str]] = {}
+        for entry in chosen:
+            if (entry.namespace, entry.key) not in whole:
+                some.setdefault((entry.namespace, entry.key), []).append(entry.id)
+        intents += [Intent("erase", *p, targets=tuple(ids)) for p, ids in some.items()]
+        given = {"what": [*whole, *(entry.id for entry in chosen)]}
+        self.write(handle, "erase", given, intents)
 
     @precondition(lambda self: self.model.commits)
     @rule(handle=handles, name=st.sampled_from("pqr"), past=st.booleans(), move=st.booleans())
@@ -512,7 +546,10 @@ class Histories(RuleBasedStateMachine):
             namespace, key = self.random.choice(NAMESPACES), self.random.choice(KEYS)
             expected = self._answer(namespace, key, self.model.now(self.clock.now), None)
             found = self._ask(do="get", namespace=namespace, key=key)
-            assert same(found, None if expected is None else [expected.value])
+            if expected is not None and expected.erased:
+                assert found == {"error": "ErasedError"}
+            else:
+                assert same(found, None if expected is None else [expected.value])
 
     def teardown(self) -> None:
         try:
@@ -522,6 +559,7 @@ class Histories(RuleBasedStateMachine):
             report = db.verify()
             assert report.ok, report.problems
             assert report.versions == len(self.model.entries)
+            assert report.erased == sum(entry.erased > 0 for entry in self.model.entries)
             if self.model.commits:
                 self.check_replay(db)
         finally:
@@ -560,6 +598,10 @@ class Histories(RuleBasedStateMachine):
         """Answers at a cut are those of a fresh database that got the log so far."""
         cut = self.random.choice(self.model.commits)
         lines = io.BytesIO()
+        if any(entry.seq <= cut.seq < entry.erased for entry in self.model.entries):
+            with pytest.raises(ErasedError):
+                db.export_log(lines, as_of=cut.seq)
+            return
         db.export_log(lines, as_of=cut.seq)
         lines.seek(0)
         with koru_delta.open(clock=self.clock) as fresh:
@@ -590,9 +632,14 @@ class Histories(RuleBasedStateMachine):
         if expected is None:
             with pytest.raises(KeyNotFoundError):
                 db.get(namespace, key, **at)
+        elif expected.erased:
+            with pytest.raises(ErasedError):
+                db.get(namespace, key, **at)
+            assert db.version(namespace, key, **at).id == expected.id
         else:
             assert same(db.get(namespace, key, **at), expected.value)
-        assert db.contains(namespace, key, **at) == (expected is not None)
+        there = expected is not None and not expected.erased
+        assert db.contains(namespace, key, **at) == there
 
     def check(self, db: koru_delta.Database, ref: Any, cut: Moment, valid: int | None) -> None:
         """Every read at one moment."""
@@ -611,11 +658,22 @@ class Histories(RuleBasedStateMachine):
                 annotated = db.history(namespace, key, include_annotations=True, **past)
                 assert [v.id for v in annotated] == [e.id for e in whole]
                 assert [v.target for v in annotated] == [e.target and e.target.id for e in whole]
+                assert [v.is_erased for v in annotated] == [e.erased > 0 for e in whole]
+                assert [v.targets for v in annotated if v.operation == "erase"] == [
+                    tuple(t.id for t in e.targets) for e in whole if e.operation == "erase"
+                ]
+            if any(entry.erased for entry in present.values()):
+                with pytest.raises(ErasedError):
+                    db.get_many(namespace, KEYS, **at)
+                present = {key: e for key, e in present.items() if not e.erased}
+            else:
+                assert list(db.get_many(namespace, KEYS, **at)) == [
+                    key for key in KEYS if key in present
+                ]
             assert db.list_keys(namespace, **at) == list(present)
             assert db.list_keys(namespace, prefix="k", after="k", **at) == [
                 key for key in present if key == "k2"
             ]
-            assert list(db.get_many(namespace, KEYS, **at)) == [k for k in KEYS if k in present]
             shown = self.model.shown(namespace, cut, true_at)
             assert db.count(namespace, **at) == len(shown)
             rows = db.query(namespace, **at)

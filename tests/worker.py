@@ -14,7 +14,7 @@ from typing import Any
 
 import koru_delta
 from koru_delta.causal import moment
-from koru_delta.errors import KeyNotFoundError, KoruDeltaError
+from koru_delta.errors import ErasedError, KeyNotFoundError, KoruDeltaError
 from koru_delta.testing import FixedClock
 
 Command = tuple[str, dict[str, Any]]
@@ -32,6 +32,8 @@ def perform(db: koru_delta.Database, verb: str, given: dict[str, Any]) -> list[A
                     saw.append([tx.get(arguments["namespace"], arguments["key"])])
                 except KeyNotFoundError:
                     saw.append(None)
+                except ErasedError:
+                    saw.append("gone")
         return [[[version.seq, version.id] for version in tx.versions], saw]
     if verb == "drop":
         before = len(db.commits(after=given["head"]))
@@ -49,6 +51,11 @@ def perform(db: koru_delta.Database, verb: str, given: dict[str, Any]) -> list[A
         )  # fmt: skip
     elif verb in ("hide_many", "unhide_many"):
         made = getattr(db, verb)(given["versions"])
+    elif verb == "erase":
+        what = [each if isinstance(each, str) else tuple(each) for each in given["what"]]
+        erased = db.erase(what)
+        assert erased.is_clean
+        made = list(erased.entries)
     elif verb == "revert":
         made = [db.revert(given["namespace"], given["key"], given["to"])]
     elif verb == "tag":

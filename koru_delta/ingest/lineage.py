@@ -172,7 +172,7 @@ def label(version: Version) -> str:
     """One line for people: where it is kept, when and by whom it was written, what it says."""
     operation = "" if version.operation == "put" else f" {version.operation}"
     parts = [f"{_line(version.namespace)}/{_line(version.key)}{operation}"]
-    value = version.value
+    value = None if version.is_erased else version.value
     if isinstance(value, dict):
         place = value.get("metadata")
         if isinstance(place, dict) and isinstance(place.get("page"), int):
@@ -326,7 +326,7 @@ class Runs:
 
 
 def _state(record: Version) -> Value:
-    value = record.value
+    value = None if record.is_erased else record.value
     return value.get("state") if isinstance(value, dict) else None
 
 

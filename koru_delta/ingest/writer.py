@@ -468,7 +468,9 @@ class Writer:
         assert self._embedder is not None
         for name in names:
             for version in self._db.history(self._chunks, name, reverse=True):
-                if self._embedder.name in version.vectors and version.value["text"] == text:
+                if version.is_erased or self._embedder.name not in version.vectors:
+                    continue
+                if version.value["text"] == text:
                     return self._db.vectors(version)[self._embedder.name]
         return None
 
@@ -562,7 +564,7 @@ def chosen_embedder(db: Store, embedder: EmbedderChoice) -> TextEmbedder | None:
 def _state_of(version: Version, until: int) -> _State:
     if version.is_tombstone:
         return _absent(until)
-    value = version.value
+    value: Value = None if version.is_erased else version.value
     entry = Entry(version.namespace, version.key, None, ())
     entry.version_id = version.id
     text = value.get("text") if isinstance(value, dict) else None

@@ -45,6 +45,7 @@ from koru_delta.values import (
     points_nowhere,
 )
 
+RETENTION: Final = "$retention"  # where policies are, and what was erased by them
 ANY: Final = "any"  # `if_match` left out: write whatever stands there
 
 
@@ -68,7 +69,8 @@ class Write:
 
     `fallback` is the value where nothing stands. A hide or unhide is about `target`, or where
     that is None about the version that stands there; an erase is about `targets`, or with
-    `every` about all puts of its key. With `missing_ok`, what there is nothing to delete of, or
+    `every` about all puts of its key; one filed in `$retention` is about puts of the namespace
+    that is its key. With `missing_ok`, what there is nothing to delete of, or
     is hidden (unhidden, erased) already, is left out.
     """
 
@@ -430,9 +432,9 @@ class Appender:
             stored = None if seq is None else self.writer.facts(seq)
             if stored is None:
                 raise UnknownVersionError(f"version {named}")
-            if (stored.operation, stored.namespace, stored.key) != (
-                PUT, write.namespace, write.key,
-            ):  # fmt: skip
+            swept = write.namespace == RETENTION and stored.namespace == write.key
+            mine = (stored.namespace, stored.key) == (write.namespace, write.key)
+            if stored.operation != PUT or not (mine or swept):
                 raise AnnotationError(named, "is no put of its key; only those can be erased")
             if stored.erased or stored.seq in self._erased:
                 if write.missing_ok:

@@ -42,7 +42,7 @@ from koru_delta.errors import (
     StorageError,
     UnknownVersionError,
 )
-from koru_delta.log.append import ANY, Appender, Pending, Write
+from koru_delta.log.append import ANY, RETENTION, Appender, Pending, Write
 from koru_delta.storage import ENGINE_FAILURES, Head, SqliteEngine, Stored, StoredCommit
 from koru_delta.values import Value, canonical_bytes, decode, distinction_id
 
@@ -51,8 +51,8 @@ __all__ = ["ANY", "AsOf", "CausalLog", "Pending", "Write"]
 AsOf = int | datetime | str | Version | Commit | Cut | None
 TAGS: Final = "$tags"
 QUARANTINES: Final = "$quarantines"
-RETENTION: Final = "$retention"
-OWN: Final = (TAGS, QUARANTINES, RETENTION, "$text")  # namespaces that are not for others to write
+TEXTS: Final = "$text"  # how the words of each namespace are read
+OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION)  # namespaces that only KoruDelta writes
 _HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 _HOT_BYTES = 64 * 1024 * 1024
 _HOT_LARGEST = _HOT_BYTES // 64
@@ -386,6 +386,17 @@ class CausalLog:
         entry = self.engine.at(seq)
         commit = None if entry is None else self.engine.commit_at(entry.tx_time)
         return GENESIS if commit is None else commit.root
+
+    def root_of(self, cut: Cut) -> bytes:
+        """The chained root of the log at a cut, which may come from outside.
+
+        Raises:
+            InvalidTimestampError: this log has not got that far.
+        """
+        head = self.engine.head()
+        if head.seq == cut.seq:
+            return head.root
+        return self.root_at(self.checked_cut(cut).seq)
 
     # Reading
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from koru_delta.causal import ERASE, FOREVER, PUT, Cut, microseconds, moment
 from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError
-from koru_delta.log.append import Write
-from koru_delta.log.log import RETENTION, CausalLog
+from koru_delta.log.append import RETENTION, Write
+from koru_delta.log.log import CausalLog
 from koru_delta.storage import Candidate
 from koru_delta.values import Value, canonical_bytes, decode
 
@@ -32,7 +32,7 @@ _TRIES: Final = 20  # against others who set a policy or sweep at the same time
 class Retention:
     """What a namespace retains behind what is current.
 
-    Versions out of use for longer than `keep` are erased, but for the last `versions` entries
+    Versions out of use for all of `keep` are erased, but for the last `versions` entries
     of each key; where one of the two is None, the other alone decides. `horizon` is the moment
     from which on everything can still be asked; None while nothing was swept away.
     """
@@ -130,7 +130,7 @@ def sweep(
 ) -> tuple[int, int]:
     """Erase what a namespace no longer retains; how many versions and bytes of them.
 
-    Each commit holds up to `at_once` versions and the horizon they leave.
+    Each commit holds one erase of up to `at_once` versions, and the horizon they leave.
     """
     versions = removed = 0
     for _ in range(_TRIES):
@@ -148,7 +148,11 @@ def sweep(
                     PUT, RETENTION, namespace, body, if_match=said_by, author=author,
                     message=message,
                 )  # fmt: skip
-                made, given = log.erase([noted, *_erases(policy, some, author, message)])
+                gone = Write(
+                    ERASE, RETENTION, namespace, author=author, message=message, missing_ok=True,
+                    targets=[each.version_id.hex() for each in some],
+                )  # fmt: skip
+                made, given = log.erase([noted, gone])
                 said_by = made[0].id
                 versions += sum(len(each.targets) for each in made)
                 removed += given
@@ -158,35 +162,19 @@ def sweep(
     return versions, removed
 
 
-def _erases(
-    policy: Retention, what: Sequence[Candidate], author: str | None, message: str
-) -> list[Write]:
-    """The writes that erase these versions, one a key."""
-    by_key: dict[str, list[str]] = {}
-    for each in what:
-        by_key.setdefault(each.key, []).append(each.version_id.hex())
-    return [
-        Write(
-            ERASE, policy.namespace, key, targets=targets, author=author, message=message,
-            missing_ok=True,
-        )
-        for key, targets in by_key.items()
-    ]  # fmt: skip
-
-
 def _needed(entries: Sequence[tuple[int, ...]], time: int) -> tuple[set[int], int]:
     """Of a key's puts those that can be met at some moment from a time on, by their places.
 
-    And when the key was last written by that time. A put with explicit valid times can be met
-    for as long as it holds some of them.
+    And the last time up to that one at which anything about it changed. A put with explicit
+    valid times can be met for as long as it holds some of them.
     """
     held: list[tuple[int, int, int]] = []  # place, and an interval of valid time
     explicit: set[int] = set()
     expired: set[int] = set()
     last = 0
     for seq, operation, tx_time, starts, ends, expires in entries:
+        last = max(last, *(each for each in (tx_time, starts, ends, expires) if each <= time), 0)
         if tx_time <= time:
-            last = tx_time
             rest = []
             for place, low, high in held:
                 rest += [

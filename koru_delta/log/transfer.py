@@ -29,6 +29,7 @@ from koru_delta.causal import (
     version_id,
 )
 from koru_delta.errors import CorruptionError, DivergedLogError, ErasedError, InvalidDataError
+from koru_delta.log.append import RETENTION
 from koru_delta.log.log import OWN, CausalLog
 from koru_delta.log.schema import VersionRecord
 from koru_delta.storage import Head, NewVersion, Space
@@ -225,9 +226,10 @@ class _Import:
         if "target" in record:
             self._annotate(number, record)
         for target in record.get("targets", ()):
-            about = self._place(self._record_of(target))
-            mine = ("put", record["namespace"], record["key"])
-            if about != mine or target in self._erased:
+            about = self._place(self._record_of(target)) or ("none", "", "")
+            mine = about == ("put", record["namespace"], record["key"])
+            swept = record["namespace"] == RETENTION and about[:2] == ("put", record["key"])
+            if not (mine or swept) or target in self._erased:
                 raise InvalidDataError(f"line {number}: it erases no put of its key")
             self._erased.add(target)
             self._lacking.discard(target)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from koru_delta.causal import Version
 from koru_delta.errors import DatabaseClosedError, KoruDeltaError
 from koru_delta.log import CausalLog
-from koru_delta.search.hybrid import Ranked
+from koru_delta.search.hybrid import Cursor, Ranked
 from koru_delta.search.nearest import Found
 from koru_delta.values import Value
 
@@ -180,8 +180,11 @@ class Answers:
             ]
         return Matches(
             matches, plan=found.plan, approximate=found.approximate, considered=found.considered,
-            cursor=None if found.cursor is None else str(found.cursor),
+            cursor=None if found.cursor is None else self._written(found.cursor),
         )  # fmt: skip
+
+    def _written(self, cursor: Cursor) -> str:
+        return cursor.written(self._log.root_of(cursor.cut))
 
     def _load(self, seqs: Sequence[int], why: Callable[[], list[Explanation]] | None) -> _Load:
         load = _Load(self._log, seqs, why)

@@ -11,7 +11,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import partial
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
@@ -123,6 +123,17 @@ class CausalFilter:
             )
         if self.predicate is not None and not callable(self.predicate):
             raise QueryError(f"causal predicate is a function of a version, not {self.predicate!r}")
+
+    def facts(self) -> list[tuple[str, object]]:
+        """What is asked, with sets in order: `repr` of it is the same in every process.
+
+        But for `predicate`, which is known in one process alone.
+        """
+        told = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return [
+            (name, sorted(map(repr, given)) if isinstance(given, frozenset) else given)
+            for name, given in told
+        ]
 
 
 class _Kind(NamedTuple):
@@ -253,6 +264,35 @@ class CompiledCausal:
                 holds[place] = bool(predicate(version))
         passing: Mask = holds[back]
         return passing
+
+
+class Narrowed:
+    """A causal filter, or none, and besides only versions at some positions."""
+
+    __slots__ = ("_causal", "_seqs", "exclude_superseded", "name")
+
+    narrows = True
+
+    def __init__(self, causal: Condition | None, seqs: Numbers, name: Hashable) -> None:
+        """Keep to `seqs`, in order; equal `name`s stand for equal ones at the same cut."""
+        self._causal = causal
+        self._seqs = seqs
+        self.exclude_superseded: bool = causal is None or causal.exclude_superseded
+        self.name: Hashable = (name, None if causal is None else causal.name)
+
+    def besides(self, causal: Condition | None) -> Narrowed:
+        """The same positions, with another filter."""
+        return Narrowed(causal, self._seqs, self.name)
+
+    def mask(self, seqs: Numbers, among: Mask | None = None) -> Mask:
+        """As `CompiledCausal.mask`."""
+        passing: Mask = np.isin(seqs, self._seqs)
+        if among is not None:
+            passing &= among
+        return passing if self._causal is None else self._causal.mask(seqs, passing)
+
+
+Condition = CompiledCausal | Narrowed
 
 
 class Causality:

@@ -25,6 +25,7 @@ Mask = npt.NDArray[np.bool_]  # shape (rows,)
 MISSING: Final[object] = object()  # nothing there; JSON's null is a value
 
 _ROWS_PER_LOAD = 8192  # bounds how many decoded documents are in memory at once
+_UNSORTED: Final = 256  # new values looked at one by one before all strings are sorted anew
 _MAX_COLUMNS = 256  # the least recently used beyond these are dropped, and read again if asked
 
 
@@ -131,6 +132,21 @@ class Column:
                 chosen[code] = holds(self._dictionary.values[code])
         return self._spread(chosen)
 
+    def where_string(
+        self, span: Callable[[Sequence[str]], tuple[int, int]], holds: Callable[[object], bool]
+    ) -> Mask:
+        """The rows whose string `holds`, which is so for a span of strings that are in order.
+
+        `span` tells its first place among sorted strings, and its end. Other values never hold.
+        """
+        ordered, codes, covered = self._dictionary.strings()
+        chosen = np.zeros(max(self._size, covered), dtype=np.bool_)
+        first, end = span(ordered)
+        chosen[codes[first:end]] = True
+        fresh = self._dictionary.values[covered : self._size]
+        chosen[covered : covered + len(fresh)] = [holds(value) for value in fresh]
+        return self._spread(chosen[: self._size])
+
     def _spread(self, chosen: Mask) -> Mask:
         rows: Mask = np.take(chosen, self.codes)
         return rows
@@ -189,6 +205,7 @@ class _Dictionary:
         self.values: list[object] = [MISSING]
         self.codes: dict[Hashable, int] = {MISSING: 0}
         self._numbers = (np.full(1, np.nan), list[int]())
+        self._strings = (list[str](), np.zeros(0, dtype=np.int64), 1)
 
     def encode(self, value: object) -> int:
         """The code of `value`, a new one if it is new."""
@@ -222,6 +239,20 @@ class _Dictionary:
             numbers, inexact = np.concatenate((numbers, added)), inexact + odd
             self._numbers = (numbers, inexact)
         return numbers, inexact
+
+    def strings(self) -> tuple[list[str], npt.NDArray[np.int64], int]:
+        """The strings in order, the code of each, and below which code these are all strings.
+
+        That may be more than the column asked about has, or a few less.
+        """
+        known = self._strings  # replaced as one, as numbers are
+        size = len(self.values)
+        if size - known[2] > _UNSORTED:
+            codes = [code for code in range(size) if isinstance(self.values[code], str)]
+            codes.sort(key=self.values.__getitem__)  # type: ignore[arg-type]
+            ordered = [str(self.values[code]) for code in codes]
+            known = self._strings = (ordered, np.array(codes, dtype=np.int64), size)
+        return known
 
 
 class _Growing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 from koru_delta.causal import Cut, Version, microseconds
 from koru_delta.errors import KeyNotFoundError
 from koru_delta.log import CausalLog
+from koru_delta.log.log import TEXTS
 from koru_delta.search.answers import Answers, Match, Matches
 from koru_delta.search.explained import explained
 from koru_delta.search.hybrid import Asked, Question
@@ -28,7 +29,7 @@ from koru_delta.search.texts import TextIndex
 ChangeKind = Literal["entered", "left", "moved", "edited"]
 CauseName = Literal[
     "new", "restored", "unhidden", "began", "edited", "re-embedded", "deleted", "expired",
-    "ended", "hidden", "superseded", "filtered", "statistics",
+    "ended", "hidden", "superseded", "filtered", "statistics", "settings",
 ]  # fmt: skip
 _MOST_TRIED: Final = 64  # keys that are undone one by one
 _MOST_LINES: Final = 200  # of a text diff
@@ -204,7 +205,9 @@ class _Worlds:
         self._records = records
         self._then, self._now = earlier.asked, later.asked
         self._later = later
-        self._asked: dict[frozenset[str], dict[str, tuple[int, int]]] = {}
+        self._as_then = replace(later, texts=earlier.texts)
+        self.resettled = later.texts is not earlier.texts  # one index for the same settings
+        self._asked: dict[tuple[frozenset[str], bool], dict[str, tuple[int, int]]] = {}
         reading = self._reading = records.at(max(self._then.cut.seq, self._now.cut.seq))
         masks = [
             records.passing(reading, asked.cut, asked.valid_at, asked.where, asked.causal).mask
@@ -222,20 +225,29 @@ class _Worlds:
         """Every key that something else may be found of than before."""
         return sorted(self._numbers)
 
-    def found(self, undone: frozenset[str]) -> dict[str, tuple[int, int]]:
-        """Of each hit its rank and version, with some keys as they were."""
-        known = self._asked.get(undone)
+    def found(
+        self, undone: frozenset[str], *, settings: bool = False
+    ) -> dict[str, tuple[int, int]]:
+        """Of each hit its rank and version, with some keys as they were, or settings too."""
+        known = self._asked.get((undone, settings))
         if known is None:
             numbers = [self._numbers[key] for key in undone if key in self._numbers]
             swap = Swap(
                 np.array(numbers, dtype=np.int64), self._then.cut, self._then.valid_at,
                 self._then.causal,
             )  # fmt: skip
-            ranked = self._later.ranked(self._log, swap=swap)
-            known = self._asked[undone] = {
+            question = self._as_then if settings else self._later
+            ranked = question.ranked(self._log, swap=swap)
+            known = self._asked[undone, settings] = {
                 each.key: (rank, each.seq) for rank, each in enumerate(ranked.candidates, 1)
             }
         return known
+
+    def settled(self, key: str) -> Happened:
+        """That words are read by other settings than before, said of a key."""
+        cut = self._now.cut
+        version = self._log.version_at(TEXTS, self._records.namespace, cut, cut.clock)
+        return Happened(key, "settings", version)
 
     def happened(self, keys: Iterable[str]) -> dict[str, Happened]:
         """What happened to those of the keys that something happened to."""
@@ -253,6 +265,11 @@ class _Worlds:
         log, seqs = self._log, self._reading.seqs
         if was is not None and now is not None:
             before, after = log.versions([int(seqs[was]), int(seqs[now])])
+            if after.seq <= self._then.cut.seq:  # nothing was written: another time holds another
+                if microseconds(after.valid_from) > self._then.valid_at:
+                    return "began", after
+                if before.valid_to is not None:
+                    return "ended", before
             same = before.distinction == after.distinction and before.vectors != after.vectors
             return ("re-embedded" if same else "edited"), after
         if now is not None:
@@ -332,8 +349,8 @@ def _causes(
 ) -> tuple[tuple[Happened, ...], bool]:
     """Least sets first: what undoes the change, and whether it does."""
 
-    def undone(by: frozenset[str]) -> bool:
-        found = worlds.found(by).get(key)
+    def undone(by: frozenset[str], *, settings: bool = False) -> bool:
+        found = worlds.found(by, settings=settings).get(key)
         if wanted is None or kind == "left":  # it is about being there at all
             return (found is None) == (wanted is None)
         return found == wanted
@@ -341,6 +358,8 @@ def _causes(
     own = happened.get(key)
     if own is not None and undone(frozenset({key})):
         return (own,), True
+    if worlds.resettled and undone(frozenset(), settings=True):
+        return (worlds.settled(key),), True
     others = [each for each in happened if each != key][:_MOST_TRIED]
     for other in others:
         if undone(frozenset({other})):
@@ -356,6 +375,9 @@ def _causes(
             both = {**happened, **worlds.happened(beyond)}
             return tuple(both[each] for each in _least([*together, *beyond], undone)), True
         return (*(happened[each] for each in together), Happened(key, "statistics", None)), True
+    if worlds.resettled and undone(frozenset(every), settings=True):
+        mine = () if own is None else (own,)
+        return (*mine, worlds.settled(key)), True
     return () if own is None else (own,), False
 
 

@@ -7,7 +7,7 @@ the legs are asked again, and once more without each of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from koru_delta.causal import Cut, Version
 from koru_delta.log import CausalLog
@@ -44,20 +44,19 @@ def explained(question: Question, found: Ranked, log: CausalLog) -> list[Explana
     asked, space = question.asked, question.space
     versions = log.versions([each.seq for each in found.candidates])
     terms = _terms(asked, found.candidates, question.texts)
+    # Of what is chosen for its difference, more would be other ones.
+    k = asked.k if asked.balance is not None else max(asked.k, _LOOKED_AT)
+
+    def places(**changes: Any) -> dict[str, int]:
+        again = question.ranked(log, k=k, recall=1.0, cursor=None, **changes)
+        return {each.key: place for place, each in enumerate(again.candidates, 1)}
+
     without: dict[str, dict[str, int]] = {}
     if len(asked.weights) > 1:
         for name in asked.weights:
             others = {leg: weight for leg, weight in asked.weights.items() if leg != name}
-            again = question.ranked(
-                log, weights=others, k=max(asked.k, _LOOKED_AT), recall=1.0, cursor=None
-            )
-            without[name] = {each.key: place for place, each in enumerate(again.candidates, 1)}
-    aged: dict[str, int] = {}
-    if asked.half_life is not None:
-        again = question.ranked(
-            log, half_life=None, k=max(asked.k, _LOOKED_AT), recall=1.0, cursor=None
-        )
-        aged = {each.key: place for place, each in enumerate(again.candidates, 1)}
+            without[name] = places(weights=others)
+    aged = {} if asked.half_life is None else places(half_life=None)
     formula: str
     if len(asked.weights) > 1:
         formula = asked.fusion
@@ -78,7 +77,7 @@ def explained(question: Question, found: Ranked, log: CausalLog) -> list[Explana
                     each.parts.get(name, 0.0) / each.decay,
                     each.ranks.get(name),
                     without.get(name, {}).get(each.key),
-                    terms[place - first] if name == "text" else (),
+                    terms[place - first] if name == "text" and name in each.ranks else (),
                 )
             )
         if asked.half_life is not None and each.decay != 1.0:

@@ -26,9 +26,11 @@ import os
 import re
 import reprlib
 import threading
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -316,7 +318,10 @@ def _ordered(name: str, path: Path, operand: object, depth: int) -> _Node:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and bool(compare(value, limit))
 
-    if exact is None:  # a string, or an integer between two floats
+    if isinstance(limit, str):
+        span = partial(_SPANS[name], limit)
+        return _Leaf(path, holds, lambda column: column.where_string(span, holds))
+    if exact is None:  # an integer between two floats
         return _satisfies(path, holds)
     return _Leaf(
         path,
@@ -355,7 +360,17 @@ def _exists(name: str, path: Path, operand: object, depth: int) -> _Node:
 def _prefix(name: str, path: Path, operand: object, depth: int) -> _Node:
     if not isinstance(operand, str):
         raise _wrong(name, path, "a string", operand)
-    return _text_leaf(path, lambda text: text.startswith(operand))
+
+    def holds(value: object) -> bool:
+        return isinstance(value, str) and value.startswith(operand)
+
+    def span(ordered: Sequence[str]) -> tuple[int, int]:
+        first = bisect_left(ordered, operand)
+        return first, bisect_left(
+            ordered, True, lo=first, key=lambda text: not text.startswith(operand)
+        )
+
+    return _Leaf(path, holds, lambda column: column.where_string(span, holds))
 
 
 def _like(name: str, path: Path, operand: object, depth: int) -> _Node:
@@ -399,6 +414,12 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "$gte": operator.ge,
     "$lt": operator.lt,
     "$lte": operator.le,
+}
+_SPANS: Mapping[str, Callable[[str, Sequence[str]], tuple[int, int]]] = {
+    "$gt": lambda limit, ordered: (bisect_right(ordered, limit), len(ordered)),
+    "$gte": lambda limit, ordered: (bisect_left(ordered, limit), len(ordered)),
+    "$lt": lambda limit, ordered: (0, bisect_left(ordered, limit)),
+    "$lte": lambda limit, ordered: (0, bisect_right(ordered, limit)),
 }
 _short = reprlib.Repr()
 _short.maxstring = 80

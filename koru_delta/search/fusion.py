@@ -7,10 +7,10 @@ fused by itself and comes after.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,17 +36,40 @@ class Leg:
     complete: bool
 
 
+class Earned(NamedTuple):
+    """What one leg adds to a candidate; rank 0 where the leg does not have it."""
+
+    leg: str
+    part: float
+    rank: int  # from 1
+    score: float  # as the leg gave it
+
+
 @dataclass(slots=True)
 class Candidate:
-    """A hit of at least one leg. `parts` are what each leg adds; they sum to `score`."""
+    """A hit of at least one leg."""
 
     key: str
     seq: int
-    score: float
-    parts: dict[str, float]
-    ranks: dict[str, int]  # in each leg that has it, from 1
-    scores: dict[str, float]  # likewise, as the leg gave it
+    score: float  # the sum of what the legs add, times `decay`
+    earned: list[Earned]
+    window: int = 0  # of the ranking, the first being 0; all of one come before the next
     decay: float = 1.0  # what its age left of the score, in (0, 1]
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """What each leg adds; they sum to `score`."""
+        return {each.leg: each.part * self.decay for each in self.earned}
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The rank in each leg that has it, from 1."""
+        return {each.leg: each.rank for each in self.earned if each.rank}
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Likewise the score, as the leg gave it."""
+        return {each.leg: each.score for each in self.earned if each.rank}
 
 
 def fuse(legs: Sequence[Leg], window: int, fusion: Fusion) -> list[Candidate]:
@@ -55,33 +78,56 @@ def fuse(legs: Sequence[Leg], window: int, fusion: Fusion) -> list[Candidate]:
     With "rrf" a hit at rank r (the first is 1) earns weight / (60 + r) from a leg
     (reciprocal rank fusion: Cormack, Clarke & Buettcher, SIGIR 2009). With "score" it earns
     weight times its score, scaled so that the leg's best is 1 and its worst in the window
-    0 (where all are equal, 1). What a leg does not have earns nothing from it.
+    0 (where all are equal, 1). What a leg does not have earns nothing from it. In each window
+    after the first, every leg takes off once more the most it gives, so that scores go on
+    falling.
     """
     found: list[Candidate] = []
     given: set[str] = set()
     depth = max((len(leg.hits) for leg in legs), default=0)
-    start, stop = 0, window
-    while start < depth:
+    most = 1.0 if fusion == "score" else 1 / (DAMPING + 1)
+    for step, start in enumerate(range(0, depth, window)):
+        below = step * most
         some: dict[str, Candidate] = {}
         for leg in legs:
-            hits = leg.hits[start:stop]
-            for place, (earned, (least, key, seq)) in enumerate(
-                zip(_earned(leg, hits, start, fusion), hits, strict=True), start + 1
+            hits = leg.hits[start : start + window]
+            parts = _earned(leg, hits, start, fusion)
+            for rank, (part, (least, key, seq)) in enumerate(
+                zip(parts, hits, strict=True), start + 1
             ):
                 if key in given:
                     continue
+                earned = Earned(leg.name, part - below * leg.weight, rank, -least)
                 candidate = some.get(key)
                 if candidate is None:
-                    candidate = some[key] = Candidate(key, seq, 0.0, {}, {}, {})
-                candidate.parts[leg.name] = earned
-                candidate.ranks[leg.name] = place
-                candidate.scores[leg.name] = -least
-        for candidate in some.values():
-            candidate.score = sum(candidate.parts.values())
+                    some[key] = Candidate(key, seq, earned.part, [earned], step)
+                else:
+                    candidate.score += earned.part
+                    candidate.earned.append(earned)
+        if below:
+            _take_off(legs, some.values(), below)
         found += sorted(some.values(), key=lambda each: (-each.score, each.key))
         given |= some.keys()
-        start, stop = stop, 2 * stop
     return found
+
+
+def whole_windows(wanted: int, window: int) -> int:
+    """The least depth from `wanted` on at which a window ends.
+
+    >>> [whole_windows(wanted, 50) for wanted in (0, 50, 51, 101)]
+    [50, 50, 100, 150]
+    """
+    return max(1, -(-wanted // window)) * window
+
+
+def _take_off(legs: Sequence[Leg], candidates: Iterable[Candidate], below: float) -> None:
+    """Let legs that lack a candidate take off what they take off those they have."""
+    for each in candidates:
+        has = {earned.leg for earned in each.earned}
+        for leg in legs:
+            if leg.name not in has:
+                each.earned.append(Earned(leg.name, -below * leg.weight, 0, 0.0))
+                each.score -= below * leg.weight
 
 
 def _earned(leg: Leg, hits: Sequence[Hit], start: int, fusion: Fusion) -> list[float]:
@@ -96,10 +142,10 @@ def _earned(leg: Leg, hits: Sequence[Hit], start: int, fusion: Fusion) -> list[f
     return [leg.weight * (-least - worst) / spread for least, _, _ in hits]
 
 
-def alone(leg: Leg) -> list[Candidate]:
-    """The hits of one leg, with its own scores."""
+def alone(leg: Leg, window: int) -> list[Candidate]:
+    """The hits of one leg, with its own scores; windows are those of `fuse`."""
     return [
-        Candidate(key, seq, -least, {leg.name: -least}, {leg.name: rank}, {leg.name: -least})
+        Candidate(key, seq, -least, [Earned(leg.name, -least, rank, -least)], (rank - 1) // window)
         for rank, (least, key, seq) in enumerate(leg.hits, 1)
     ]
 

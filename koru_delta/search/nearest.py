@@ -17,7 +17,7 @@ import numpy.typing as npt
 from koru_delta.causal import Cut
 from koru_delta.errors import DimensionMismatchError, InvalidDataError
 from koru_delta.search.cache import Unusable
-from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.causality import Condition
 from koru_delta.search.codes import CodesUnavailable
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.graph import GraphUnavailable
@@ -120,7 +120,7 @@ class VectorSpace(SpaceReadings):
         valid_at: int,
         *,
         where: CompiledFilter | None = None,
-        causal: CompiledCausal | None = None,
+        causal: Condition | None = None,
         threshold: float | None = None,
         recall: float = 1.0,
         swap: Swap | None = None,
@@ -160,7 +160,7 @@ class VectorSpace(SpaceReadings):
         valid_at: int,
         *,
         where: CompiledFilter | None = None,
-        causal: CompiledCausal | None = None,
+        causal: Condition | None = None,
         threshold: float | None = None,
         recall: float = 1.0,
     ) -> list[Found]:
@@ -188,7 +188,7 @@ class VectorSpace(SpaceReadings):
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None,
-        causal: CompiledCausal | None,
+        causal: Condition | None,
         threshold: float | None,
         recall: float,
         *,
@@ -230,7 +230,7 @@ class VectorSpace(SpaceReadings):
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None,
-        causal: CompiledCausal | None,
+        causal: Condition | None,
         swap: Swap,
     ) -> Found:
         seen = reading.seen
@@ -250,7 +250,7 @@ class VectorSpace(SpaceReadings):
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None,
-        causal: CompiledCausal | None,
+        causal: Condition | None,
     ) -> tuple[Mask | None, int]:
         """The rows to choose from, None for all that nothing has ended, and how many."""
         seen = reading.seen
@@ -296,7 +296,7 @@ class VectorSpace(SpaceReadings):
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None,
-        causal: CompiledCausal | None,
+        causal: Condition | None,
     ) -> Mask:
         """The rows that are visible and pass both filters."""
         superseded = causal is not None and not causal.exclude_superseded
@@ -559,7 +559,9 @@ class VectorSpace(SpaceReadings):
         if visible is None:
             if seen.live == seen.count and seen.aligned:
                 return None
-            visible = seen.alive()
+            if reading.alive is None:
+                reading.alive = seen.slots_of(seen.alive(), slots)
+            return reading.alive
         kept = self._kept_of(visible)
         if seen.aligned or kept is None:
             return seen.slots_of(visible, slots)
@@ -717,7 +719,7 @@ class VectorSpace(SpaceReadings):
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None,
-        causal: CompiledCausal | None,
+        causal: Condition | None,
         threshold: float | None,
         recall: float,
     ) -> list[Found]:

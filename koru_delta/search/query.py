@@ -65,8 +65,9 @@ def select_rows(
     else:
         paths = {path for path, _ in order} | (where.paths if where is not None else set())
         if searched or records.pays(paths):
-            seqs = _by_columns(records, cut, valid_at, where, causal, order, searched=searched)
-            seqs = seqs[offset:stop]
+            seqs = _by_columns(
+                records, cut, valid_at, where, causal, order, stop, searched=searched
+            )[offset:]
             versions = log.versions(seqs)
         else:
             kept = matching(_visible(records, cut, valid_at), where or compile_filter(None))
@@ -123,22 +124,22 @@ def _by_columns(
     where: CompiledFilter | None,
     causal: CompiledCausal | None,
     order: Sequence[tuple[Path, bool]],
+    most: int | None,
     *,
     searched: bool,
 ) -> list[int]:
-    """The positions of the versions that match, in order."""
+    """The positions of the versions that match, in order; the first so many."""
     reading = records.at(cut.seq)
     passing = records.passing(reading, cut, valid_at, where, causal, with_superseded=not searched)
     slots = np.flatnonzero(passing.mask)
-    keys = records.keys(reading, slots)
-    slots = slots[sorted(range(len(keys)), key=keys.__getitem__)]
+    slots = records.in_key_order(reading, slots, None if order else most)
     if order:
         columns = records.columns([path for path, _ in order], reading.slots)
         for path, descending in reversed(order):
             ranks = _ranks(columns[path])[columns[path].codes[slots]]
             missing = columns[path].codes[slots] == 0
             slots = slots[np.lexsort((-ranks if descending else ranks, missing))]
-    found: list[int] = reading.seqs[slots].tolist()
+    found: list[int] = reading.seqs[slots[:most]].tolist()
     return found
 
 

@@ -66,6 +66,7 @@ class Reading:
     revived: tuple[int, ...]  # slots the graph may lack though they come before its end
     deaths: int  # rows that ended since the graph was fed
     ways: dict[tuple[int, float], tuple[Way, int]]  # and effort, for all that is alive
+    alive: Mask | None = None  # which vectors have a row that nothing has ended; made once
 
 
 class Packed(NamedTuple):

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from koru_delta.causal import FOREVER, PUT, Cut
 from koru_delta.log import CausalLog
-from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.causality import CompiledCausal, Condition
 from koru_delta.search.columns import Column, Columns, Path
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.rows import Mask, Numbers, Rows, Seen
@@ -28,6 +29,7 @@ from koru_delta.values import Value, decode
 _MASKS_KEPT: Final = 64
 _MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
 _NAMES_KEPT: Final = 2_000_000
+_UNRANKED: Final = 1_000  # slots that go by the names of their keys
 
 
 @dataclass(slots=True, eq=False)  # never changed; `frozen` would make each write dearer
@@ -67,7 +69,7 @@ class Swap:
     keys: Numbers
     cut: Cut
     valid_at: int
-    causal: CompiledCausal | None = None  # for that moment
+    causal: Condition | None = None  # for that moment
 
 
 class Records:
@@ -94,6 +96,8 @@ class Records:
             self._held = 0  # slots
             self._next = 0  # slot that will probably be asked for next
             self._rows = Rows(self._slot_of, self._timeline)
+            self._ranks = np.empty(0, dtype=np.int32)  # of the keys of the first slots
+            self._named = 0  # keys that were sorted by their names since these were made
             with self._columns_lock:
                 self._columns = Columns(self._values)
                 self._masks: OrderedDict[Hashable, Passing] = OrderedDict()
@@ -164,7 +168,7 @@ class Records:
         cut: Cut,
         valid_at: int,
         where: CompiledFilter | None = None,
-        causal: CompiledCausal | None = None,
+        causal: Condition | None = None,
         *,
         with_superseded: bool = False,
     ) -> Passing:
@@ -247,6 +251,41 @@ class Records:
     def keys(self, reading: RecordReading, slots: Numbers) -> list[str]:
         """The names of the keys of some slots."""
         return self.names(reading.key[slots].tolist())
+
+    def in_key_order(
+        self, reading: RecordReading, slots: Numbers, most: int | None = None
+    ) -> Numbers:
+        """Some slots, given in ascending order, by their keys: the first `most` of them, or all.
+
+        Once as many names were sorted as there are slots, the place of each key among all is
+        kept, and sorting numbers is enough; newer slots are few, and go by their names.
+        """
+        ranks = self._ranks
+        if reading.slots - len(ranks) > max(_UNRANKED, len(ranks) // 8):
+            self._named += len(slots)
+            if self._named > reading.slots:
+                ranks = self._ranks = self._ranked(reading)
+                self._named = 0
+        ranked, fresh = np.split(slots, [int(np.searchsorted(slots, len(ranks)))])
+        if len(ranked):
+            places = ranks[ranked]
+            if most is not None and len(ranked) > most:
+                kept = places < np.partition(places, most)[most]  # each key is there once
+                ranked, places = ranked.compress(kept), places.compress(kept)
+            ranked = ranked[np.argsort(places)]
+        if len(fresh):
+            some = np.concatenate([ranked, fresh])
+            keys = self.keys(reading, some)
+            ranked = some[sorted(range(len(keys)), key=keys.__getitem__)]
+        return ranked if most is None else ranked[:most]
+
+    def _ranked(self, reading: RecordReading) -> npt.NDArray[np.int32]:
+        """The place of the key of each slot among all keys in order."""
+        keys, which = np.unique(reading.key, return_inverse=True)
+        names = self.names(keys.tolist())
+        ranks = np.empty(len(keys), dtype=np.int32)
+        ranks[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(keys))
+        return ranks[which]
 
     def names(self, key_ids: Sequence[int]) -> list[str]:
         """The names of keys, from memory where they are known."""

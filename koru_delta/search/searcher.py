@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from koru_delta.errors import QueryError
@@ -12,7 +13,8 @@ from koru_delta.search.answers import Matches
 class Searches(Protocol):
     """What a searcher needs of a `Database`, or of a `View` of one."""
 
-    def search(self, namespace: str, text: str, /, **options: Any) -> Matches:
+    @property
+    def search(self) -> Callable[..., Matches]:
         """As `Database.search`."""
         ...
 

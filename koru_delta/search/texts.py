@@ -21,19 +21,20 @@ from blake3 import blake3
 from koru_delta.causal import Cut
 from koru_delta.errors import CorruptionError, KeyNotFoundError, QueryError
 from koru_delta.log import CausalLog
+from koru_delta.log.log import TEXTS
 from koru_delta.search import cache
 from koru_delta.search.cache import CacheFile, Unusable
-from koru_delta.search.causality import CompiledCausal
+from koru_delta.search.causality import CompiledCausal, Narrowed
 from koru_delta.search.columns import look_up
 from koru_delta.search.filters import CompiledFilter
-from koru_delta.search.nearest import Hit
+from koru_delta.search.hybrid import TextHits
 from koru_delta.search.records import Passing, RecordReading, Records, Swap
 from koru_delta.search.text.analysis import Analyzer
 from koru_delta.search.text.postings import Among, Contribution, Postings
 from koru_delta.search.text.queries import TextQuery, parse_query
 from koru_delta.values import Value, canonical_bytes, decode
 
-SETTINGS: Final = "$text"
+SETTINGS: Final = TEXTS
 FORMAT: Final = 1
 SAVE_SLOTS: Final = 5_000  # read since the file was written, until it is written again
 _BODIES_AT_ONCE: Final = 2_000
@@ -143,22 +144,24 @@ class TextIndex:
         causal: CompiledCausal | None = None,
         syntax: bool = True,
         swap: Swap | None = None,
-    ) -> tuple[list[Hit], int]:
-        """The `k` best by BM25 over what is visible, ties by key; and how many match in all."""
+    ) -> TextHits:
+        """The `k` best by BM25 over what is visible, ties by key."""
         query = self.parse(text, syntax=syntax)
         reading = self._records.at(cut.seq)
         if swap is None:
             passing = self._records.passing(reading, cut, valid_at, where, causal)
         else:
             passing = self._records.swapped(reading, cut, valid_at, where, causal, swap)
-        among = self.among(reading, passing)
-        total = among.count(query)
-        if not total or not k:
-            return [], total
-        slots, scores = among.top(query, min(k, total))
+        # One more than is wanted tells whether there is more.
+        slots, scores = self.among(reading, passing).top(query, k + 1)
+        complete = len(slots) <= k
+        if not complete:
+            kept = scores >= scores[k - 1] if k else slice(0)
+            slots, scores = slots[kept], scores[kept]
         keys = self._records.keys(reading, slots)
         seqs = reading.seqs[slots].tolist()
-        return sorted(zip((-scores).tolist(), keys, seqs, strict=True))[:k], total
+        hits = sorted(zip((-scores).tolist(), keys, seqs, strict=True))[:k]
+        return TextHits(hits, complete, passing.count)
 
     def explain(
         self,
@@ -176,6 +179,31 @@ class TextIndex:
         reading, among = self.at(cut, valid_at, where=where, causal=causal)
         slots = reading.slots_at(np.array(seqs, dtype=np.int64)).tolist()
         return [among.explain(query, slot) for slot in slots]
+
+    def bound(
+        self,
+        text: str,
+        cut: Cut,
+        valid_at: int,
+        *,
+        where: CompiledFilter | None,
+        causal: CompiledCausal | None,
+        syntax: bool,
+        swap: Swap | None,
+    ) -> Narrowed | CompiledCausal | None:
+        """`causal`, and besides what the query's `+must` and `-not` leave."""
+        query = self.parse(text, syntax=syntax)
+        if not query.of("must") and not query.of("not"):
+            return causal
+        reading = self._records.at(cut.seq)
+        if swap is None:
+            passing = self._records.passing(reading, cut, valid_at, where, causal)
+        else:
+            passing = self._records.swapped(reading, cut, valid_at, where, causal, swap)
+        mask = self.among(reading, passing).bounds(query)
+        assert mask is not None
+        seqs = reading.seqs[np.flatnonzero(mask[: reading.slots])]
+        return Narrowed(causal, seqs, (self.settings, query))
 
     def count(
         self,
@@ -275,6 +303,7 @@ class TextIndex:
                     cache.write(place / self._name(), about, self._postings.dump())
                     self._saved = slots
         except OSError as error:
+            self._place = None  # told once
             _log.warning(
                 "the words of %r are not kept in a file (searches stay right, the next process "
                 "reads them anew): %s", self._records.namespace, error,

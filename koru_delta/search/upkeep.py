@@ -21,7 +21,12 @@ from typing import Any, Final
 import numpy as np
 
 from koru_delta.causal import FOREVER
-from koru_delta.errors import CorruptionError, InvalidDataError, KoruDeltaError
+from koru_delta.errors import (
+    CorruptionError,
+    DatabaseClosedError,
+    InvalidDataError,
+    KoruDeltaError,
+)
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
 from koru_delta.search.cache import CacheFile, Unusable
@@ -231,8 +236,11 @@ class Upkeep:
     def _take(self, steps: Sequence[_Step], space: VectorSpace, *, complete: bool) -> None:
         """Take these steps; one that fails is told of once, and not taken again."""
         for what, step in steps:
-            if space.is_stale:
-                return  # something was erased: another has taken its place
+            try:
+                if space.is_stale:
+                    return  # something was erased: another has taken its place
+            except DatabaseClosedError:
+                return
             if not self._has_given_up(what, space):
                 try:
                     try:

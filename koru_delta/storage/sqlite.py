@@ -46,6 +46,7 @@ from koru_delta.errors import (
     StorageFullError,
     UnsupportedFormatError,
 )
+from koru_delta.storage import clean
 from koru_delta.storage.engine import (
     Candidate,
     Entry,
@@ -101,6 +102,7 @@ _OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processe
 _INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
 _PAGES_AT_ONCE = 1000
 _READERS_LEAVE_MS = 1000
+_CHECKPOINT_PAGES = 1000  # SQLite's own choice
 _LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
 _log = logging.getLogger("koru_delta")
 
@@ -563,6 +565,7 @@ class SqliteEngine:
                     if writer.dirty:
                         if writer.erased:
                             _note_scrub(con, writer.erased)
+                            con.wal_autocheckpoint(0)  # what follows does it, and cleaner
                         self._note_durability(con)
                         con.execute("COMMIT")
                         self.transactions += 1
@@ -574,6 +577,7 @@ class SqliteEngine:
                 except BaseException:
                     self._known = None
                     self._durability_noted = False
+                    con.wal_autocheckpoint(_CHECKPOINT_PAGES)
                     if con.in_transaction:
                         con.execute("ROLLBACK")
                     if generation.cells[0] & 1:
@@ -592,8 +596,23 @@ class SqliteEngine:
                 self._recent = self._recent.followed(before, after, writer.head.seq, writer.written)
                 kept(before, after)
                 generation.end()
+                if writer.erased:
+                    self._clean(con)
             except apsw.Error as error:
                 raise self._foreign(error) from error
+
+    def _clean(self, con: apsw.Connection) -> None:
+        """Empty the write-ahead log of what was just erased; what is in the way is noted."""
+        con.wal_autocheckpoint(_CHECKPOINT_PAGES)
+        try:
+            emptied = self._checkpoint()
+        except apsw.Error as error:  # what was erased is erased; cleaning up is tried again
+            _log.warning("the write-ahead log still holds what was erased: %s", error)
+            emptied = False
+        if not emptied:
+            found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
+            value = orjson.dumps({**orjson.loads(found), "late": True}).decode()
+            con.execute("UPDATE meta SET value = ? WHERE name = 'scrub'", (value,))
 
     def _note_durability(self, con: apsw.Connection) -> None:
         """Say once, with the first write, whether losing the end of the log is an error."""
@@ -1123,13 +1142,15 @@ class SqliteEngine:
                 con.execute("ROLLBACK")
                 if found is None:
                     return True
-                con.set_busy_timeout(_READERS_LEAVE_MS)
-                try:
-                    busy, _, _ = con.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
-                finally:
-                    con.set_busy_timeout(int(self._timeout * 1000))
-                due = orjson.loads(found)["namespaces"]
-                if busy or any(last.get(name, -1) < self._last_erased(con, name) for name in due):
+                said = orjson.loads(found)
+                if not self._checkpoint() or any(
+                    last.get(name, -1) < self._last_erased(con, name) for name in said["namespaces"]
+                ):
+                    return False
+                if said.get("late"):
+                    # Pages may have gone into the file by another way meanwhile.
+                    value = orjson.dumps({"namespaces": [], "late": True}).decode()
+                    con.execute("UPDATE meta SET value = ? WHERE name = 'scrub'", (value,))
                     return False
                 con.execute("DELETE FROM meta WHERE name = 'scrub'")
                 return True
@@ -1168,39 +1189,39 @@ class SqliteEngine:
             if left >= free:
                 break
         if given:
-            self._checkpoint()
+            with self._write_lock, self._locked():
+                self._checkpoint()
         return given
 
-    def _checkpoint(self) -> None:
-        """Move the write-ahead log into the file, and cut both to size, if no reader minds."""
-        with self._write_lock, self._locked():
-            con = self._writer_connection()
-            con.set_busy_timeout(_READERS_LEAVE_MS)
-            try:
-                con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            except apsw.BusyError:
-                pass  # the next one will
-            except apsw.Error as error:
-                raise self._foreign(error) from error
-            finally:
-                con.set_busy_timeout(int(self._timeout * 1000))
+    def _checkpoint(self) -> bool:
+        """Move the write-ahead log into the file, and cut both to size, if no reader minds.
+
+        The write lock is held.
+        """
+        file = self.directory / "log.db"
+        return clean.checkpoint(file, wait_milliseconds=_READERS_LEAVE_MS)
 
     def compact(self) -> int:
-        """Write the file anew without free pages; the bytes it is shorter by.
+        """Write the file anew without free pages or remains; the bytes it is shorter by.
 
         Writers wait, readers go on. Needs as much room again as the file takes.
         """
         file = self.directory / "log.db"
-        self._checkpoint()
-        before = file.stat().st_size
         with self._write_lock, self._locked():
             con = self._writer_connection()
             try:
+                self._checkpoint()
+                before = file.stat().st_size
                 con.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
-                con.execute("VACUUM")
+                con.wal_autocheckpoint(0)
+                try:
+                    con.execute("VACUUM")
+                finally:
+                    con.wal_autocheckpoint(_CHECKPOINT_PAGES)
+                if self._checkpoint():
+                    con.execute("DELETE FROM meta WHERE name = 'scrub' AND value LIKE '%[]%'")
             except apsw.Error as error:
                 raise self._foreign(error) from error
-        self._checkpoint()
         return before - file.stat().st_size
 
     # Care
@@ -1342,8 +1363,9 @@ class _MissingError(CorruptionError):
 def _note_scrub(con: apsw.Connection, erased: dict[str, int]) -> None:
     """Say, with the erasure, that copies in files beside the log are to be removed."""
     found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
-    names = set(erased) | set(orjson.loads(found)["namespaces"] if found else ())
-    value = orjson.dumps({"namespaces": sorted(names)}).decode()
+    said = orjson.loads(found) if found else {"namespaces": []}
+    said["namespaces"] = sorted({*erased, *said["namespaces"]})
+    value = orjson.dumps(said).decode()
     con.execute("INSERT OR REPLACE INTO meta VALUES('scrub', ?)", (value,))
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from koru_delta.storage.sqlite import SqliteEngine
 
 _UNKNOWN = -1
+_MUCH_SHORTER = 200  # bytes
 _INSERTS = {
     table: f"INSERT INTO {table} VALUES({','.join('?' * columns)})"
     for table, columns in {
@@ -286,14 +287,18 @@ class SqliteWriter:
             (places,),
         ).fetchall()
         named: dict[int, str] = {}
+        shorter: list[int] = []
         for item, inline, namespace, target in rows:
             self.given_back += inline
             named[target] = namespace
             if item is not None:
                 objects.add(item)
+            if inline > _MUCH_SHORTER:
+                shorter.append(target)
         for seq, target in erasing:
             name = named[target]
             self.erased[name] = max(seq, self.erased.get(name, 0))
+        self._lay_closer(shorter)
         con.executemany(
             "UPDATE versions SET body = NULL, object = NULL, erased = ? WHERE seq = ?", erasing
         )
@@ -318,6 +323,22 @@ class SqliteWriter:
                 "SELECT length(data) FROM objects WHERE object = ?", (item,)
             ).get
             con.execute("DELETE FROM objects WHERE object = ?", (item,))
+
+    def _lay_closer(self, places: Sequence[int]) -> None:
+        """Take the bodies out of rows so that what is left of them shares pages.
+
+        A row that only becomes shorter keeps its page to itself.
+        """
+        con = self._con
+        wanted = orjson.dumps(places).decode()
+        left = con.execute(
+            """SELECT v.seq, v.id8, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to,
+            v.expires_at, v.object, v.version_id, v.record, NULL, NULL
+            FROM json_each(?) j CROSS JOIN versions v ON v.seq = j.value ORDER BY v.seq""",
+            (wanted,),
+        ).fetchall()
+        con.executemany("DELETE FROM versions WHERE seq = ?", [row[:1] for row in left])
+        con.executemany(_INSERTS["versions"], left)
 
     def _is_used(self, item: int) -> bool:
         return bool(

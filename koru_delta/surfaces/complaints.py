@@ -55,14 +55,14 @@ def told(error: KoruDeltaError, *, moment_asked: bool) -> str:
         return (
             f"namespace {error.namespace!r} holds vectors of {known}{asked}; name one of them "
             "with --model (questions are turned into vectors by the local model, so it must "
-            "have made them)"
+            "have made them), or search by words with --mode text"
         )
     if isinstance(error, DimensionMismatchError):
         return (
             f"namespace {error.namespace!r} holds vectors of {error.expected} numbers, the local "
-            f"model makes {error.got}; search it from Python, with the model that filled it, or "
-            f"if its values are texts, give it vectors of the local model: kdelta reembed "
-            f"{error.namespace}"
+            f"model makes {error.got}; search by words with --mode text, or from Python with the "
+            f"model that filled it, or if its values are texts, give it vectors of the local "
+            f"model: kdelta reembed {error.namespace}"
         )
     if isinstance(error, ConflictError) and error.namespace == _TAGS:
         return f"tag:{error.key} is taken; pass --move to point it elsewhere"

@@ -26,13 +26,13 @@ from rich.table import Table
 from rich.text import Text
 
 import koru_delta
-from koru_delta import Database, Filter, Match, Version
+from koru_delta import ChunkingConfig, Database, Filter, HybridSearcher, Match, Version
 from koru_delta.embedders import TextEmbedder
 from koru_delta.errors import IngestError, UnknownVersionError
 from koru_delta.ingest import chunks_of, commits_of, ingest_git, origin
 from koru_delta.ingest.git import count_commits, repository_root
+from koru_delta.surfaces import reasons, show
 from koru_delta.surfaces import sample as sample_history
-from koru_delta.surfaces import show
 
 _NAMESPACE: Final = "docs"
 _GENERAL: Final = (
@@ -44,23 +44,23 @@ _GENERAL: Final = (
     "How can I contribute?",
 )
 _OWN: Final = (
-    "What survives when the process is killed?",
+    "Does a write survive kill -9?",
     "Which command runs the test suite?",
     "How do I install it?",
     "How can I ask what was true at an earlier moment?",
     "What was added in the newest version?",
 )
 _ASKED: Final = 3  # of these questions
-# Similarities of a chunk and its passage, summed. On this repository, the sample, click and
-# starlette, questions that nothing answers get 0.46 at most, the sample's own 0.64 and more.
-_FAIR: Final = 0.5
+# Similarity of the best hit to its question. On this repository, the sample, click and
+# starlette, questions that nothing answers get 0.2 at most, those of the sample 0.4 and more.
+_FAIR: Final = 0.2
+_CHUNKING: Final = ChunkingConfig("content", size=600)  # an answer is read at a glance
 _PROSE: Final = ("*.md", "*.rst", "*.txt", "*.adoc")
 _LARGE: Final = 2000  # commits; beyond that only prose is read
 _CANDIDATES: Final = 24
-_NEAREST: Final = 20  # chunks whose passages are compared
-_PASSAGE_LINES: Final = 8
-_SHORTEST_PASSAGE: Final = 120  # characters
-_PASSAGE_CHARS: Final = 420
+_SHOWN_LINES: Final = 10  # of an answer
+_COMPARED: Final = 3  # hits then and now
+_CHANGES: Final = 4  # of these, told
 _DIFF_LINES: Final = 24
 _END_OF_TIME: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
@@ -79,52 +79,45 @@ class _Asked:
     question: str
     vector: Any  # float32, shape (dimensions,)
     filter: Filter | None
-
-
-class _Passage(NamedTuple):
-    """Some lines of a chunk, counted from its first (0), and how well they match."""
-
-    line: int
-    text: str
-    score: float
+    model: str
 
 
 class _Answer(NamedTuple):
+    """The first hit of a search, and how like the question it is."""
+
     match: Match
-    passage: _Passage
+    likeness: float
 
     @property
-    def score(self) -> float:
-        """How well it answers; from `_FAIR` on it is mostly to the point."""
-        return self.match.score + self.passage.score
+    def text(self) -> str:
+        """As much of it as is shown."""
+        text: str = self.match.value["text"]
+        return "\n".join(text.split("\n")[:_SHOWN_LINES]).rstrip()
 
 
 class _Finder:
-    """Finds the chunk, and the passage in it, that is most like a question at a moment."""
+    """Finds what answers a question best at a moment, by words and by meaning."""
 
     def __init__(self, db: Database, embedder: TextEmbedder) -> None:
-        self._db, self._embedder = db, embedder
-        self._passages: dict[tuple[str, str], _Passage] = {}
+        self._db = db
+        self._search = HybridSearcher(db, chunks_of(_NAMESPACE), model=embedder.name, k=1)
+        self._found: dict[tuple[str, datetime], _Answer | None] = {}
 
     def best(self, asked: _Asked, at: datetime) -> _Answer | None:
-        """The best passage of the nearest chunks; None if there is none at that moment."""
-        found = self._db.similar(
-            chunks_of(_NAMESPACE), asked.vector, k=_NEAREST, filter=asked.filter, valid_at=at,
-            model=self._embedder.name,
-        )  # fmt: skip
-        answers = [_Answer(match, self._passage(asked, match)) for match in found]
-        return max(answers, key=lambda answer: answer.score, default=None)
+        """The first hit at that moment; None if there is nothing yet."""
+        place = (asked.question, at)
+        if place not in self._found:
+            self._found[place] = self._best(asked, at)
+        return self._found[place]
 
-    def _passage(self, asked: _Asked, match: Match) -> _Passage:
-        known = self._passages.get((asked.question, match.key))
-        if known is not None:
-            return known
-        passages = _passages(match.value["text"])
-        scores = self._embedder.embed_documents([text for _, text in passages]) @ asked.vector
-        best = int(np.argmax(scores))
-        found = _Passage(*passages[best], float(scores[best]))
-        self._passages[asked.question, match.key] = found
-        return found
+    def _best(self, asked: _Asked, at: datetime) -> _Answer | None:
+        found = self._search.search(
+            asked.question, vector=asked.vector, filter=asked.filter, valid_at=at
+        )
+        if not found:
+            return None
+        vector = self._db.vectors(found[0].version)[asked.model]
+        return _Answer(found[0], float(vector @ asked.vector))
 
 
 def run(
@@ -161,7 +154,7 @@ def run(
         started = time.perf_counter()
         report = ingest_git(
             database, place, include=include, embedder=embedder, namespace=_NAMESPACE,
-            progress=progress,
+            chunking=_CHUNKING, progress=progress,
         )  # fmt: skip
         seconds = time.perf_counter() - started
         points = _points(database)
@@ -247,7 +240,10 @@ def _asked(
         where = {"metadata.path": {"$regex": r"\.(md|rst|txt|adoc)$"}}
         if not db.count(chunks_of(_NAMESPACE), where, valid_at=_END_OF_TIME):
             where = None
-    return [_Asked(question, embedder.embed_query(question), where) for question in questions]
+    return [
+        _Asked(question, embedder.embed_query(question), where, embedder.name)
+        for question in questions
+    ]
 
 
 def _named(points: Sequence[_Point], sha: str) -> _Point:
@@ -262,7 +258,7 @@ def _answerable(finder: _Finder, asked: Sequence[_Asked], now: _Point) -> list[_
     scores = []
     for each in asked:
         best = finder.best(each, now.time)
-        scores.append(-1.0 if best is None else best.score)
+        scores.append(-1.0 if best is None else best.likeness)
     fair = [each for each, score in zip(asked, scores, strict=True) if score >= _FAIR]
     return fair or [asked[int(np.argmax(scores))]]
 
@@ -272,9 +268,9 @@ def _telling(finder: _Finder, asked: Sequence[_Asked], then: _Point, now: _Point
 
     def tells(each: _Asked) -> int:
         before, after = finder.best(each, then.time), finder.best(each, now.time)
-        if before is None or after is None or before.score < _FAIR:
+        if before is None or after is None or before.likeness < _FAIR:
             return 2
-        return int(before.passage.text == after.passage.text)
+        return int(before.text == after.text)
 
     chosen = sorted(asked, key=tells)[:_ASKED]
     return [each for each in asked if each in chosen]
@@ -283,7 +279,7 @@ def _telling(finder: _Finder, asked: Sequence[_Asked], then: _Point, now: _Point
 def _earlier(finder: _Finder, points: Sequence[_Point], asked: Sequence[_Asked]) -> _Point:
     """The commit, of some, with most fair answers that differ from those of now; the latest such.
 
-    A passage that answers several questions counts once.
+    A text that answers several questions counts once.
     """
     past = [point for point in points if point.time < points[-1].time] or list(points)
     steps = np.linspace(0, len(past) - 1, min(_CANDIDATES, len(past))).round().astype(int)
@@ -294,11 +290,11 @@ def _earlier(finder: _Finder, points: Sequence[_Point], asked: Sequence[_Asked])
         differing: dict[str, float] = {}
         for each, now in zip(asked, present, strict=True):
             best = finder.best(each, past[position].time)
-            if best is None or best.score < _FAIR:
+            if best is None or best.likeness < _FAIR:
                 continue
-            fair.add(best.passage.text)
-            if now is not None and best.passage.text != now.passage.text:
-                differing[best.passage.text] = best.score
+            fair.add(best.text)
+            if now is not None and best.text != now.text:
+                differing[best.text] = best.likeness
         # To the tenth: a moment is not better for a difference that nobody sees.
         quality = round(sum(differing.values()), 1)
         scored.append((len(differing), len(fair), quality, position))
@@ -315,13 +311,39 @@ def _answers(
     facts["same"] = facts["then"] is not None and (
         facts["now"] is not None and facts["then"]["text"] == facts["now"]["text"]
     )
+    facts["changes"] = [] if facts["same"] else _changes(db, asked, points)
     return facts
 
 
+def _changes(db: Database, asked: _Asked, points: dict[str, _Point]) -> list[dict[str, Any]]:
+    """What entered, left or moved among the first hits from then to now, and why."""
+    changed = db.retrieval_diff(
+        chunks_of(_NAMESPACE), asked.question, points["then"].time, points["now"].time,
+        axis="valid_at", k=_COMPARED, filter=asked.filter, model=asked.model,
+    )  # fmt: skip
+    facts = []
+    for change in sorted(changed, key=lambda change: change.rank_after or change.rank_before or 0):
+        hit = change.after or change.before
+        assert hit is not None
+        facts.append(
+            change.to_dict()
+            | {
+                "path": hit.value["metadata"]["path"],
+                "because": reasons.because(change, _path_of, valid=True),
+            }
+        )
+    return facts
+
+
+def _path_of(key: str) -> str:
+    return show.one_line(key.rpartition("#")[0] or key)
+
+
 def _answer(db: Database, answer: _Answer, at: datetime) -> dict[str, Any]:
-    match, (line, text, _) = answer
+    match, text = answer.match, answer.text
     place = origin(db, _NAMESPACE, match.version, valid_at=at)
-    start = None if place.first_line is None else place.first_line + line
+    start = place.first_line
+    assert match.explanation is not None
     return {
         "path": place.path,
         "first_line": start,
@@ -331,35 +353,10 @@ def _answer(db: Database, answer: _Answer, at: datetime) -> dict[str, Any]:
         "date": None if place.committed_at is None else place.committed_at.isoformat(),
         "message": show.one_line(place.message or ""),
         "score": round(match.score, 4),
+        "why": match.explanation.to_dict(),
         "key": match.key,
         "text": text,
     }
-
-
-def _passages(text: str) -> list[tuple[int, str]]:
-    """A chunk's paragraphs, each with the number of its first line, cut to what is shown."""
-    passages: list[tuple[int, list[str]]] = []
-    blank = True
-    for number, line in enumerate(text.split("\n")):
-        if not line.strip():
-            blank = True
-            continue
-        if blank and (not passages or sum(map(len, passages[-1][1])) >= _SHORTEST_PASSAGE):
-            passages.append((number, []))
-        elif blank:
-            passages[-1][1].append("")  # a heading or a short paragraph goes with the next
-        passages[-1][1].append(line)
-        blank = False
-    return [(number, _shortened(lines)) for number, lines in passages] or [(0, text)]
-
-
-def _shortened(lines: Sequence[str]) -> str:
-    kept: list[str] = []
-    for line in lines[:_PASSAGE_LINES]:
-        if kept and sum(map(len, kept)) + len(line) > _PASSAGE_CHARS:
-            break
-        kept.append(line)
-    return "\n".join(kept)
 
 
 def _shown_path(
@@ -442,6 +439,8 @@ def render(facts: dict[str, Any], out: Console) -> None:
         out.print()
         out.print(Rule(Text(f"{number}. {show.clean(each['question'])}", "bold"), align="left"))
         out.print(_side_by_side(each, facts))
+        if each["changes"]:
+            out.print(_changes_table(each["changes"]))
     if facts["history"] is not None:
         out.print()
         path = show.clean(facts["history"]["path"])
@@ -517,7 +516,26 @@ def _cell(answer: dict[str, Any] | None) -> Group:
             "dim",
         ),
         Text(show.clean(answer["message"]), "dim italic"),
+        reasons.why(answer["why"], between="\n"),
     )
+
+
+def _changes_table(changes: Sequence[dict[str, Any]]) -> Table:
+    """The first changes among the best hits, one a line."""
+    table = Table(
+        box=None, show_header=False, pad_edge=False, padding=(0, 1), title_justify="left",
+        title=Text(f" from then to now, among the first {_COMPARED}", "dim"), title_style="",
+    )  # fmt: skip
+    for style in ("bold", "", "cyan", "dim"):
+        table.add_column(style=style, overflow="fold")
+    for change in changes[:_CHANGES]:
+        sign, colour = reasons.SIGNS[change["kind"]]
+        places = f"{change['rank_before'] or '·'}→{change['rank_after'] or '·'}"
+        table.add_row(
+            Text(f" {sign} {change['kind']}", colour), places, show.clean(change["path"]),
+            show.one_line(change["because"], 62),
+        )  # fmt: skip
+    return table
 
 
 def _reflowed(text: str) -> Text:
@@ -565,6 +583,7 @@ def _commands(facts: dict[str, Any]) -> Text:
     where = ["--db", kept or "history.koru"]
     search = [*kdelta, "search", _NAMESPACE, question, *where]
     groups: list[tuple[str, list[str]]] = []
+    cut = ["--chunk-size", str(_CHUNKING.most)]
     if facts["is_sample"]:
         if kept is None:
             groups.append(
@@ -574,7 +593,10 @@ def _commands(facts: dict[str, Any]) -> Text:
         only = [part for glob in facts["ingested"]["only"] for part in ("--include", glob)]
         path = shown_path(Path(facts["path"]))
         groups.append(
-            ("keep a database of this history", [*kdelta, "ingest", "git", path, *only, *where])
+            (
+                "keep a database of this history",
+                [*kdelta, "ingest", "git", path, *only, *cut, *where],
+            )
         )
     groups.append(("ask it, as things are", search))
     groups.append(("as they were", [*search, "--valid-at", moment]))

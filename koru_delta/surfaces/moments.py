@@ -12,7 +12,7 @@ from koru_delta.ingest import commit_time, commits_of
 
 _POSITION: Final = re.compile(r"\d{1,7}")
 _SHA: Final = re.compile(r"[0-9a-f]{4,64}")
-_END_OF_TIME: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+END_OF_TIME: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _MOMENT: Final = re.compile(r"tag:.+|[0-9a-f]+|\d.*")
 _DATE: Final = re.compile(r"\d{4}-\d")
 
@@ -78,7 +78,7 @@ def beginning(db: Database, namespace: str) -> datetime | None:
     """When the history that was ingested into a namespace begins; None if there is none."""
     first = db.query(
         commits_of(namespace), sort=["committed_at"], limit=1, select=["committed_at"],
-        valid_at=_END_OF_TIME,
+        valid_at=END_OF_TIME,
     )  # fmt: skip
     return datetime.fromisoformat(first[0].value["committed_at"]) if first else None
 

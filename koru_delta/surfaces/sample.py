@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -117,6 +118,28 @@ _HISTORY = (
 )  # fmt: skip
 
 
+class State(NamedTuple):
+    """What the handbook held from a moment on, and who wrote what changed, and why."""
+
+    time: datetime
+    author: str
+    message: str
+    files: dict[str, str]
+
+
+def states() -> Iterator[State]:
+    """The states of the sample, oldest first, without git."""
+    files: dict[str, str] = {}
+    for step in _HISTORY:
+        if step.renamed is not None:
+            old, new = step.renamed
+            files[new] = files.pop(old)
+        for path in step.removed:
+            del files[path]
+        files |= step.files
+        yield State(_noon(step), step.author, step.message, dict(files))
+
+
 def make_sample(folder: Path) -> Path:
     """Make the sample repository with git, bare, in `folder`; the same hashes every time.
 
@@ -150,7 +173,7 @@ def _stream() -> bytes:
     """The history as `git fast-import` reads it."""
     parts: list[bytes] = []
     for step in _HISTORY:
-        noon = datetime.fromisoformat(step.when).replace(hour=12, tzinfo=UTC)
+        noon = _noon(step)
         who = f"{step.author} <{step.author.lower()}@harbour.example> {int(noon.timestamp())} +0000"
         parts.append(f"commit refs/heads/main\nauthor {who}\ncommitter {who}\n".encode())
         parts.append(_data(step.message))
@@ -160,6 +183,10 @@ def _stream() -> bytes:
         for path, text in step.files.items():
             parts.append(f"M 100644 inline {path}\n".encode() + _data(text))
     return b"".join(parts)
+
+
+def _noon(step: _Step) -> datetime:
+    return datetime.fromisoformat(step.when).replace(hour=12, tzinfo=UTC)
 
 
 def _data(text: str) -> bytes:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from koru_delta import Commit, Version
+from koru_delta import Commit, Retention, Version
 from koru_delta.ingest import Quarantine
 
 _WIDTH_WHEN_PIPED: Final = 100
@@ -51,6 +51,17 @@ def one_line(text: object, limit: int = 72) -> str:
     """The first line of a text, cut to `limit` characters."""
     first = clean(text).strip().partition("\n")[0].replace("\t", " ")
     return first if len(first) <= limit else first[: limit - 1].rstrip() + "…"
+
+
+def gist(text: str, limit: int = 72) -> str:
+    r"""The first line that is no heading, or else the first, cut to `limit` characters.
+
+    >>> gist("# Rain\n\nIt rains.")
+    'It rains.'
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    plain = [line for line in lines if not line.startswith(("#", "==", "--", "```"))]
+    return one_line((plain or lines or [""])[0], limit)
 
 
 def print_json(value: object) -> None:
@@ -111,6 +122,16 @@ def quarantine_facts(held: Quarantine) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def retention_facts(policy: Retention) -> dict[str, Any]:
+    """What a namespace retains, as JSON."""
+    return {
+        "namespace": policy.namespace,
+        "keep_seconds": None if policy.keep is None else policy.keep.total_seconds(),
+        "versions": policy.versions,
+        "horizon": None if policy.horizon is None else policy.horizon.isoformat(),
+    }
+
+
 def space_parts(space: Mapping[str, Any]) -> str:
     """What a search of a vector space may look at."""
     segments = "1 segment" if space["segments"] == 1 else f"{space['segments']:,} segments"
@@ -157,6 +178,8 @@ def version_facts(version: Version, *, value: bool = False) -> dict[str, Any]:
         "seq": version.seq,
         "operation": version.operation,
         **({} if version.target is None else {"target": version.target}),
+        **({"targets": list(version.targets)} if version.operation == "erase" else {}),
+        **({"erased_at": version.erasure.time.isoformat()} if version.erasure else {}),
         "namespace": version.namespace,
         "key": version.key,
         "time": version.time.isoformat(),

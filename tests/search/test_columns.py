@@ -180,3 +180,31 @@ def test_exact_float_is_the_equal_float_or_nothing() -> None:
     assert exact_float(10**400) is None
     assert exact_float(True) is None
     assert exact_float("3") is None
+
+
+def test_strings_in_a_range_are_those_one_by_one_however_many_there_are() -> None:
+    words = [f"{a}{b}\ud800{n % 7}"[: 2 + n % 3] for n, (a, b) in enumerate(pairs())]
+    values = [word for n, word in enumerate(words) for word in (word, n, [word], None)]
+    rows = Rows(values)
+    columns = Columns(rows.load)
+    filters = [
+        compile_filter({"": {operator: limit}})
+        for operator in ("$gt", "$gte", "$lt", "$lte", "$prefix")
+        for limit in ("", "a", "é", "é\U0001f511", words[500], words[1], "\uffff")
+    ]
+    early = columns.column((), 900)
+    for read in (900, 1_000, 2_500, len(values)):
+        for filter in filters:
+            mask = filter.mask(columns, read)
+            assert mask.tolist() == [filter.matches(value) for value in values[:read]]
+    for filter in filters:  # what was handed out knows nothing of later values
+        assert filter.over({(): early}, 900).tolist() == [
+            filter.matches(value) for value in values[:900]
+        ]
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Characters from all over Unicode, in no order."""
+    some = [chr(n) for n in (*range(97, 117), *range(0xE0, 0xF4), 0x1F511, 0x1F512)]
+    found = [(a, b) for a in some for b in some[::2]]
+    return found[::2] + found[1::2]

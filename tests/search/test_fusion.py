@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koru_delta import errors
-from koru_delta.search.fusion import LEGS, Leg, alone, checked_weights, diverse, fuse
+from koru_delta.search.fusion import FUSIONS, LEGS, Leg, alone, checked_weights, diverse, fuse
 
 
 def _leg(
@@ -72,9 +72,10 @@ def test_every_key_is_there_once_and_its_parts_sum_to_its_score(
 def test_one_leg_alone_keeps_its_order_and_scores(keys: list[int]) -> None:
     leg = _leg("text", [str(n) for n in keys])
 
-    found = alone(leg)
+    found = alone(leg, 3)
 
     assert [(-each.score, each.key, each.seq) for each in found] == list(leg.hits)
+    assert [each.window for each in found] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3][: len(keys)]
 
 
 def test_diversity_passes_over_what_is_like_what_was_taken() -> None:
@@ -138,3 +139,21 @@ def test_weights_are_one_unless_told_otherwise() -> None:
     assert checked_weights(None, LEGS) == {"vector": 1.0, "text": 1.0}
     assert checked_weights({"text": 0.25}, LEGS) == {"vector": 1.0, "text": 0.25}
     assert checked_weights({"text": 0.25}, ("vector",)) == {"vector": 1.0}
+
+
+def test_scores_go_on_falling_from_window_to_window() -> None:
+    keys = [f"{n:02d}" for n in range(20)]
+    legs = [_leg("vector", keys[:12], weight=2.0), _leg("text", keys[18:5:-1])]
+
+    for fusion in FUSIONS:
+        found = fuse(legs, 4, fusion)
+
+        scores = [each.score for each in found]
+        assert scores == sorted(scores, reverse=True)
+        assert [each.key for each in found] == [
+            each.key for each in sorted(found, key=lambda each: (-each.score, each.key))
+        ]
+        assert all(
+            each.score == pytest.approx(sum(each.parts.values()), abs=1e-12) for each in found
+        )
+        assert all(each.ranks.keys() == each.scores.keys() <= each.parts.keys() for each in found)

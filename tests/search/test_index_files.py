@@ -153,7 +153,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a folder": lambda file: (file.unlink(), file.mkdir())[0],
     "unreadable link": lambda file: (file.unlink(), file.symlink_to("nowhere"))[0],
 }  # fmt: skip
-KINDS = ["costs.json", "lock", "state", "vectors",
+KINDS = ["costs.json", "lock", "state", "text", "vectors",
          *(["graph.hnsw", "graph.kdx"] if graph.available() else [])]  # fmt: skip
 
 

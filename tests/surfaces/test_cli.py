@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 import koru_delta
 from koru_delta import embedders
+from koru_delta.errors import MissingExtraError
 from koru_delta.search import tune as tuning
 from koru_delta.surfaces import sample, show
 from koru_delta.surfaces.cli import app
@@ -426,7 +427,10 @@ def test_vectors_of_another_name_are_searched_where_they_may_be(run):
     assert "renamed" in found.stderr
     assert "--model" in run("search", "both", "gate", code=1).stderr
     assert said(run("search", "both", "gate", "--model", "two", "--json"))["hits"]
-    assert "vectors of 2 numbers" in run("search", "short", "gate", code=1).stderr
+    short = run("search", "short", "gate", code=1).stderr
+    assert "vectors of 2 numbers" in short
+    assert "--mode text" in short
+    assert said(run("search", "short", "gate", "--mode", "text", "--json"))["hits"]
     assert "--model" in run("search", "mine", "gate", "--model", "other", code=1).stderr
 
 
@@ -448,9 +452,9 @@ def test_an_answer_tells_how_it_was_found(run):
 
     found = run("search", "docs", "gate", "-k", 2, "--exact", "--json")
     facts = said(found)
-    assert (facts["plan"], facts["approximate"], facts["considered"]) == ("scan", False, 5)
+    assert (facts["plan"], facts["approximate"], facts["considered"]) == ("scan+bm25", False, 5)
     assert found.stderr == ""
-    assert "exact, by scan, out of 5" in run("search", "docs", "gate", "--recall", 0.8).stderr
+    assert "exact, by scan+bm25, out of 5" in run("search", "docs", "gate", "--recall", 0.8).stderr
     assert "recall" in run("search", "docs", "gate", "--recall", 2, code=2).stderr
 
 
@@ -518,6 +522,225 @@ def test_of_an_ingested_namespace_the_chunks_are_moved(run, repo):
     assert hits[0]["commit"]
     assert "kept for one year" in hits[0]["value"]["text"]
     assert "nothing new" in run("ingest", "git", repo).stderr
+
+
+# How search tells
+
+
+def notes() -> None:
+    """Some texts under keys, by two people, one of them derived from a source."""
+    local = embedders.local()
+    with koru_delta.open(".kdelta", embedder=local) as db:
+        source = db.put("sources", "almanac", {"title": "Almanac"}, author="ben")
+        for key, text, author, causes in (
+            ("gate", "The gate is painted red and made of oak.", "ada", ()),
+            (
+                "wall",
+                "The wall is made of stone, with ivy on it.",
+                "ben",
+                [("derived_from", source)],
+            ),
+            ("mill", "The mill grinds corn when the wind blows.", "ada", ()),
+        ):
+            db.embed("notes", key, text, {"text": text, "kind": "place"}, author=author,
+                     causes=causes)  # fmt: skip
+
+
+def found_keys(result: Result) -> list[str]:
+    return [hit["key"] for hit in said(result)["hits"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        (("--mode", "text"), ["gate", "wall"]),
+        (("--mode", "vector"), ["gate", "wall", "mill"]),
+        ((), ["gate", "wall", "mill"]),
+        (("--author", "ben"), ["wall"]),
+        (("--author", "ben", "--author", "ada"), ["gate", "wall", "mill"]),
+        (("--derived-from", "sources:almanac"), ["wall"]),
+        (("--after", "2"), ["wall", "mill"]),
+        (("--after", "2", "--before", "4"), ["wall"]),
+        (("--run", "nightly"), []),
+        (("--group-by", "kind"), ["gate"]),
+    ],
+)
+def test_a_search_goes_by_words_meaning_or_both_and_by_where_things_come_from(run, options, keys):
+    notes()
+
+    result = run("search", "notes", "an oak gate, made by whom", *options, "--json")
+
+    assert found_keys(result) == keys
+
+
+def test_words_that_must_or_must_not_be_there_are_marked_unless_it_is_plain_text(run):
+    notes()
+    text = ("search", "notes", "made -oak", "--mode", "text", "--json")
+
+    assert found_keys(run(*text)) == ["wall"]
+    assert sorted(found_keys(run(*text, "--plain"))) == ["gate", "wall"]
+
+
+def test_a_hit_tells_why_it_stands_there(run):
+    notes()
+
+    facts = said(run("search", "notes", "oak gate", "--explain", "--json", "-k", 1))["hits"][0]
+    shown = run("search", "notes", "oak gate", "--explain", "-k", 1).stdout
+
+    why = facts["explanation"]
+    assert sum(part["contribution"] for part in why["parts"]) == pytest.approx(
+        facts["score"], abs=1e-6
+    )
+    [words] = [part for part in why["parts"] if part["name"] == "text"]
+    assert sorted(term["term"] for term in words["terms"]) == ["gate", "oak"]
+    for told in ("by words #1 (", "by meaning #1 (similarity", "place without it", "1x here, in 1"):
+        assert told in shown
+    assert "--explain tells why" in run("search", "notes", "oak gate").stderr
+
+
+def test_the_next_page_goes_on_from_a_cursor(run):
+    notes()
+    first = said(run("search", "notes", "made of", "-k", 2, "--json"))
+    second = said(run("search", "notes", "made of", "-k", 2, "--cursor", first["cursor"], "--json"))
+
+    keys = [hit["key"] for page in (first, second) for hit in page["hits"]]
+    assert sorted(keys) == ["gate", "mill", "wall"]
+    assert second["cursor"] is None
+
+
+def test_without_the_model_it_is_searched_by_words_and_said_so(run, monkeypatch):
+    notes()
+
+    def missing() -> None:
+        raise MissingExtraError("koru_delta.embedders.local", "local")
+
+    monkeypatch.setattr(embedders, "local", missing)
+    found = run("search", "notes", "oak", "--json")
+
+    assert (said(found)["mode"], found_keys(found)) == ("text", ["gate"])
+    assert "by words alone" in found.stderr
+    assert "koru-delta[local]" in found.stderr
+    assert found_keys(run("search", "notes", "oak", "--mode", "text", "--json")) == ["gate"]
+    assert "--mode text" in run("search", "notes", "oak", "--mode", "vector", code=1).stderr
+    assert "--mode is" in run("search", "notes", "oak", "--mode", "both", code=2).stderr
+
+
+def test_of_an_ingested_history_what_came_of_a_commit_or_a_file_is_found(run, repo):
+    run("ingest", "git", repo)
+    commits = {
+        said(run("get", "docs.commits", commit, "--json"))["value"]["message"].strip(): commit
+        for commit in said(run("keys", "docs.commits", "--json"))
+    }
+    tenfold = commits["Raise the quota tenfold"]
+
+    for source in (tenfold[:9], "docs/quotas.md"):
+        hits = said(run("search", "docs", "requests", "--derived-from", source, "--json"))["hits"]
+        assert {(hit["path"], hit["commit"]) for hit in hits} == {("docs/quotas.md", tenfold)}
+    assert "no key" in run("search", "docs", "requests", "--derived-from", "nowhere", code=3).stderr
+    best = said(run("search", "docs", "the service", "--group-by", "path", "--json"))["hits"]
+    assert len({hit["path"] for hit in best}) == len(best)
+
+
+def test_how_an_answer_changed_is_told_with_causes_that_were_tried(run):
+    notes()
+    run("tag", "before")
+    local = embedders.local()
+    with koru_delta.open(".kdelta", embedder=local) as db:
+        text = "The gate is painted blue and made of ash."
+        db.embed("notes", "gate", text, {"text": text}, author="chen", message="repainted")
+        db.delete("notes", "wall", author="dora", message="fell down")
+
+    ask = ("retrieval-diff", "notes", "the oak gate is made of", "--from", "tag:before")
+    facts = said(run(*ask, "--json"))
+    shown = " ".join(run(*ask).stdout.split())
+
+    causes = {
+        change["key"]: ([cause["name"] for cause in change["causes"]], change["verified"])
+        for change in facts["changes"]
+    }
+    assert causes["gate"] == (["edited"], True)
+    assert causes["wall"] == (["deleted"], True)
+    for told in ("~ edited 1 → 1 gate", "by chen: repainted", "- left", "by dora: fell down",
+                 "-The gate is painted red", "+The gate is painted blue"):  # fmt: skip
+        assert told in shown
+    assert "same" in run(*ask[:4], "tag:before", "--to", "tag:before").stderr
+    assert "later" in run(*ask, "--to", "1", code=2).stderr
+
+
+def test_of_an_ingested_history_two_commits_are_compared_by_what_was_true(run, repo):
+    run("ingest", "git", repo)
+    first = said(run("log", "docs", "docs/operations.md", "--json"))[-1]["valid_from"]
+    ask = ("retrieval-diff", "docs", "how long are backups kept", "-k", 1)
+    [commit] = [
+        commit
+        for commit in said(run("keys", "docs.commits", "--json"))
+        if "outages" in said(run("get", "docs.commits", commit, "--json"))["value"]["message"]
+    ]
+
+    by_commit = said(run(*ask, "--from", commit[:9], "--json"))
+    by_time = said(run(*ask, "--from", first, "--valid", "--json"))
+
+    assert [change["kind"] for change in by_commit["changes"]] == ["entered", "left"]
+    assert by_time["changes"] == by_commit["changes"]
+    assert "did you mean --valid?" in run(*ask, "--from", "2023-01-01").stderr
+
+
+def test_what_is_hidden_is_not_found_until_it_is_unhidden(run):
+    notes()
+
+    hidden = run("hide", "notes", "gate", "-m", "wrong")
+    without = found_keys(run("search", "notes", "oak", "--mode", "text", "--json"))
+    back = run("unhide", "notes", "gate")
+
+    assert "kdelta unhide notes gate" in hidden.stderr
+    assert without == []
+    assert "--all" in back.stderr
+    assert found_keys(run("search", "notes", "oak", "--mode", "text", "--json")) == ["gate"]
+    assert said(run("hide", "notes", "gate", "--json"))["operation"] == "hide"
+    run("hide", "notes", "gate", code=1)
+    run("hide", "notes", "door", code=3)
+
+
+def test_of_a_hidden_document_it_is_said_that_its_chunks_are_found(run, repo):
+    run("ingest", "git", repo, "--no-embed")
+
+    assert "kdelta quarantine docs README.md" in run("hide", "docs", "README.md").stderr
+
+
+def test_what_a_key_is_related_to_is_told_with_evidence(run):
+    notes()
+
+    relations = said(run("related", "notes", "wall", "--type", "causation", "--json"))
+    shown = " ".join(run("related", "notes", "wall").stdout.split())
+
+    assert [(r["kind"], r["source"]["key"]) for r in relations] == [("causation", "almanac")]
+    assert "was brought about by sources almanac" in shown
+    assert "derived_from" in shown
+    assert "sequence" in run("related", "notes", "wall", "--type", "kinship", code=2).stderr
+    assert "no key" in run("related", "notes", "door", code=3).stderr
+
+
+def test_layers_are_a_tree_of_what_is_alike(run, repo):
+    run("ingest", "git", repo)
+
+    facts = said(run("layers", "docs", "--json"))
+    shown = run("layers", "docs").stdout
+
+    assert (facts["namespace"], facts["size"]) == ("docs.chunks", 4)
+    assert len(facts["levels"]) == 2
+    assert shown.splitlines()[0] == "docs.chunks  4 keys"
+    assert "docs/operations.md" in shown
+    assert "no vectors" in run("layers", "nothing").stderr
+
+
+def test_a_chunk_is_no_longer_than_was_asked(run, repo):
+    run("ingest", "git", repo, "--no-embed", "--chunk-size", 200)
+
+    texts = [
+        said(run("get", "docs.chunks", key, "--json"))["value"]["text"]
+        for key in said(run("keys", "docs.chunks", "--json"))
+    ]
+    assert 150 < max(map(len, texts)) <= 200
 
 
 def test_a_deleted_text_is_shown_as_a_diff(run):
@@ -613,3 +836,62 @@ def test_an_output_that_cannot_take_the_answer_gives_no_traceback(
     )
     assert "Traceback" not in done.stderr
     assert done.returncode == (1 if way == "full" else 0), done.stderr
+
+
+# Erasing
+
+
+def test_a_value_is_erased_after_a_yes(run):
+    version = said(run("put", "n", "k", '{"text": "private"}', "--json"))["id"]
+    run("put", "n", "k", "2")
+
+    refused = run("erase", "n", "k", code=1, input="n\n")
+    assert "2 versions of n/k for good" in refused.stderr
+    assert "nothing was done" in refused.stderr
+    gone = said(run("erase", version[:12], "-m", "asked to", "--json", "--yes"))
+    assert (gone["erased"], gone["clean"], len(gone["entries"])) == ([version], True, 1)
+    run("put", "n", "k", "3")
+
+    told = run("get", "n", "k", "--as-of", version, code=3)
+    assert "was erased" in told.stderr
+    assert "asked to" in told.stderr
+    assert run("get", "n", "k").stdout == "3\n"
+    listed = run("log", "n", "k", "--all").stdout
+    assert "erased" in listed
+    assert f"erase {version[:12]}" in listed
+    [first, *_] = reversed(said(run("log", "n", "k", "--json")))
+    assert first["erased_at"]
+    run("erase", "n", "k", "--yes")
+    assert "was deleted" in run("get", "n", "k", code=3).stderr
+    verified = run("verify")
+    assert "the content of 3 was erased" in verified.stdout
+    assert said(run("verify", "--json"))["erased"] == 3
+    run("erase", "n", "never", "--yes", code=3)
+
+
+def test_a_namespace_retains_what_it_is_told_to(run):
+    for number in range(4):
+        run("put", "n", "k", str(number))
+    refused = run("retain", "n", "--versions", "1", code=1, input="n\n")
+    assert "nothing was done" in refused.stderr
+    told = said(run("retain", "n", "--versions", "2", "--keep", "1s", "--yes", "--json"))
+    assert told == [{"namespace": "n", "keep_seconds": 1.0, "versions": 2, "horizon": None}]
+    run("retain", "n", "--versions", "2", "--yes")
+
+    swept = said(run("sweep", "--yes", "--json"))
+    assert (swept["versions"], swept["namespaces"]) == (2, ["n"])
+    assert "0 versions" in run("sweep", "n", input="y\n").stderr
+    assert run("get", "n", "k").stdout == "3\n"
+    assert "retains nothing" in run("keys", "n", "--as-of", "1", code=3).stderr
+    [policy] = said(run("retain", "--json"))
+    assert policy["horizon"]
+    assert "n" in run("retain").stdout
+    run("retain", "n", "--everything")
+    assert "everything" in run("retain").stdout
+    for wrong in (
+        ["retain", "n"], ["retain", "--versions", "1"], ["retain", "n", "--keep", "soon"],
+        ["retain", "n", "--keep", "1d", "--everything"], ["retain", "n", "--versions", "0"],
+    ):  # fmt: skip
+        run(*wrong, code=2)
+    assert "bytes_returned" in said(run("compact", "--yes", "--json"))
+    assert "shorter" in run("compact", input="y\n").stderr

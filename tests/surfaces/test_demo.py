@@ -64,6 +64,35 @@ def test_an_answer_is_the_very_lines_it_names(tmp_path):
             assert "\n".join(lines) == answer["text"]
 
 
+def test_every_answer_tells_why_it_was_found():
+    for each in json.loads(demo("--sample", "--json"))["questions"]:
+        for answer in (each["then"], each["now"]):
+            why = answer["why"]
+            assert why["rank"] == 1
+            parts = {part["name"]: part for part in why["parts"]}
+            added = sum(part["contribution"] for part in why["parts"])
+            assert (sorted(parts), pytest.approx(added)) == (["text", "vector"], why["score"])
+            terms = parts["text"]["terms"]
+            assert terms
+            assert all(term["term"] in answer["text"].casefold() for term in terms)
+
+
+def test_every_change_of_an_answer_has_a_cause_that_was_tried():
+    [backups, night, limits] = json.loads(demo("--sample", "--json"))["questions"]
+
+    for each, because in (
+        (
+            backups,
+            "true since 2024-08-19 by Dora: Keep backups for a year, encrypted and elsewhere",
+        ),
+        (night, "true since 2023-11-13 by Chen: Introduce a rota after the outage of November"),
+        (limits, "true since 2024-02-06 by Ben: Raise the quota tenfold"),
+    ):
+        [first] = [change for change in each["changes"] if change["rank_after"] == 1]
+        assert (first["kind"], first["because"]) == ("entered", because)
+        assert all(change["verified"] for change in each["changes"])
+
+
 def test_it_is_told_as_tables_no_wider_than_a_hundred_columns():
     shown = demo("--sample")
 
@@ -71,7 +100,8 @@ def test_it_is_told_as_tables_no_wider_than_a_hundred_columns():
     assert max(map(len, told)) <= 100
     for words in (
         "docs/operations.md:1-7", "2b7bc8514e", "Dora", "+A copy of the database is taken every",
-        "kdelta ingest git PATH", "--valid-at",
+        "kdelta ingest git PATH", "--valid-at", "by words #1 (backups", "by meaning #1 (similarity",
+        "+ entered  ·→1  docs/operations.md  true since 2024-08-19 by Dora",
     ):  # fmt: skip
         assert words in shown
     assert "\x1b" not in shown
@@ -160,7 +190,9 @@ def test_the_commands_it_ends_with_can_be_copied(tmp_path, monkeypatch):
 
     ingest, search, earlier, another = commands(demo("--repo", repo, "--ask", "Are backups kept?"))
 
-    assert ingest == ["kdelta", "ingest", "git", "harbour", "--db", "history.koru"]
+    assert ingest == [
+        "kdelta", "ingest", "git", "harbour", "--chunk-size", "600", "--db", "history.koru",
+    ]  # fmt: skip
     assert search == ["kdelta", "search", "docs", "Are backups kept?", "--db", "history.koru"]
     for command in (ingest, search, earlier):
         result = CliRunner().invoke(app, command[1:])

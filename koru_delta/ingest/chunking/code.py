@@ -23,10 +23,11 @@ from koru_delta.ingest.chunking.sections import Section
 if TYPE_CHECKING:
     from tree_sitter import Language, Node, Query
 
-# tree-sitter repairs what it cannot read, and on some garbage takes quadratic time to. Dense
-# code takes a step (a hundred of the parser's) for 20 bytes; what takes more is given up.
+# tree-sitter repairs what it cannot read, and on some garbage takes quadratic time to. The
+# densest code takes a step (a hundred of the parser's) for 13 bytes; what takes far more is
+# given up.
 _STEPS: Final = 100
-_BYTES_PER_STEP: Final = 10
+_BYTES_PER_STEP: Final = 5
 _READ: Final = 1 << 16  # bytes
 
 _LONGEST_NAME: Final = 200  # characters

@@ -29,7 +29,8 @@ class ChunkingConfig:
     | `recursive` | at the largest of paragraph, line, sentence, word that fits | any text; fast |
     | `sentence` | after whole sentences, as many as fit | prose, question answering |
     | `markdown` | at headings, then between blocks; `headings` tells where | docs, wikis, READMEs |
-    | `code` | at definitions, with their comments and decorators | source in `language` |
+    | `code` | at definitions, with their comments and decorators; where there are none, at \
+lines | source in `language` |
     | `token` | after `size` tokens, at the last word | a model's window filled to the brim |
     | `content` | where the text itself says | what is edited again and again: an edit \
 changes the chunks it touches, so few are embedded anew |

@@ -196,20 +196,23 @@ def _repeat(text: str, low: int, end: int, ruler: Ruler, overlap: int, fresh: in
 
 def _numbered(text: str, pieces: Sequence[_Piece], config: ChunkingConfig) -> list[Chunk]:
     chunks: list[Chunk] = []
-    counted, line = 0, 1
+    before, last_line = 0, 1  # the end of the chunk before, and the line it is in
     markdown, tokens = config.strategy == "markdown", config.measure == "tokens"
     for index, (start, end, size, section) in enumerate(pieces):
         body = text[start:end]
-        line += text.count("\n", counted, start)
-        counted = start
+        if start >= before:
+            first_line = last_line + text.count("\n", before, start)
+        else:
+            first_line = last_line - text.count("\n", start, before)
+        before, last_line = end, first_line + body.count("\n")
         chunks.append(
             Chunk(
                 body,
                 start,
                 end,
                 index,
-                line,
-                line + body.count("\n"),
+                first_line,
+                last_line,
                 section.path if markdown else (),
                 ".".join(section.path) or None if not markdown else None,
                 section.kind,

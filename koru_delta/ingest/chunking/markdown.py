@@ -216,10 +216,10 @@ class _Scan:
         if self._paragraph is not None:
             self._paragraph.append(bare)
             if (
-                len(self._paragraph) == 2
+                len(self._paragraph) >= 2
                 and "|" in bare
                 and _DELIMITERS.match(bare) is not None
-                and _cells(bare) == _cells(self._paragraph[0])
+                and _cells(bare) == _cells(self._paragraph[-2])
             ):
                 self._table, self._paragraph = True, None
             return

@@ -132,6 +132,7 @@ class Tokens:
     def __init__(self, text: str, name: str) -> None:
         self._text = text
         self._encoding = encoding_named(name)
+        self._counts: dict[str, int] = {}  # of short pieces: words and full stops come again
         # tiktoken reads a broken text as UTF-16 with replacements: never quite where we think.
         self._broken = not text.isascii() and _SURROGATE.search(text) is not None
         gaps: list[tuple[int, int]] = []
@@ -181,7 +182,13 @@ class Tokens:
         return self._count(start, first) + between + self._count(last, end)
 
     def _count(self, start: int, end: int) -> int:
-        return len(self._encoding.encode(self._text[start:end], disallowed_special=()))
+        piece = self._text[start:end]
+        count = self._counts.get(piece)
+        if count is None:
+            count = len(self._encoding.encode(piece, disallowed_special=()))
+            if len(piece) <= _NEAR:
+                self._counts[piece] = count
+        return count
 
     def _before(self, position: int) -> int:
         """How many tokens end at or before `position`."""

@@ -410,7 +410,7 @@ class _Here:
             document = self._now(whole)
             if document is None:
                 continue
-            layout = _layout(document.value)
+            layout = _layout(value_of(document))
             for place, name in enumerate(layout):
                 if name != version.key:
                     continue
@@ -419,7 +419,7 @@ class _Here:
                         other = self._held(version.namespace, layout[beside])
                         if other is not None:
                             self._follow(found, other, beside < place, document.id)
-        stands = _place(version.value)
+        stands = _place(value_of(version))
         if stands is not None and not found:
             name, index, prefix = stands
             for beside in (index - 1, index + 1):
@@ -556,9 +556,9 @@ def _follows(evidence: Evidence, source: Version, target: Version, db: Store, se
             document = resolve(db, evidence.document, seq)
             if document is None:
                 return False
-            layout = _layout(document.value)
+            layout = _layout(value_of(document))
             return (source.key, target.key) in pairwise(layout)
-        one, other = _place(source.value), _place(target.value)
+        one, other = _place(value_of(source)), _place(value_of(target))
         if one is None or other is None:
             return False
         return (one[0], one[1] + 1, one[2]) == other
@@ -586,12 +586,17 @@ def _share(part: Version, whole: Version) -> float | None:
     """How much of a whole's text a part is, in (0, 1]; None if it is no part of it."""
     if (part.namespace, part.key) == (whole.namespace, whole.key):
         return None
-    if not isinstance(whole.value, (str, dict)):
+    if not isinstance(value_of(whole), (str, dict)):
         return None
-    text, all_text = _own_text(part.value), _own_text(whole.value)
-    if part.key not in _layout(whole.value) and (not text or text not in all_text):
+    text, all_text = _own_text(value_of(part)), _own_text(value_of(whole))
+    if part.key not in _layout(value_of(whole)) and (not text or text not in all_text):
         return None
     return min(1.0, len(text) / len(all_text)) if text and all_text else 1.0
+
+
+def value_of(version: Version) -> Value:
+    """What a version holds; None where that was erased, and so is evidence of nothing."""
+    return None if version.is_erased else version.value
 
 
 def _own_text(value: Value) -> str:

@@ -77,13 +77,15 @@ def parse_query(text: str, analyzer: Analyzer | None = None, *, syntax: bool = T
         syntax: False takes the text literally, as a question and nothing else.
 
     Raises:
-        QueryError: more than `MAX_TERMS` distinct terms.
+        QueryError: no string, or more than `MAX_TERMS` distinct terms.
 
     >>> query = parse_query('is rain +"in Spain" -draft plain*?')
     >>> [(clause.label, clause.occur) for clause in query.clauses]
     [('is', 'should'), ('rain', 'should'), ('"in spain"', 'must'), ('draft', 'not'), \
 ('plain*', 'should')]
     """
+    if not isinstance(text, str):
+        raise QueryError(f"a text query is a string, not {type(text).__name__}")
     analyzer = Analyzer() if analyzer is None else analyzer
     clauses: dict[tuple[tuple[Word, ...], bool], Clause] = {}
     terms = 0
@@ -106,6 +108,28 @@ def parse_query(text: str, analyzer: Analyzer | None = None, *, syntax: bool = T
     return TextQuery(tuple(clauses.values()))
 
 
+def is_bounded(text: str) -> bool:
+    """Whether a query says that something must be there, or must not."""
+    return any(part.occur != "should" for part in _operated(text))
+
+
+def meaning(text: str) -> str:
+    """A query as one would say it: without operators, and without what it excludes.
+
+    >>> meaning('is rain +"in Spain" -draft well-known plain*?')
+    'is rain in Spain well-known plain'
+    """
+    kept: list[str] = []
+    end = 0
+    for part in _operated(text):
+        kept.append(text[end : part.start])
+        if part.occur != "not":
+            kept.append(part.text)
+        end = part.stop
+    kept.append(text[end:])
+    return " ".join("".join(kept).split())
+
+
 _Part = tuple[tuple[Word, ...], Occur]
 
 
@@ -114,10 +138,28 @@ def _plain(text: str, analyzer: Analyzer) -> Iterator[_Part]:
         yield (word,), "should"
 
 
+class _Operated(NamedTuple):
+    """A part of a query that an operator, quotes or a star are about."""
+
+    start: int
+    stop: int
+    occur: Occur
+    text: str  # what they are about
+    prefix: bool
+
+
 def _parts(text: str, analyzer: Analyzer) -> Iterator[_Part]:
+    plain_from = 0  # what stands from here on is analysed together
+    for part in _operated(text):
+        yield from _plain(text[plain_from : part.start], analyzer)
+        yield analyzer.phrase(part.text, prefix=part.prefix), part.occur
+        plain_from = part.stop
+    yield from _plain(text[plain_from:], analyzer)
+
+
+def _operated(text: str) -> Iterator[_Operated]:
     position, size = 0, len(text)
     last = {closing: text.rfind(closing) for closing in _QUOTES.values()}
-    plain_from = 0  # what stands from here on is analysed together
     while match := _START.search(text, position):
         start = match.start()
         operated = text[start] in "+-" and start + 1 < size
@@ -128,24 +170,17 @@ def _parts(text: str, analyzer: Analyzer) -> Iterator[_Part]:
         closing = _QUOTES.get(text[begin])
         if closing is not None and begin < last[closing]:
             end = text.index(closing, begin + 1)
-            words = analyzer.phrase(text[begin + 1 : end])
-            end += 1
-        else:
-            end = _token_end(text, begin)
-            operated = operated and text[begin].isalpha()
-            star = _STAR.fullmatch(text, begin, end)
-            if star is not None:
-                words = analyzer.phrase(star[1], prefix=True)
-            elif operated:
-                words = analyzer.phrase(text[begin:end])
-            else:
-                position = end
-                continue
+            yield _Operated(start, end + 1, occur, text[begin + 1 : end], prefix=False)
+            position = end + 1
+            continue
+        position = _token_end(text, begin)
+        operated = operated and text[begin].isalpha()
+        star = _STAR.fullmatch(text, begin, position)
+        if star is not None:
             occur = occur if operated else "should"
-        yield from _plain(text[plain_from:start], analyzer)
-        yield words, occur
-        plain_from = position = end
-    yield from _plain(text[plain_from:], analyzer)
+            yield _Operated(start, position, occur, star[1], prefix=True)
+        elif operated:
+            yield _Operated(start, position, occur, text[begin:position], prefix=False)
 
 
 def _token_end(text: str, start: int) -> int:

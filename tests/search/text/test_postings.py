@@ -332,3 +332,21 @@ def test_a_mask_that_does_not_fit_is_refused(mask):
 def test_parameters_out_of_range_are_refused(k1, b):
     with pytest.raises(QueryError, match="must not be negative"):
         Postings().seen().among(None, k1=k1, b=b)
+
+
+def test_a_word_whose_reading_was_interrupted_has_no_number_and_takes_none_away() -> None:
+    postings = Postings()
+    postings.add([["rain"]])
+    words = postings._vocabulary
+    words.terms.append("hail")  # as KeyboardInterrupt leaves it, before it has a number
+
+    postings.add([["sun", "sunny"], ["fog"]])
+
+    assert [postings.seen().terms_of(slot) for slot in range(3)] == [
+        ["rain"], ["sun", "sunny"], ["fog"],
+    ]  # fmt: skip
+    assert postings.seen().find((Word("su", prefix=True),))[0].tolist() == [1]
+    again = Postings.restore(postings.dump())
+    assert [again.seen().terms_of(slot) for slot in range(3)] == [
+        ["rain"], ["sun", "sunny"], ["fog"],
+    ]  # fmt: skip
