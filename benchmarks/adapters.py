@@ -18,6 +18,7 @@ from benchmarks.measure import Row, SkippedError
 FRAMEWORKS = (
     ("benchmarks.adapters_langchain", "langchain_core"),
     ("benchmarks.adapters_llamaindex", "llama_index"),
+    ("benchmarks.adapters_langgraph", "langgraph"),
 )
 
 

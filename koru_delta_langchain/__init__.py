@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from koru_delta_langchain.caches import KoruDeltaCache, KoruDeltaSemanticCache
     from koru_delta_langchain.chats import KoruDeltaChatMessageHistory
     from koru_delta_langchain.index import KoruDeltaDocumentIndex
+    from koru_delta_langchain.langgraph import (
+        KoruDeltaNodeCache,
+        KoruDeltaSaver,
+        KoruDeltaStore,
+        Revision,
+    )
     from koru_delta_langchain.records import Drift, KoruDeltaRecordManager
     from koru_delta_langchain.retriever import KoruDeltaRetriever
     from koru_delta_langchain.selfquery import KoruDeltaTranslator, self_query_retriever
@@ -25,11 +31,15 @@ __all__ = [
     "KoruDeltaCache",
     "KoruDeltaChatMessageHistory",
     "KoruDeltaDocumentIndex",
+    "KoruDeltaNodeCache",
     "KoruDeltaRecordManager",
     "KoruDeltaRetriever",
+    "KoruDeltaSaver",
     "KoruDeltaSemanticCache",
+    "KoruDeltaStore",
     "KoruDeltaTranslator",
     "KoruDeltaVectorStore",
+    "Revision",
     "self_query_retriever",
 ]
 
@@ -40,11 +50,15 @@ _HOMES = {
     "KoruDeltaCache": "caches",
     "KoruDeltaChatMessageHistory": "chats",
     "KoruDeltaDocumentIndex": "index",
+    "KoruDeltaNodeCache": "langgraph",
     "KoruDeltaRecordManager": "records",
     "KoruDeltaRetriever": "retriever",
+    "KoruDeltaSaver": "langgraph",
     "KoruDeltaSemanticCache": "caches",
+    "KoruDeltaStore": "langgraph",
     "KoruDeltaTranslator": "selfquery",
     "KoruDeltaVectorStore": "vectorstore",
+    "Revision": "langgraph",
     "self_query_retriever": "selfquery",
 }
 

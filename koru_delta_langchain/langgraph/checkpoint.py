@@ -1,0 +1,608 @@
+"""A LangGraph checkpointer in a KoruDelta database: every state of every thread, for good.
+
+One namespace holds it all, under three kinds of key (`keys.py` says how names are written
+in them): `c/thread/ns/id`, the newest checkpoint first, its channel values apart;
+`b/thread/ns/channel/version`, the value of a channel, which all checkpoints share that have
+this version of it; `w/thread/ns/id/task/index`, a pending write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from secrets import randbits
+from typing import Any, Final, Self, cast
+
+import koru_delta
+from koru_delta import Database, View
+from koru_delta_langchain.home import Home
+from koru_delta_langchain.langgraph.keys import newest_first, packed, part, unpacked
+
+try:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import (
+        WRITES_IDX_MAP,
+        BaseCheckpointSaver,
+        ChannelVersions,
+        Checkpoint,
+        CheckpointMetadata,
+        CheckpointTuple,
+        DeltaChannelHistory,
+        PendingWrite,
+        get_checkpoint_id,
+        get_checkpoint_metadata,
+        writes_sort_key,
+    )
+    from langgraph.checkpoint.serde.base import SerializerProtocol
+except ModuleNotFoundError as error:
+    raise koru_delta.errors.MissingExtraError("KoruDeltaSaver", "langgraph") from error
+
+STRATEGIES: Final = ("keep_latest", "delete")
+_PAGE: Final = 64  # keys read at a time, of those that may not all be wanted
+_BATCH: Final = 16  # tuples handed over to the event loop at a time
+_Keys = list[str]  # `list` is a method below
+Reader = Database | View
+_Record = dict[str, Any]
+_Records = list[_Record]
+
+
+class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
+    """Checkpoints of LangGraph threads, in one object for sync and async graphs.
+
+    A channel value is written when its channel has changed, and not again; a value of more
+    than 4 KiB is stored once, whatever threads and channels hold it. `put`, `put_writes`,
+    `copy_thread` and every kind of deletion are one commit each.
+
+    What is deleted or pruned is erased: its values leave the disk, and the past, for good;
+    only records (the names in its keys, hashes, times) stay, and the log still verifies.
+    With `erase=False` it is gone from now on alone, and there `as_of` a moment before.
+
+    Safe to share by threads, and a database by processes. Methods that start with `a` run
+    storage in threads; cancelling one does not undo a write that has begun.
+
+    >>> from langgraph.checkpoint.base import empty_checkpoint
+    >>> saver = KoruDeltaSaver(erase=False)
+    >>> config = {"configurable": {"thread_id": "1", "checkpoint_ns": ""}}
+    >>> stored = saver.put(config, empty_checkpoint(), {"source": "input", "step": -1}, {})
+    >>> then = saver.database.as_of(None).seq
+    >>> saver.delete_thread("1")
+    >>> saver.get_tuple(config) is None
+    True
+    >>> saver.as_of(then).get_tuple(config).metadata["step"]
+    -1
+    >>> saver.close()
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database | None = None,
+        path: str | os.PathLike[str] | None = None,
+        namespace: str = "langgraph.checkpoints",
+        serde: SerializerProtocol | None = None,
+        erase: bool = True,
+    ) -> None:
+        """Keep checkpoints in `database`, or in one opened at `path`; in memory by default.
+
+        Args:
+            database: An open database; closing the saver leaves it open.
+            serde: Turns values to bytes and back; LangGraph's own by default, which pickles
+                nothing. What it makes is kept byte by byte. The ids of thread, checkpoint,
+                task and run, and the names of channels and namespaces, are kept as they are.
+            erase: Whether what is deleted or pruned goes from the past too.
+
+        Raises:
+            InvalidDataError: both `database` and `path` are given; and the errors of
+                `koru_delta.open`.
+        """
+        Home.__init__(self, namespace, database, path)
+        BaseCheckpointSaver.__init__(self, serde=serde)
+        self._erase = erase
+
+    @classmethod
+    def from_conn_string(cls, conn_string: str) -> Self:
+        """Open a saver at a path, `":memory:"` in memory: `with` or `async with` closes it."""
+        return cls(path=None if conn_string == ":memory:" else conn_string)
+
+    # Reading
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint a config names, or the latest of its thread and namespace.
+
+        Its `parent_config` is None where the parent is not stored (any more).
+
+        Raises:
+            ErasedError: the saver shows a past moment, and the checkpoint was erased since.
+        """
+        place = _Place.of(config)
+        if self._view is None:
+            # What is there now is cached; whether it was deleted in between is looked at last.
+            record = self._record(self._database, place)
+            if record is not None:
+                found = self._tuple(self._database, record)
+                if self._has(self._database, _Place.of_record(record)):
+                    return found
+        view = self._moment(None)
+        record = self._record(view, place)
+        return None if record is None else self._tuple(view, record)
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Checkpoints, newest first, as of one moment: when the first one is asked for.
+
+        Args:
+            config: Its thread's, of its namespace and with its id if it names them; None is
+                every thread's.
+            filter: Metadata that must be equal.
+            before: Those whose id is less than its checkpoint id.
+            limit: At most so many.
+        """
+        left = limit
+        view = self._moment(None)
+        for key in self._listed(view, config, before):
+            if left is not None and left <= 0:
+                return
+            record = view.get(self._namespace, key)
+            metadata = self._loads(record["metadata"])
+            if filter and any(metadata.get(name) != value for name, value in filter.items()):
+                continue
+            yield self._tuple(view, record)
+            if left is not None:
+                left -= 1
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What each channel's value is to be rebuilt from: see the base class.
+
+        Reads of each ancestor only what concerns those channels.
+        """
+        if not channels:
+            return {}
+        view, place = self._moment(None), _Place.of(config)
+        record = self._record(view, place)
+        found: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
+        remaining = set(channels)
+        for ancestor in [] if record is None else self._ancestors(view, record):
+            if not remaining:
+                break
+            for write in reversed(self._writes(view, _Place.of_record(ancestor))):
+                if write["channel"] in remaining:
+                    found[write["channel"]]["writes"].append(self._pending(write))
+            seeds = self._stored(view, ancestor, remaining)
+            for channel, stored in seeds.items():
+                found[channel]["seed"] = self._loads(stored)
+            remaining -= seeds.keys()
+        for history in found.values():
+            history["writes"].reverse()
+        return found
+
+    # Writing
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint, and the values of those of its channels that are new, as one.
+
+        Returns:
+            The config that names it. The checkpoint `config` names becomes its parent.
+
+        Raises:
+            ReadOnlyError: the saver shows a past moment, or the database is read-only.
+            ValueTooLargeError: a channel's value takes more than 64 MiB.
+        """
+        self._check_writable()
+        at = _Place.of(config)
+        place = replace(at, identity=checkpoint["id"])
+        rest = cast("dict[str, Any]", checkpoint.copy())
+        values = rest.pop("channel_values")
+        kept = get_checkpoint_metadata(config, metadata)
+        record: _Record = {
+            "thread": place.thread, "ns": place.ns, "id": place.identity, "parent": at.identity,
+            "checkpoint": self._dumps(rest), "metadata": self._dumps(kept),
+        }  # fmt: skip
+        run = kept.get("run_id")
+        if isinstance(run, str) and run:
+            record["run"] = run
+        items: dict[str, Any] = {place.key("c"): record}
+        for channel, version in new_versions.items():
+            key = place.blob(channel, version)
+            if channel in values:
+                items[key] = self._dumps(values[channel])
+            elif self._database.contains(self._namespace, key):
+                items[key] = None  # a channel that was emptied under a version it had before
+        self._put(items, record.get("run"))
+        return place.config()
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Store what a task has written, to go with the checkpoint that `config` names.
+
+        What the task wrote in the same place before stays; only its error, interrupt, resume
+        and schedule are replaced.
+        """
+        self._check_writable()
+        place = _Place.of(config)
+        records: dict[str, _Record] = {}
+        for place_in_list, (channel, value) in enumerate(writes):
+            index = WRITES_IDX_MAP.get(channel, place_in_list)
+            key = f"{place.key('w')}/{part(task_id)}/{index}"
+            records[key] = {
+                "task": task_id, "index": index, "path": task_path, "channel": channel,
+                "value": self._dumps(value),
+            }  # fmt: skip
+        while records:
+            there = self._database.contains
+            records = {
+                key: record for key, record in records.items()
+                if record["index"] < 0 or not there(self._namespace, key)
+            }  # fmt: skip
+            try:
+                with self._database.transaction() as tx:
+                    for key, record in records.items():
+                        new = {"if_match": None} if record["index"] >= 0 else {}
+                        tx.put(self._namespace, key, record, **new)
+            except koru_delta.errors.ConflictError:
+                continue  # somebody has just written one of them: theirs was first, and stays
+            return
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete every checkpoint and write of a thread."""
+        self._check_writable()
+        self._remove(self._of_thread(self._moment(None), str(thread_id)))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints these runs have made, with their writes.
+
+        It looks at every checkpoint there is. Values of channels stay as long as another
+        checkpoint has them; what a `DeltaChannel` is rebuilt from does not.
+        """
+        self._check_writable()
+        view, runs = self._moment(None), set(run_ids)
+        gone: dict[tuple[str, str], set[str]] = {}
+        for key in view.list_keys(self._namespace, prefix="c/"):
+            record = view.get(self._namespace, key)
+            if record.get("run") in runs:
+                gone.setdefault((record["thread"], record["ns"]), set()).add(key)
+        keys: _Keys = []
+        for (thread, ns), those in gone.items():
+            keys += self._unused(view, _Place(thread, ns), lambda key, those=those: key in those)
+        self._remove(keys)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints and writes of a thread to another; what it has too is replaced.
+
+        Large values are shared, not copied.
+        """
+        self._check_writable()
+        source, target = str(source_thread_id), str(target_thread_id)
+        if source == target:
+            return
+        view = self._moment(None)
+        old, new = part(source), part(target)
+        items: dict[str, Any] = {}
+        for key, value in view.get_many(self._namespace, self._of_thread(view, source)).items():
+            if key.startswith("c/"):
+                value["thread"] = target
+            items[f"{key[:2]}{new}{key[2 + len(old) :]}"] = value
+        self._put(items, None)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete checkpoints of threads that are not needed to go on from where they are.
+
+        Args:
+            strategy: "keep_latest" keeps the latest of each namespace, and those before it
+                that its `DeltaChannel`s are rebuilt from; "delete" keeps none.
+
+        Raises:
+            QueryError: there is no such strategy.
+        """
+        self._check_writable()
+        if strategy not in STRATEGIES:
+            raise koru_delta.errors.QueryError(
+                f"there is no strategy {strategy!r}; it is one of {', '.join(STRATEGIES)}"
+            )
+        view = self._moment(None)
+        keys: _Keys = []
+        for thread in dict.fromkeys(str(thread) for thread in thread_ids):
+            if strategy == "delete":
+                keys += self._of_thread(view, thread)
+                continue
+            heads: dict[str, str] = {}
+            for key in view.list_keys(self._namespace, prefix=f"c/{part(thread)}/"):
+                heads.setdefault(key.rsplit("/", 1)[0], key)
+            for head in heads.values():
+                record = view.get(self._namespace, head)
+                kept = {head, *self._needed(view, record)}
+                keys += self._unused(
+                    view, _Place.of_record(record), lambda key, kept=kept: key not in kept
+                )
+        self._remove(keys)
+
+    def get_next_version(self, current: str | int | float | None, channel: None) -> str:
+        """A version above `current`; no two are equal, so that forks do not share values."""
+        number = 0 if current is None else int(str(current).split(".", 1)[0])
+        return f"{number + 1:032}.{randbits(64):020}"
+
+    # The same for event loops
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """As `get_tuple`."""
+        return await asyncio.to_thread(self.get_tuple, config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """As `list`."""
+        found = self.list(config, filter=filter, before=before, limit=limit)
+        while batch := await asyncio.to_thread(lambda: [*islice(found, _BATCH)]):
+            for item in batch:
+                yield item
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """As `put`."""
+        return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """As `put_writes`."""
+        await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """As `delete_thread`."""
+        await asyncio.to_thread(self.delete_thread, thread_id)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `delete_for_runs`."""
+        await asyncio.to_thread(self.delete_for_runs, run_ids)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `copy_thread`."""
+        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """As `prune`."""
+        await asyncio.to_thread(partial(self.prune, thread_ids, strategy=strategy))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As `get_delta_channel_history`."""
+        return await asyncio.to_thread(
+            partial(self.get_delta_channel_history, config=config, channels=channels)
+        )
+
+    # Parts of the above
+
+    def _dumps(self, value: object) -> _Keys:
+        return packed(*self.serde.dumps_typed(value))
+
+    def _loads(self, stored: Sequence[str]) -> Any:
+        return self.serde.loads_typed(unpacked(stored))
+
+    def _put(self, items: Mapping[str, Any], run: str | None) -> None:
+        if items:
+            self._database.put_many(
+                [(self._namespace, key, value) for key, value in items.items()], run=run
+            )
+
+    def _remove(self, keys: Iterable[str]) -> None:
+        """Make keys go, in one commit."""
+        gone = [*dict.fromkeys(keys)]
+        if gone and self._erase:
+            self._database.erase(
+                [(self._namespace, key) for key in gone], message="deleted or pruned"
+            )
+        elif gone:
+            self._database.delete_many(self._namespace, gone)
+
+    def _of_thread(self, view: View, thread: str) -> _Keys:
+        return [
+            key
+            for kind in "cbw"
+            for key in view.list_keys(self._namespace, prefix=f"{kind}/{part(thread)}/")
+        ]
+
+    def _listed(
+        self, view: View, config: RunnableConfig | None, before: RunnableConfig | None
+    ) -> Iterator[str]:
+        """Keys of checkpoints, newest first, read as they are asked for where that can be."""
+        asked = config["configurable"] if config else {}
+        identity, ns = asked.get("checkpoint_id"), asked.get("checkpoint_ns")
+        until = newest_first(str(last)) if before and (last := get_checkpoint_id(before)) else ""
+        if not config or ns is None:
+            prefix = f"c/{part(str(asked['thread_id']))}/" if config else "c/"
+            keys = view.list_keys(self._namespace, prefix=prefix)
+            found = sorted(keys, key=lambda key: key.rsplit("/", 1)[1])
+            wanted = newest_first(str(identity)) if identity else ""
+            for key in found:
+                own = key.rsplit("/", 1)[1]
+                if own > until and wanted in ("", own):
+                    yield key
+            return
+        place = _Place.of(config)
+        if identity:
+            if newest_first(str(identity)) > until and self._has(view, place):
+                yield place.key("c")
+            return
+        after: str | None = f"{place.prefix('c')}{until}" if until else None
+        while page := view.list_keys(
+            self._namespace, prefix=place.prefix("c"), after=after, limit=_PAGE
+        ):
+            yield from page
+            after = page[-1]
+
+    def _record(self, reader: Reader, place: _Place) -> _Record | None:
+        """The record of a checkpoint, or of the latest where the place names none."""
+        if place.identity is not None:
+            key = place.key("c")
+        else:
+            latest = reader.list_keys(self._namespace, prefix=place.prefix("c"), limit=1)
+            if not latest:
+                return None
+            key = latest[0]
+        record: _Record | None = reader.get(self._namespace, key, None)
+        return record
+
+    def _has(self, reader: Reader, place: _Place) -> bool:
+        try:
+            return reader.contains(self._namespace, place.key("c"))
+        except koru_delta.errors.ErasedError:
+            return False
+
+    def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple:
+        place = _Place.of_record(record)
+        checkpoint: Checkpoint = self._loads(record["checkpoint"])
+        parent = place.parent(record)
+        stored = self._blobs(reader, place, checkpoint["channel_versions"])
+        checkpoint["channel_values"] = {n: self._loads(blob) for n, blob in stored.items()}
+        known = parent is not None and self._has(reader, parent)
+        return CheckpointTuple(
+            config=place.config(),
+            checkpoint=checkpoint,
+            metadata=self._loads(record["metadata"]),
+            parent_config=parent.config() if parent is not None and known else None,
+            pending_writes=[self._pending(write) for write in self._writes(reader, place)],
+        )
+
+    def _blobs(
+        self, reader: Reader, place: _Place, versions: Mapping[str, str | int | float]
+    ) -> dict[str, Sequence[str]]:
+        """The stored values of channels; those that are empty are left out."""
+        names = {place.blob(channel, version): channel for channel, version in versions.items()}
+        found = ((name, reader.get(self._namespace, key, None)) for key, name in names.items())
+        return {name: stored for name, stored in found if stored is not None}
+
+    def _stored(
+        self, reader: Reader, record: _Record, channels: Iterable[str]
+    ) -> dict[str, Sequence[str]]:
+        versions = self._loads(record["checkpoint"])["channel_versions"]
+        named = {channel: versions[channel] for channel in channels if channel in versions}
+        return self._blobs(reader, _Place.of_record(record), named)
+
+    def _writes(self, reader: Reader, place: _Place) -> _Records:
+        """The pending writes of a checkpoint as they are stored, in the order they apply."""
+        keys = reader.list_keys(self._namespace, prefix=f"{place.key('w')}/")
+        found = [reader.get(self._namespace, key, None) for key in keys]
+        kept = [write for write in found if write is not None]
+        return sorted(kept, key=lambda w: writes_sort_key(w["path"], w["task"], w["index"]))
+
+    def _pending(self, write: _Record) -> PendingWrite:
+        return write["task"], write["channel"], self._loads(write["value"])
+
+    def _ancestors(self, view: View, record: _Record) -> Iterator[_Record]:
+        """The records of parents, nearest first; a chain that leads back ends there."""
+        seen = {record["id"]}
+        while (parent := _Place.of_record(record).parent(record)) is not None:
+            known = self._record(view, parent)
+            if known is None or known["id"] in seen:
+                return
+            seen.add(known["id"])
+            yield known
+            record = known
+
+    def _needed(self, view: View, head: _Record) -> Iterator[str]:
+        """Keys of the ancestors that the delta channels of a checkpoint are rebuilt from."""
+        counted = self._loads(head["metadata"]).get("counters_since_delta_snapshot") or {}
+        remaining = counted.keys() - self._stored(view, head, counted).keys()
+        for ancestor in self._ancestors(view, head):
+            if not remaining:
+                return
+            yield _Place.of_record(ancestor).key("c")
+            remaining -= self._stored(view, ancestor, remaining).keys()
+
+    def _unused(self, view: View, place: _Place, goes: Any) -> _Keys:
+        """Keys of the checkpoints that go, of their writes, and of values only they have."""
+        keys: _Keys = []
+        used: set[str] = set()
+        mine: set[str] = set()
+        for key in view.list_keys(self._namespace, prefix=place.prefix("c")):
+            record = view.get(self._namespace, key)
+            versions = self._loads(record["checkpoint"])["channel_versions"]
+            blobs = {place.blob(channel, version) for channel, version in versions.items()}
+            if not goes(key):
+                used |= blobs
+                continue
+            mine |= blobs
+            writes = f"{_Place.of_record(record).key('w')}/"
+            keys += [key, *view.list_keys(self._namespace, prefix=writes)]
+        stored = view.list_keys(self._namespace, prefix=place.prefix("b"))  # not those empty
+        return keys + [key for key in stored if key in mine and key not in used]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a checkpoint belongs; without an identity, its thread and namespace."""
+
+    thread: str
+    ns: str
+    identity: str | None = None
+
+    @classmethod
+    def of(cls, config: RunnableConfig) -> _Place:
+        asked = config["configurable"]
+        identity = get_checkpoint_id(config)
+        return cls(
+            str(asked["thread_id"]),
+            asked.get("checkpoint_ns") or "",
+            str(identity) if identity else None,
+        )
+
+    @classmethod
+    def of_record(cls, record: _Record) -> _Place:
+        return cls(record["thread"], record["ns"], record["id"])
+
+    def parent(self, record: _Record) -> _Place | None:
+        return replace(self, identity=record["parent"]) if record["parent"] else None
+
+    def prefix(self, kind: str) -> str:
+        return f"{kind}/{part(self.thread)}/{part(self.ns)}/"
+
+    def key(self, kind: str) -> str:
+        return self.prefix(kind) + newest_first(self.identity or "")
+
+    def blob(self, channel: str, version: str | int | float) -> str:
+        # Numbers are told from strings by a sign no quoted string begins with.
+        named = part(version) if isinstance(version, str) else f"={version!r}"
+        return f"{self.prefix('b')}{part(channel)}/{named}"
+
+    def config(self) -> RunnableConfig:
+        named = {"thread_id": self.thread, "checkpoint_ns": self.ns}
+        if self.identity is not None:
+            named["checkpoint_id"] = self.identity
+        return {"configurable": named}
