@@ -410,7 +410,8 @@ def test_a_read_only_handle_reads_and_does_not_write(whole: Path, tmp_path: Path
         writes = {
             "put", "put_many", "delete", "delete_many", "embed", "embed_many", "revert", "tag",
             "drop_namespace", "import_log", "reembed", "transaction", "hide", "hide_many", "unhide",
-            "unhide_many", "ingest", "quarantine", "release", "configure_text", "erase", "retain", "sweep", "compact",
+            "unhide_many", "ingest", "quarantine", "release", "configure_text", "erase", "retain",
+            "sweep", "compact",
         }  # fmt: skip
         for name in writes & calls.keys():
             with pytest.raises(errors.ReadOnlyError):
