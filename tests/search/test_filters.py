@@ -515,7 +515,7 @@ filters: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2500, deadline=None)
 @given(filters, st.lists(records, min_size=1, max_size=8), st.data())
 def test_matches_and_mask_agree_with_a_second_opinion(
     filter: Any, rows: list[Any], data: st.DataObject
