@@ -314,7 +314,7 @@ def _calls(db: Database, tmp_path: Path) -> dict[str, Callable[[], Any]]:
     db.export_log(tmp_path / "log.jsonl")
     given = {
         **ARGUMENTS, "version": version, "versions": [version], "before": version,
-        "after": version, "effect": version, "cause": version,
+        "after": version, "effect": version, "cause": version, "what": version,
         "target": tmp_path / "target", "source": tmp_path / "log.jsonl", "quarantine": "q1",
         "hit": db.similar("v", [1.0, 2.0, 3.0], model="m")[0], "text": "words", "t1": 1,
         "start": [1.0, 2.0, 3.0], "steps": [],
@@ -410,7 +410,8 @@ def test_a_read_only_handle_reads_and_does_not_write(whole: Path, tmp_path: Path
         writes = {
             "put", "put_many", "delete", "delete_many", "embed", "embed_many", "revert", "tag",
             "drop_namespace", "import_log", "reembed", "transaction", "hide", "hide_many", "unhide",
-            "unhide_many", "ingest", "quarantine", "release", "configure_text",
+            "unhide_many", "ingest", "quarantine", "release", "configure_text", "erase", "retain",
+            "sweep", "compact",
         }  # fmt: skip
         for name in writes & calls.keys():
             with pytest.raises(errors.ReadOnlyError):
