@@ -714,9 +714,13 @@ class Database:
 
         The past stays readable; the namespace is there again with its next put.
         """
-        return len(
-            self.delete_many(namespace, self.list_keys(namespace), author=author, message=message)
+        _check_namespace(namespace)
+        cut = self._log.now()
+        found = self._log.engine.visible_keys(
+            namespace, cut.seq, cut.clock, cut.clock, bodies=False, erased=True
         )
+        keys = [key for key, _ in found]
+        return len(self.delete_many(namespace, keys, author=author, message=message))
 
     # Erasing
 

@@ -417,13 +417,13 @@ class Appender:
         return version.seq, version.id
 
     def _erasures(self, write: Write, marks: list[tuple[int, int]]) -> list[str]:
-        """The ids of what an erase removes; their places are added to `marks`.
+        """The ids of what an erase removes, in log order; their places are added to `marks`.
 
         Raises:
             UnknownVersionError: one is not in the log.
             AnnotationError: one is no put of this key, or is erased already.
         """
-        found: list[str] = []
+        found: list[tuple[int, str]] = []
         named_ones = write.targets
         if write.every:
             named_ones = [each.hex() for each in self.writer.kept(write.namespace, write.key)]
@@ -441,9 +441,10 @@ class Appender:
                     continue
                 raise AnnotationError(named, "is erased already")
             self._erased.add(stored.seq)
-            marks.append((ERASE, stored.seq))
-            found.append(named)
-        return found
+            found.append((stored.seq, named))
+        found.sort()
+        marks += [(ERASE, seq) for seq, _ in found]
+        return [named for _, named in found]
 
     def _is_hidden(self, seq: int) -> bool:
         known = self._hidden.get(seq)

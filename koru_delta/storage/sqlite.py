@@ -709,11 +709,12 @@ class SqliteEngine:
         limit: int | None = None,
         bodies: bool = True,
         hidden: bool = True,
+        erased: bool = False,
     ) -> list[tuple[str, Stored]]:
         """Present keys in order, from `prefix` on, with what each holds at the cut.
 
-        Those whose version there was erased are left out, and those whose version there is
-        hidden unless `hidden`.
+        Those whose version there was erased are left out unless `erased`, and those whose
+        version there is hidden unless `hidden`.
         """
         ns = self._namespace(namespace)
         if ns is None:
@@ -725,7 +726,7 @@ class SqliteEngine:
             f"""SELECT k.key, {STORED}, {body}, 0 FROM keys k
             CROSS JOIN versions v ON v.seq = {WINNER}
             WHERE k.ns = :ns AND k.key >= :prefix AND k.key < :end AND k.key > :after
-            AND v.op = {PUT} AND v.erased IS NULL
+            AND v.op = {PUT} {"" if erased else "AND v.erased IS NULL"}
             AND (v.expires_at IS NULL OR v.expires_at > :clock) {shown}
             ORDER BY k.key LIMIT :limit""",
             {
