@@ -580,8 +580,9 @@ class Database:
                 metadata)`. `koru_delta.ingest.Files(paths, prune=True)` and
                 `Records(records, complete=True)` also delete what is gone. A namespace has
                 one kind of source.
-            chunking: How to cut; None is by content, see `koru_delta.ingest.chunking`. It
-                and `embedder` are the same in every run that fills a namespace.
+            chunking: How to cut; None is as the runs before did, and by content in the first,
+                see `koru_delta.ingest.chunking`. It and `embedder` are the same in every run
+                that fills a namespace.
             include: Glob patterns of the files wanted; none is all.
             embedder: Makes the vectors; None stores text alone.
             max_bytes: Larger files are skipped; 2 MiB by default.
@@ -593,7 +594,8 @@ class Database:
         Raises:
             IngestError: the source cannot be read, the namespace was filled in another way,
                 or another run writes into it.
-            InvalidDataError: a record or argument is not well formed.
+            InvalidDataError: a record or argument is not well formed, or the namespace ends in
+                `.chunks`, `.commits` or `.runs`.
             EmbedderError: there is no embedder, or it failed.
             MissingExtraError: a PDF or HTML file was named itself, and the extra
                 `documents` is not installed; in a directory such files are `skipped`.

@@ -370,8 +370,9 @@ def test_how_a_namespace_is_cut_is_recorded_and_kept_to(db: Database) -> None:
     assert all(len(text) <= 100 for text in texts(db).values())
     same = ChunkingConfig("sentence", size=100, unit="characters")
     assert db.ingest([("a", RAIN)], namespace="notes", chunking=same).run is None
-    for other in (None, ChunkingConfig("sentence", size=101), ChunkingConfig("recursive")):
-        with pytest.raises(IngestError, match="ingest the same way"):
+    assert db.ingest([("a", RAIN)], namespace="notes").run is None
+    for other in (ChunkingConfig("sentence", size=101), ChunkingConfig("recursive")):
+        with pytest.raises(IngestError, match="leave chunking out"):
             db.ingest([("b", RAIN)], namespace="notes", chunking=other)
     # What is done by default has a name, too.
     content = ChunkingConfig("content")

@@ -680,7 +680,7 @@ def test_of_an_ingested_history_two_commits_are_compared_by_what_was_true(run, r
     by_commit = said(run(*ask, "--from", commit[:9], "--json"))
     by_time = said(run(*ask, "--from", first, "--valid", "--json"))
 
-    assert [change["kind"] for change in by_commit["changes"]] == ["entered", "left"]
+    assert [change["kind"] for change in by_commit["changes"]] == ["edited"]
     assert by_time["changes"] == by_commit["changes"]
     assert "did you mean --valid?" in run(*ask, "--from", "2023-01-01").stderr
 
@@ -836,3 +836,39 @@ def test_an_output_that_cannot_take_the_answer_gives_no_traceback(
     )
     assert "Traceback" not in done.stderr
     assert done.returncode == (1 if way == "full" else 0), done.stderr
+
+
+def test_the_help_shows_the_extra_to_install(run):
+    assert "koru-delta[documents]" in "".join(run("ingest", "files", "--help").stdout.split())
+
+
+def test_an_empty_directory_has_no_files(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    told = run("ingest", "files", tmp_path / "empty", "--no-embed").stderr
+
+    assert "no files were found there" in told
+    assert "ask it" not in told
+
+
+def test_a_namespace_of_chunks_is_refused_before_a_database_is_made(run, tmp_path):
+    (tmp_path / "a.md").write_text("It rains.\n")
+
+    refused = run("ingest", "files", tmp_path / "a.md", "-n", "kb.chunks", code=1)
+
+    assert "ingest into 'kb', and search 'kb.chunks'" in refused.stderr
+    assert not Path(".kdelta").exists()
+
+
+def test_what_comes_back_from_a_quarantine_is_told_with_the_next_command(run, tmp_path):
+    page = tmp_path / "a.md"
+    page.write_text("It rains.\n")
+    run("ingest", "files", page, "--no-embed")
+    run("quarantine", "docs", "a.md", "--yes")
+    page.write_text("It snows.\n")
+
+    told = run("ingest", "files", page, "--no-embed").stderr
+
+    assert "docs: 1 version of documents and 0 deletes, 1 chunk stored" in told
+    assert "a.md can be found again" in told
+    assert "kdelta quarantine docs a.md" in told

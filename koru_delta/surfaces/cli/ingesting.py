@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.text import Text
 from koru_delta.ingest import ChunkingConfig, Run, ingest_files, ingest_git
 from koru_delta.ingest.files import read_files
 from koru_delta.ingest.git import read_history
+from koru_delta.ingest.layout import check_home, document_key
 from koru_delta.surfaces import show
 from koru_delta.surfaces.cli.app import app
 from koru_delta.surfaces.cli.frame import DEFAULT, Bar, local_model, opened, path_of, writer
@@ -44,10 +46,11 @@ def ingest_files_command(
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Take in text files as they are now; again, only what has changed.
+    r"""Take in text files as they are now; again, only what has changed.
 
-    PDF and HTML are read with the extra documents: pip install 'koru-delta[documents]'.
+    PDF and HTML are read with the extra documents: pip install 'koru-delta\[documents]'.
     """
+    check_home(namespace)
     how = _chunking(chunking, chunk_size)
     embedder = None if no_embed else local_model("pass --no-embed to ingest text alone")
     read_files(paths, include=include or ())  # what is refused makes no database
@@ -80,6 +83,7 @@ def ingest_git_command(
     What a file held is valid from its commit's time: ask with --valid-at. Merged side
     branches are not followed: their changes arrive with the merge.
     """
+    check_home(namespace)
     how = _chunking(chunking, chunk_size)
     embedder = None if no_embed else local_model("pass --no-embed to ingest text alone")
     if not path_of(ctx, db).exists():
@@ -105,14 +109,18 @@ def _print_report(report: Run, *, as_json: bool, where: Path) -> None:
         show.print_json(report_facts(report))
         return
     out = show.console(stderr=True)
-    if report.run is None:
+    if report.found_nothing:
+        out.print("no files were found there: check the path, and --include if you gave it")
+    elif report.run is None:
         out.print(f"nothing new for {show.clean(report.namespace)}")
     else:
-        commits = f"{report.commits:,} commits, " if report.source == "git" else ""
+        commits = f"{_count(report.commits, 'commit')}, " if report.source == "git" else ""
         out.print(
-            f"{show.clean(report.namespace)}: {commits}{report.documents:,} versions of documents "
-            f"and {report.deleted_documents:,} deletes, {report.chunks:,} chunks stored, "
-            f"{report.unchanged_chunks:,} unchanged, {report.embedded:,} texts embedded",
+            f"{show.clean(report.namespace)}: {commits}"
+            f"{_count(report.documents, 'version')} of documents "
+            f"and {_count(report.deleted_documents, 'delete')}, "
+            f"{_count(report.chunks, 'chunk')} stored, "
+            f"{report.unchanged_chunks:,} unchanged, {_count(report.embedded, 'text')} embedded",
             soft_wrap=True,
         )
     if report.is_shallow:
@@ -141,13 +149,38 @@ def _print_report(report: Run, *, as_json: bool, where: Path) -> None:
         named = ", ".join(show.one_line(path) for path in paths[:3])
         out.print(f"skipped {len(paths):,} ({why}): {named}{more}", soft_wrap=True)
     if report.gone and not report.deleted_documents:
+        one = len(report.gone) == 1
+        named = show.one_line(report.gone[0])
+        told = (
+            f"{named} is gone since, but still"
+            if one
+            else f"{len(report.gone):,} files are gone since, such as {named}, but still"
+        )
         out.print(
-            f"{len(report.gone):,} files are gone since, such as {show.one_line(report.gone[0])}; "
-            "--prune deletes their documents",
+            f"{told} found; --prune deletes {'its document' if one else 'their documents'}",
             soft_wrap=True,
         )
     option = "" if where == DEFAULT else f" --db {where}"
+    if report.quarantined:
+        path = report.quarantined[0]
+        others = len(report.quarantined) - 1
+        more = f" and {others:,} more" if others else ""
+        command = shlex.join(["kdelta", "quarantine", report.namespace, document_key(path)])
+        out.print(
+            Text.assemble(
+                ("warning: ", "bold yellow"),
+                f"{show.one_line(path)}{more} can be found again, though earlier versions are in "
+                f"quarantine; if this one is as bad: {show.clean(command)}{option}",
+            ),
+            soft_wrap=True,
+        )
+    if report.found_nothing and not report.gone:
+        return
     out.print(f'ask it: kdelta search {report.namespace} "your question"{option}', soft_wrap=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def report_facts(report: Run) -> dict[str, Any]:
@@ -159,6 +192,7 @@ def report_facts(report: Run) -> dict[str, Any]:
         "deleted_chunks": report.deleted_chunks, "unchanged_chunks": report.unchanged_chunks,
         "unchanged_documents": report.unchanged_documents,
         "embedded": report.embedded, "is_shallow": report.is_shallow,
-        "elsewhere": report.elsewhere, "gone": report.gone,
+        "elsewhere": report.elsewhere, "gone": report.gone, "quarantined": report.quarantined,
+        "chunks_namespace": report.chunks_namespace,
         "skipped": {path: reason.value for path, reason in report.skipped.items()},
     }  # fmt: skip
