@@ -317,6 +317,8 @@ class Database:
 
         `get`, `version` and `history` go on as before, and so does every moment before this.
         What the key held earlier does not come back into search; what is put later is found.
+        What was derived from it is found as well, so of an ingested document its chunks:
+        `quarantine` takes out these too.
 
         Args:
             version: A put of this key, by itself or its id; None is what the key holds now.
@@ -649,7 +651,8 @@ class Database:
 
         Returns:
             The entries of the log that brought versions back, in one commit; their `target`s
-            are those.
+            are those. Empty where another quarantine covers all of them: `quarantines()`
+            tells which stand.
 
         Raises:
             UnknownVersionError: no such quarantine stands.
@@ -1364,6 +1367,13 @@ class Database:
             if page.asked != digest:
                 raise QueryError("this cursor is of another question; ask as for the first page")
             cut, at = page.cut, page.valid_at
+            if as_of is not None and self._log.cut(as_of) != cut:
+                raise QueryError(
+                    "this cursor is of another moment than as_of; leave as_of out: every page is "
+                    "of the first one's moment"
+                )
+            if valid_at is not None and _valid(valid_at, cut) != at:
+                raise QueryError("this cursor is of another valid_at; leave valid_at out")
         target: Target | None = None
         space: VectorSpace | None = None
         said, bounded = text, False

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from koru_delta.errors import InvalidDataError
 from koru_delta.ingest.chunking import ChunkingConfig, chunk_document, chunk_text
+from koru_delta.ingest.chunking.config import checked
 from koru_delta.ingest.writer import Cutter, Settings
 from koru_delta.values import Value
 
@@ -37,12 +37,8 @@ def cut_as(
         InvalidDataError: `chunking` is no `ChunkingConfig`.
         MissingExtraError: it needs a package that is not installed.
     """
-    given: object = chunking
-    if not isinstance(given, ChunkingConfig | None):
-        raise InvalidDataError(
-            f"chunking is a ChunkingConfig or None, not {type(given).__name__}; make one with "
-            "koru_delta.ChunkingConfig(strategy=...)"
-        )
+    if chunking is not None:
+        chunking = checked(chunking)
     if (chunking, max_chars, min_chars) == (None, None, None) and earlier is not None:
         chunking = _recorded(earlier)
     max_chars = _MAX_CHARS if max_chars is None else max_chars

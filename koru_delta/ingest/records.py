@@ -160,7 +160,10 @@ def _read(number: int, record: object) -> _Read:
             "(id, text, metadata)",
         )
     if type(identity) is not str or not identity or "\0" in identity:
-        shown = "holds NUL" if isinstance(identity, str) and identity else f"is {identity!r}"
+        if isinstance(identity, str):
+            shown = "holds NUL" if identity else "is empty"
+        else:
+            shown = f"is {identity!r}, of type {type(identity).__name__}"
         raise _refused(number, f"has an id that {shown}; an id is text that is not empty")
     if type(text) is not str:
         raise _refused(number, f"({identity[:80]!r}) has {type(text).__name__} as text")
@@ -184,4 +187,4 @@ def _read(number: int, record: object) -> _Read:
 
 
 def _refused(number: int, why: str) -> InvalidDataError:
-    return InvalidDataError(f"record {number} (the first is 0) {why}")
+    return InvalidDataError(f"record {number} (counted from 0) {why}")

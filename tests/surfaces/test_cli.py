@@ -872,3 +872,42 @@ def test_what_comes_back_from_a_quarantine_is_told_with_the_next_command(run, tm
     assert "docs: 1 version of documents and 0 deletes, 1 chunk stored" in told
     assert "a.md can be found again" in told
     assert "kdelta quarantine docs a.md" in told
+
+
+def test_a_filter_names_fields_of_chunks_as_here_or_as_in_python(run, tmp_path):
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text(f"Rain in {name[0]}.\n")
+    run("ingest", "files", tmp_path, "--no-embed")
+
+    for where in (
+        {"path": "a.md"}, {"metadata.path": "a.md"}, {"text": {"$prefix": "Rain in a"}},
+        {"$or": [{"metadata.path": "a.md"}, {"path": "c.md"}]}, {"$not": {"path": "b.md"}},
+        {"path": {"$prefix": "a"}, "metadata.path": {"$ne": "b.md"}},
+    ):  # fmt: skip
+        found = said(run("search", "docs", "rain", "--mode", "text", "--json",
+                         "--filter", json.dumps(where)))  # fmt: skip
+        assert [hit["path"] for hit in found["hits"]] == ["a.md"], where
+    assert "$nor" in run("search", "docs", "rain", "--filter", '{"$nor": []}', code=2).stderr
+    by = ("search", "docs", "rain", "--mode", "text", "--json", "--group-by", "metadata.path")
+    assert len(said(run(*by))["hits"]) == 2
+
+
+def test_a_release_tells_what_another_quarantine_still_holds(run):
+    run("put", "n", "a", "1")
+    for _ in range(2):
+        run("quarantine", "n", "a", "--yes")
+
+    told = run("release", "q1").stderr
+
+    assert "0 versions can be found again" in told
+    assert "kdelta release q2" in told
+
+
+def test_a_path_without_a_kind_of_source_is_told_the_command(run, tmp_path):
+    (tmp_path / ".git").mkdir()
+
+    told = " ".join(run("ingest", tmp_path, code=2).stderr.split())
+
+    assert f"kdelta ingest files {tmp_path}" in told
+    assert f"kdelta ingest git {tmp_path}" in told
+    assert "git" not in run("ingest", "nowhere", code=2).stderr

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.text import Text
+from typer.core import TyperGroup
 
 from koru_delta.ingest import ChunkingConfig, Run, ingest_files, ingest_git
 from koru_delta.ingest.files import read_files
@@ -15,10 +16,37 @@ from koru_delta.ingest.git import read_history
 from koru_delta.ingest.layout import check_home, document_key
 from koru_delta.surfaces import show
 from koru_delta.surfaces.cli.app import app
-from koru_delta.surfaces.cli.frame import DEFAULT, Bar, local_model, opened, path_of, writer
+from koru_delta.surfaces.cli.frame import (
+    DEFAULT,
+    USAGE,
+    Bar,
+    complain,
+    local_model,
+    opened,
+    path_of,
+    writer,
+)
 from koru_delta.surfaces.cli.options import Author, ChunkSize, Cut, Db, Json, Message
 
-_ingest = typer.Typer(no_args_is_help=True)
+
+class _Sources(TyperGroup):
+    """Says which command takes in a path that was named without one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and Path(args[0]).exists():
+            path = shlex.quote(args[0])
+            git = f", or its history: kdelta ingest git {path}"
+            complain(
+                show.clean(
+                    f"what kind of source is {args[0]}? its files as they are: kdelta ingest "
+                    f"files {path}{git if (Path(args[0]) / '.git').exists() else ''}"
+                )
+            )
+            raise typer.Exit(USAGE)
+        return super().resolve_command(ctx, args)
+
+
+_ingest = typer.Typer(cls=_Sources, no_args_is_help=True)
 app.add_typer(
     _ingest,
     name="ingest",

@@ -109,11 +109,20 @@ def release(
 ) -> None:
     """End a quarantine: what no other one covers is found again."""
     with opened(ctx, db, write=True, create=False) as database:
+        held = next((each for each in database.quarantines() if each.id == quarantine), None)
         back = database.release(quarantine, author=author or writer(), message=message)
+        covered = set() if held is None else {version.id for version in held.versions}
+        others = [each.id for each in database.quarantines()
+                  if covered.intersection(version.id for version in each.versions)]  # fmt: skip
     if as_json:
         show.print_json({"quarantine": quarantine, "released": [mark.target for mark in back]})
     else:
         note(show.clean(f"{quarantine} is released; {_versions(len(back))} can be found again"))
+        if others:
+            note(
+                f"some of it stays out of search, held by {', '.join(others)} too; to bring that "
+                f"back: kdelta release {others[0]}"
+            )
 
 
 @app.command(rich_help_panel=_PANEL)
