@@ -911,3 +911,15 @@ def test_a_path_without_a_kind_of_source_is_told_the_command(run, tmp_path):
     assert f"kdelta ingest files {tmp_path}" in told
     assert f"kdelta ingest git {tmp_path}" in told
     assert "git" not in run("ingest", "nowhere", code=2).stderr
+
+
+def test_one_of_a_thing_is_told_as_one(run, tmp_path):
+    (tmp_path / "a.md").write_text("It rains.\n")
+    run("ingest", "files", tmp_path, "--no-embed")
+    (tmp_path / "a.md").unlink()
+
+    gone = run("ingest", "files", tmp_path, "--no-embed").stderr
+    same = run("retrieval-diff", "docs", "rains", "--from", "3", "--mode", "text").stderr
+
+    assert "a.md is gone since, but still found; --prune deletes its document" in gone
+    assert "the same 1 hit in the same order" in same

@@ -142,13 +142,14 @@ def _print_report(report: Run, *, as_json: bool, where: Path) -> None:
     elif report.run is None:
         out.print(f"nothing new for {show.clean(report.namespace)}")
     else:
-        commits = f"{_count(report.commits, 'commit')}, " if report.source == "git" else ""
+        commits = f"{show.counted(report.commits, 'commit')}, " if report.source == "git" else ""
         out.print(
             f"{show.clean(report.namespace)}: {commits}"
-            f"{_count(report.documents, 'version')} of documents "
-            f"and {_count(report.deleted_documents, 'delete')}, "
-            f"{_count(report.chunks, 'chunk')} stored, "
-            f"{report.unchanged_chunks:,} unchanged, {_count(report.embedded, 'text')} embedded",
+            f"{show.counted(report.documents, 'version')} of documents "
+            f"and {show.counted(report.deleted_documents, 'delete')}, "
+            f"{show.counted(report.chunks, 'chunk')} stored, "
+            f"{report.unchanged_chunks:,} unchanged, "
+            f"{show.counted(report.embedded, 'text')} embedded",
             soft_wrap=True,
         )
     if report.is_shallow:
@@ -205,10 +206,6 @@ def _print_report(report: Run, *, as_json: bool, where: Path) -> None:
     if report.found_nothing and not report.gone:
         return
     out.print(f'ask it: kdelta search {report.namespace} "your question"{option}', soft_wrap=True)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def report_facts(report: Run) -> dict[str, Any]:

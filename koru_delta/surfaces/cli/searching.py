@@ -269,7 +269,7 @@ def _print_changes(changed: RetrievalDiff, space: Searched, *, valid: bool) -> N
 
     if not changed.changes:
         note(
-            f"the same {len(changed.after):,} hits in the same order at both moments"
+            f"the same {show.counted(len(changed.after), 'hit')} in the same order at both moments"
             if changed.after else "nothing was found at either moment"
         )  # fmt: skip
         return
@@ -285,8 +285,8 @@ def _print_changes(changed: RetrievalDiff, space: Searched, *, valid: bool) -> N
     same = len(changed.unchanged)
     sure = sum(change.verified for change in changed)
     note(
-        f"{same:,} of {len(changed.after):,} hits are the same; of {len(changed):,} changes "
-        f"{sure:,} are undone by undoing what is named"
+        f"of {show.counted(len(changed.after), 'hit')} {same:,} unchanged; of "
+        f"{show.counted(len(changed), 'change')} {sure:,} undone by undoing what is named"
     )
 
 
