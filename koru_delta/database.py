@@ -366,6 +366,8 @@ class Database:
 
         `get`, `version` and `history` go on as before, and so does every moment before this.
         What the key held earlier does not come back into search; what is put later is found.
+        What was derived from it is found as well, so of an ingested document its chunks:
+        `quarantine` takes out these too.
 
         Args:
             version: A put of this key, by itself or its id; None is what the key holds now.
@@ -629,8 +631,9 @@ class Database:
                 metadata)`. `koru_delta.ingest.Files(paths, prune=True)` and
                 `Records(records, complete=True)` also delete what is gone. A namespace has
                 one kind of source.
-            chunking: How to cut; None is by content, see `koru_delta.ingest.chunking`. It
-                and `embedder` are the same in every run that fills a namespace.
+            chunking: How to cut; None is as the runs before did, and by content in the first,
+                see `koru_delta.ingest.chunking`. It and `embedder` are the same in every run
+                that fills a namespace.
             include: Glob patterns of the files wanted; none is all.
             embedder: Makes the vectors; None stores text alone.
             max_bytes: Larger files are skipped; 2 MiB by default.
@@ -642,7 +645,8 @@ class Database:
         Raises:
             IngestError: the source cannot be read, the namespace was filled in another way,
                 or another run writes into it.
-            InvalidDataError: a record or argument is not well formed.
+            InvalidDataError: a record or argument is not well formed, or the namespace ends in
+                `.chunks`, `.commits` or `.runs`.
             EmbedderError: there is no embedder, or it failed.
             MissingExtraError: a PDF or HTML file was named itself, and the extra
                 `documents` is not installed; in a directory such files are `skipped`.
@@ -696,7 +700,8 @@ class Database:
 
         Returns:
             The entries of the log that brought versions back, in one commit; their `target`s
-            are those.
+            are those. Empty where another quarantine covers all of them: `quarantines()`
+            tells which stand.
 
         Raises:
             UnknownVersionError: no such quarantine stands.
@@ -1555,6 +1560,13 @@ class Database:
             if page.asked != digest:
                 raise QueryError("this cursor is of another question; ask as for the first page")
             cut, at = page.cut, page.valid_at
+            if as_of is not None and self._log.cut(as_of) != cut:
+                raise QueryError(
+                    "this cursor is of another moment than as_of; leave as_of out: every page is "
+                    "of the first one's moment"
+                )
+            if valid_at is not None and _valid(valid_at, cut) != at:
+                raise QueryError("this cursor is of another valid_at; leave valid_at out")
             self._log.check_window(namespace, cut, at)
         target: Target | None = None
         space: VectorSpace | None = None

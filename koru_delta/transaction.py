@@ -229,8 +229,9 @@ class Intents:
         """
         if self.embedder is None:
             raise EmbedderError(
-                "text was given and the database has no embedder; pass a vector, or open it "
-                "with embedder= (koru_delta.embedders.local() needs no network)"
+                "text was given and the database has no embedder; open it with embedder= "
+                "(koru_delta.embedders.local() needs no network), or pass a vector; to search by "
+                'words alone: mode="text"'
             )
         return [as_vector(row) for row in self.embedder.embed_documents(list(texts))]
 

@@ -317,7 +317,7 @@ def _calls(db: Database, tmp_path: Path) -> dict[str, Callable[[], Any]]:
         "after": version, "effect": version, "cause": version, "what": version,
         "target": tmp_path / "target", "source": tmp_path / "log.jsonl", "quarantine": "q1",
         "hit": db.similar("v", [1.0, 2.0, 3.0], model="m")[0], "text": "words", "t1": 1,
-        "start": [1.0, 2.0, 3.0], "steps": [], "what": version,
+        "start": [1.0, 2.0, 3.0], "steps": [],
     }  # fmt: skip
     items = {
         "put_many": [("n", "z", 1)], "embed_many": [("z", [1.0, 2.0, 3.0])],

@@ -9,7 +9,8 @@ import pytest
 
 import koru_delta
 import koru_delta_langchain
-from koru_delta import integrations
+from koru_delta import HybridSearcher, integrations
+from koru_delta.errors import EmbedderError, QueryError
 
 
 @pytest.mark.parametrize("name", integrations.__all__)
@@ -38,3 +39,24 @@ def test_looking_loads_no_adapter_and_no_chunker() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_searcher_complains_of_a_setting_when_it_is_made() -> None:
+    with koru_delta.open() as db:
+        db.put("n", "a", "rain")
+        with pytest.raises(QueryError, match="no setting 'wieghts'; did you mean 'weights'"):
+            HybridSearcher(db, "n", wieghts={"text": 2})
+        with pytest.raises(QueryError, match="no setting 'as_of'"):
+            HybridSearcher(db.as_of(1), "n", as_of=1)
+        searcher = HybridSearcher(db, "n", mode="text")
+        with pytest.raises(QueryError, match="no setting 'namespace'"):
+            searcher.search("rain", namespace="m")
+        assert [hit.key for hit in searcher.search("rain", k=1)] == ["a"]
+
+
+def test_text_asked_of_vectors_without_an_embedder_is_told_of_the_mode_that_needs_none() -> None:
+    with koru_delta.open() as db:
+        db.embed("n", "a", [1.0, 0.0], "rain")
+
+        with pytest.raises(EmbedderError, match='mode="text"'):
+            db.search("n", "rain")

@@ -27,11 +27,12 @@ def make_repository(path: Path) -> None:
 def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_repository(tmp_path)
-    names: dict[str, object] = {}
     code = [text for language, text in BLOCKS if language == "python"]
     assert len(code) >= 6
-    for text in code:
-        exec(compile(text, "README.md", "exec"), names)
+    for _ in range(2):  # whoever tries them again has what they left
+        names: dict[str, object] = {}
+        for text in code:
+            exec(compile(text, "README.md", "exec"), names)
 
 
 def shell_blocks() -> list[str]:

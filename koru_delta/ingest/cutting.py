@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from koru_delta.errors import InvalidDataError
 from koru_delta.ingest.chunking import ChunkingConfig, chunk_document, chunk_text
+from koru_delta.ingest.chunking.config import checked
 from koru_delta.ingest.writer import Cutter, Settings
 from koru_delta.values import Value
 
+_MAX_CHARS: Final = 1200
+_MIN_CHARS: Final = 200
 _MINDING_LEAST: Final = ("markdown", "code", "content")
 
 
@@ -18,26 +21,28 @@ def cut_as(
     chunking: ChunkingConfig | None,
     *,
     include: tuple[str, ...] = (),
-    max_chars: int,
-    min_chars: int,
+    max_chars: int | None,
+    min_chars: int | None,
     max_bytes: int,
     model: str | None,
+    earlier: Mapping[str, Value] | None,
 ) -> tuple[Settings, Cutter]:
-    """The settings of a run, and what makes its chunks; `chunking` None is by content.
+    """The settings of a run, and what makes its chunks.
 
-    What amounts to the same is recorded the same, so that a namespace may be filled by
+    Where nothing is said of that, it is as in `earlier`, the record of a run before, else by
+    content. What amounts to the same is recorded the same, so that a namespace may be filled by
     `chunking=ChunkingConfig("content")` here and by leaving it out there.
 
     Raises:
         InvalidDataError: `chunking` is no `ChunkingConfig`.
         MissingExtraError: it needs a package that is not installed.
     """
-    given: object = chunking
-    if not isinstance(given, ChunkingConfig | None):
-        raise InvalidDataError(
-            f"chunking is a ChunkingConfig or None, not {type(given).__name__}; make one with "
-            "koru_delta.ChunkingConfig(strategy=...)"
-        )
+    if chunking is not None:
+        chunking = checked(chunking)
+    if (chunking, max_chars, min_chars) == (None, None, None) and earlier is not None:
+        chunking = _recorded(earlier)
+    max_chars = _MAX_CHARS if max_chars is None else max_chars
+    min_chars = _MIN_CHARS if min_chars is None else min_chars
     settings = Settings(source, include, max_chars, min_chars, max_bytes, model)
     if chunking is None:
         return settings, partial(chunk_text, max_chars=max_chars, min_chars=min_chars)
@@ -49,6 +54,15 @@ def cut_as(
     cut = partial(chunk_document, config=chunking)
     cut("-")  # what is missing is told now, not after the first file
     return settings, cut
+
+
+def _recorded(earlier: Mapping[str, Value]) -> ChunkingConfig:
+    told = earlier.get("chunking")
+    if told is None:
+        return ChunkingConfig(
+            "content", size=earlier["max_chars"], min_size=earlier["min_chars"]
+        )  # fmt: skip
+    return ChunkingConfig(**told)
 
 
 def _told(chunking: ChunkingConfig) -> Value:

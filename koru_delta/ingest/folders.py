@@ -27,6 +27,7 @@ from koru_delta.ingest.writer import (
     Store,
     Writer,
     chosen_embedder,
+    settings_of,
 )
 from koru_delta.values import Value
 
@@ -42,8 +43,8 @@ def ingest_files(
     author: str | None = None,
     message: str | None = None,
     chunking: ChunkingConfig | None = None,
-    max_chars: int = 1200,
-    min_chars: int = 200,
+    max_chars: int | None = None,
+    min_chars: int | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
     run: str | None = None,
     progress: Progress | None = None,
@@ -60,8 +61,8 @@ def ingest_files(
             stores text alone.
         prune: Delete the documents whose file is gone from a directory in `paths`
             (matching `include`); they are reported either way.
-        chunking: How to cut; None is by content, into `min_chars` to `max_chars`, see
-            `koru_delta.ingest.chunking.chunk_text`.
+        chunking: How to cut; None is as the runs before did, in the first by content, into
+            `min_chars` (200) to `max_chars` (1,200), see `koru_delta.ingest.chunking.chunk_text`.
         max_bytes: Larger files are skipped (a PDF's text counts, not its pictures); what
             was ingested of them stays.
         run: Names the run; by default it is numbered.
@@ -82,6 +83,7 @@ def ingest_files(
     settings, cut = cut_as(
         "files", chunking, max_chars=max_chars, min_chars=min_chars, max_bytes=max_bytes,
         model=None if text_embedder is None else text_embedder.name,
+        earlier=settings_of(db, namespace),
     )  # fmt: skip
     writer = Writer(
         db, namespace, settings, text_embedder, report, cut=cut, run=run, author=author,

@@ -31,6 +31,7 @@ from koru_delta.ingest.writer import (
     Store,
     Writer,
     chosen_embedder,
+    settings_of,
 )
 from koru_delta.values import Value
 
@@ -48,8 +49,8 @@ def ingest_git(
     author: str | None = None,
     message: str | None = None,
     chunking: ChunkingConfig | None = None,
-    max_chars: int = 1200,
-    min_chars: int = 200,
+    max_chars: int | None = None,
+    min_chars: int | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
     run: str | None = None,
     progress: Progress | None = None,
@@ -69,8 +70,8 @@ def ingest_git(
         embedder: Makes the chunks' vectors, in batches: by default the store's own; None
             stores text alone.
         author, message: Who began the run, and why; what the history holds has its own.
-        chunking: How to cut; None is by content, into `min_chars` to `max_chars`, see
-            `koru_delta.ingest.chunking.chunk_text`.
+        chunking: How to cut; None is as the runs before did, in the first by content, into
+            `min_chars` (200) to `max_chars` (1,200), see `koru_delta.ingest.chunking.chunk_text`.
         max_bytes: Larger files are skipped.
         run: Names the run; by default it is numbered.
         progress: Called with the commits done and the commits to do. True shows a bar on
@@ -89,6 +90,7 @@ def ingest_git(
     settings, cut = cut_as(
         "git", chunking, include=tuple(include), max_chars=max_chars, min_chars=min_chars,
         max_bytes=max_bytes, model=None if text_embedder is None else text_embedder.name,
+        earlier=settings_of(db, namespace),
     )  # fmt: skip
     facts: dict[str, Value] = {
         "repository": history.root.name, "rev": rev, "head": history.head,

@@ -26,10 +26,12 @@ from typing import Final
 
 from blake3 import blake3
 
+from koru_delta.errors import InvalidDataError
 from koru_delta.ingest.chunking import Chunk
 
 _LONGEST_PATH: Final = 960  # bytes; leaves room for a chunk's suffix in a key of 1,024
 _KEPT_OF_LONG_PATH: Final = 920
+_KEPT_BESIDE: Final = (".chunks", ".commits", ".runs")
 
 
 def chunks_of(namespace: str) -> str:
@@ -45,6 +47,22 @@ def commits_of(namespace: str) -> str:
 def runs_of(namespace: str) -> str:
     """The namespace of the runs that filled a namespace."""
     return f"{namespace}.runs"
+
+
+def check_home(namespace: str) -> None:
+    """Refuse to keep documents where another namespace's chunks, commits or runs are kept.
+
+    Raises:
+        InvalidDataError: the name ends as theirs do; the message says which to give.
+    """
+    for ending in _KEPT_BESIDE:
+        if namespace.endswith(ending):
+            home = namespace.removesuffix(ending)
+            told = f"; ingest into {home!r}" if home else ""
+            raise InvalidDataError(
+                f"namespace {namespace!r} cannot hold documents: names ending in {ending} are "
+                f"made by ingest itself{told}, and search {chunks_of(home or 'name')!r}"
+            )
 
 
 def document_key(path: str) -> str:

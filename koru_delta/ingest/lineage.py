@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from koru_delta.causal import CAUSE_KINDS, Cut, Version
 from koru_delta.errors import InvalidDataError, QueryError, UnknownVersionError
-from koru_delta.ingest.layout import commits_of, runs_of
+from koru_delta.ingest.layout import chunks_of, commits_of, runs_of
 from koru_delta.ingest.writer import Run, Store
 from koru_delta.log import CausalLog
 from koru_delta.log.causes import Walk
@@ -366,7 +366,7 @@ class Origin:
 def origin(
     db: Store,
     namespace: str,
-    chunk: Version,
+    chunk: Version | Match,
     *,
     as_of: Any = None,
     valid_at: datetime | str | None = None,
@@ -375,6 +375,10 @@ def origin(
 
     Args:
         namespace: The documents' (`docs`, not `docs.chunks`).
+        chunk: A hit of a search there, or its version.
+
+    Raises:
+        InvalidDataError: it is no chunk that was ingested into this namespace.
 
     >>> import koru_delta, pathlib, tempfile
     >>> from koru_delta.ingest import ingest_files
@@ -385,12 +389,33 @@ def origin(
     ...     _ = pathlib.Path(folder, "a.md").write_text("# Rain\n\nIt rains.\n")
     ...     _ = ingest_files(db, [folder], embedder=words)
     >>> [match] = db.similar("docs.chunks", "rains", k=1)
-    >>> found = origin(db, "docs", match.version)
+    >>> found = origin(db, "docs", match)
     >>> found.path, found.first_line, found.last_line
     ('a.md', 1, 3)
     >>> db.close()
     """
-    about = chunk.value["metadata"]
+    given: object = chunk
+    if isinstance(chunk, Match):
+        chunk = chunk.version
+    if not isinstance(chunk, Version):
+        raise InvalidDataError(f"a hit or its version is wanted, not {type(given).__name__}")
+    if chunk.namespace != chunks_of(namespace):
+        home = chunk.namespace.removesuffix(chunks_of(""))
+        what = (
+            f"call it with namespace {home!r}" if home != chunk.namespace
+            else f"pass a hit of a search in {chunks_of(namespace)!r}"
+        )  # fmt: skip
+        raise InvalidDataError(
+            f"{chunk.key!r} is of {chunk.namespace!r}, and the chunks of {namespace!r} are in "
+            f"{chunks_of(namespace)!r}; {what}"
+        )
+    value: Value = None if chunk.is_tombstone else chunk.value
+    about: Value = value.get("metadata") if isinstance(value, dict) else None
+    if not isinstance(about, dict) or not isinstance(about.get("document"), str):
+        raise InvalidDataError(
+            f"{chunk.key!r} of {chunk.namespace!r} is no chunk that was ingested, so nothing "
+            "tells where it stands; lineage tells its causes"
+        )
     document: Value = db.get(namespace, about["document"], None, as_of=as_of, valid_at=valid_at)
     layout = document.get("chunks", []) if isinstance(document, dict) else []
     start, end, first_line, last_line = next(
@@ -408,7 +433,7 @@ def origin(
         source = {"sha": None, "author": chunk.author, "email": None, "message": chunk.message}
     committed_at = source.get("committed_at")
     return Origin(
-        path=about["path"],
+        path=str(about.get("path", about["document"])),
         start=start,
         end=end,
         first_line=first_line,

@@ -43,6 +43,16 @@ class Quarantine:
     message: str | None
     time: datetime
 
+    def __str__(self) -> str:
+        starts = ", ".join(dict.fromkeys(f"{v.namespace}/{v.key}" for v in self.start))
+        by = "" if self.author is None else f" by {self.author}"
+        why = "" if self.message is None else f" ({self.message})"
+        count = len(self.versions)
+        return (
+            f"{self.id}: {starts} and what came of it, {count:,} version{'s' * (count != 1)}, "
+            f"since {self.time.isoformat(timespec='seconds')}{by}{why}"
+        )
+
 
 def quarantine(intents: Intents, ref: Reference, options: WriteOptions) -> Quarantine:
     """Hide what came of `ref`, as `Database.quarantine` says."""

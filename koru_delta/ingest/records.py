@@ -19,6 +19,7 @@ from koru_delta.ingest.writer import (
     Store,
     Writer,
     chosen_embedder,
+    settings_of,
 )
 from koru_delta.values import MAX_VALUE_BYTES, Value, canonical_bytes, decode
 
@@ -43,8 +44,8 @@ def ingest_records(
     author: str | None = None,
     message: str | None = None,
     chunking: ChunkingConfig | None = None,
-    max_chars: int = 1200,
-    min_chars: int = 200,
+    max_chars: int | None = None,
+    min_chars: int | None = None,
     run: str | None = None,
     progress: Progress = None,
 ) -> Run:
@@ -81,6 +82,7 @@ def ingest_records(
     settings, cut = cut_as(
         "records", chunking, max_chars=max_chars, min_chars=min_chars, max_bytes=DEFAULT_MAX_BYTES,
         model=None if text_embedder is None else text_embedder.name,
+        earlier=settings_of(db, namespace),
     )  # fmt: skip
     writer = Writer(
         db, namespace, settings, text_embedder, report, cut=cut, run=run, author=author,
@@ -158,7 +160,10 @@ def _read(number: int, record: object) -> _Read:
             "(id, text, metadata)",
         )
     if type(identity) is not str or not identity or "\0" in identity:
-        shown = "holds NUL" if isinstance(identity, str) and identity else f"is {identity!r}"
+        if isinstance(identity, str):
+            shown = "holds NUL" if identity else "is empty"
+        else:
+            shown = f"is {identity!r}, of type {type(identity).__name__}"
         raise _refused(number, f"has an id that {shown}; an id is text that is not empty")
     if type(text) is not str:
         raise _refused(number, f"({identity[:80]!r}) has {type(text).__name__} as text")
@@ -182,4 +187,4 @@ def _read(number: int, record: object) -> _Read:
 
 
 def _refused(number: int, why: str) -> InvalidDataError:
-    return InvalidDataError(f"record {number} (the first is 0) {why}")
+    return InvalidDataError(f"record {number} (counted from 0) {why}")

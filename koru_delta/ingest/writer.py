@@ -27,6 +27,7 @@ from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
 from koru_delta.errors import ConflictError, EmbedderError, IngestError
 from koru_delta.ingest.chunking import Chunk
 from koru_delta.ingest.layout import (
+    check_home,
     chunk_keys,
     chunks_of,
     commits_of,
@@ -50,6 +51,7 @@ _FLUSH_CHARS: Final = 8_000_000
 _TEXTS_PER_CALL: Final = 512
 _STATES_KEPT: Final = 20_000
 _VECTOR_BYTES_KEPT: Final = 128 * 1024 * 1024
+_NAMED: Final = 3  # paths, in the text for people
 _COUNTS: Final = (
     "commits", "documents", "deleted_documents", "unchanged_documents",
     "chunks", "deleted_chunks", "unchanged_chunks", "embedded",
@@ -125,6 +127,10 @@ class Store(Protocol):
         """As `Database.ancestors`."""
         ...
 
+    def quarantines(self) -> Sequence[Any]:
+        """As `Database.quarantines`."""
+        ...
+
 
 @dataclass(slots=True)
 class Run:
@@ -134,11 +140,13 @@ class Run:
     `chunks` count versions stored, `unchanged_documents` those found as they stand,
     `unchanged_chunks` those of changed documents that were there already, `embedded` the
     texts given to the embedder. `skipped` tells why a path (its newest state) was left
-    out; `gone` are files of an ingested directory that are no longer in it, and records
-    that are not in a complete source any more. `is_shallow`: the clone lacks older
-    commits. `elsewhere` counts commits ingested earlier that are not in the history asked
-    for now (nor follow it): it was rewritten, or they are on another branch. What they
-    said still stands.
+    out; `gone` are files of an ingested directory that are no longer in it (they are stored
+    and found as before, unless the run was to prune), and records that are not in a complete
+    source any more. `quarantined` are documents that this run stored and of which earlier
+    versions stand in quarantine: the new ones are found, until they are quarantined too.
+    `is_shallow`: the clone lacks older commits. `elsewhere` counts commits ingested earlier
+    that are not in the history asked for now (nor follow it): it was rewritten, or they are
+    on another branch. What they said still stands. Printed, it is told for people.
     """
 
     namespace: str
@@ -157,6 +165,54 @@ class Run:
     skipped: dict[str, SkipReason] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     unchanged_documents: int = 0
+    quarantined: list[str] = field(default_factory=list)
+
+    @property
+    def chunks_namespace(self) -> str:
+        """The namespace to search: that of the chunks."""
+        return chunks_of(self.namespace)
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether there was no file or record at all."""
+        return self.source != "git" and not (
+            self.documents or self.unchanged_documents or self.skipped
+        )
+
+    def __str__(self) -> str:
+        """What it did, what was left out and what to do about it, for people."""
+        what = {"git": "commits", "files": "files"}.get(self.source, "records")
+        if self.run is not None:
+            commits = f"{_count(self.commits, 'commit')}, " if self.source == "git" else ""
+            lines = [
+                f"{self.namespace}: {commits}{_count(self.documents, 'document')} stored, "
+                f"{self.deleted_documents:,} deleted, {self.unchanged_documents:,} unchanged; "
+                f"{_count(self.chunks, 'chunk')} stored, {self.embedded:,} embedded "
+                f"(run {self.run})"
+            ]
+        elif self.found_nothing:
+            lines = [f"{self.namespace}: no {what} were found"]
+        else:
+            lines = [f"{self.namespace}: nothing new"]
+        reasons: dict[str, list[str]] = {}
+        for path, reason in self.skipped.items():
+            reasons.setdefault(reason.value, []).append(path)
+        for why, paths in sorted(reasons.items()):
+            lines.append(f"skipped {len(paths):,} ({why}): {_some(paths)}")
+        if self.gone and not self.deleted_documents:
+            lines.append(
+                f"gone, but still stored and found: {_some(self.gone)}; to delete what is gone, "
+                "ingest koru_delta.ingest.Files(paths, prune=True)"
+            )
+        if self.quarantined:
+            lines.append(
+                f"found again, though earlier versions are in quarantine: "
+                f"{_some(self.quarantined)}; for each that is as bad: "
+                f"db.quarantine(({self.namespace!r}, {document_key(self.quarantined[0])!r}))"
+            )
+        if not self.found_nothing:
+            lines.append(f'search it: db.search("{self.chunks_namespace}", "your question")')
+        return "\n".join(lines)
 
 
 Report = Run  # its earlier name
@@ -244,7 +300,9 @@ class Writer:
 
         Raises:
             IngestError: earlier runs filled the namespace in another way.
+            InvalidDataError: the namespace is named as those that ingest makes.
         """
+        check_home(namespace)
         self._db, self._namespace, self._settings = db, namespace, settings
         self._embedder, self._report, self._cut = embedder, report, cut
         self._said: dict[str, Any] = {"author": author, "message": message}
@@ -252,6 +310,7 @@ class Writer:
         earlier = db.list_keys(self._runs)
         if earlier:
             _check_settings(namespace, db.get(self._runs, earlier[-1]), settings)
+        self._stored_paths: dict[str, str] = {}  # by key, of the documents of this run
         self._number = len(earlier) + 1
         self._run = run
         self._facts = facts or {}
@@ -337,6 +396,7 @@ class Writer:
                 value["previous_path"] = previous[0]
                 causes.append(("references", previous[1]))
             self._chars += len(text)
+            self._stored_paths[key] = path
         guard: dict[str, Any] = {}
         if when.starts is None and stands.is_plain:
             # Another run may have written it since; git's runs meet at their commits.
@@ -409,6 +469,13 @@ class Writer:
             return
         with self._db.transaction(run=run) as tx:
             tx.put(self._runs, run, self._run_value("finished"), **self._said)
+        held = {
+            version.key for each in self._db.quarantines() for version in each.versions
+            if version.namespace == self._namespace
+        }  # fmt: skip
+        self._report.quarantined = [
+            path for key, path in self._stored_paths.items() if key in held
+        ]  # fmt: skip
 
     # The state that stands
 
@@ -606,7 +673,23 @@ def _place(chunk: Chunk, pages: Sequence[int]) -> Place:
     return place
 
 
+def settings_of(db: Store, namespace: str) -> dict[str, Value] | None:
+    """What an earlier run into a namespace was asked to do; None if there was none."""
+    runs = runs_of(namespace)
+    earlier = db.list_keys(runs)
+    if not earlier:
+        return None
+    value = db.get(runs, earlier[-1])
+    return value if isinstance(value, dict) else None
+
+
 def _check_settings(namespace: str, earlier: Value, settings: Settings) -> None:
+    before, now = (_cutting(each) for each in (earlier, settings._asdict()))
+    if before != now:
+        raise IngestError(
+            f"namespace {namespace!r} was filled with chunking={before}, this run has {now}; "
+            "leave chunking out to cut as before, or ingest into another namespace"
+        )
     for name, given in settings._asdict().items():
         asked = list(given) if isinstance(given, tuple) else given
         if earlier.get(name) != asked:
@@ -614,6 +697,28 @@ def _check_settings(namespace: str, earlier: Value, settings: Settings) -> None:
                 f"namespace {namespace!r} was filled with {name} {_shown(earlier.get(name))}, "
                 f"this run has {_shown(asked)}; ingest the same way, or into another namespace"
             )
+
+
+def _cutting(settings: Value) -> str:
+    """How texts are cut, as one would write it."""
+    told = settings.get("chunking")
+    if told is None:
+        told = {
+            "strategy": "content", "size": settings.get("max_chars"),
+            "min_size": settings.get("min_chars"),
+        }  # fmt: skip
+    rest = [f"{name}={told[name]!r}" for name in sorted(told.keys() - {"strategy"})]
+    return f"ChunkingConfig({', '.join([repr(told['strategy']), *rest])})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (
+        f" and {len(names) - _NAMED:,} more" * (len(names) > _NAMED)
+    )
 
 
 def _shown(setting: Value) -> str:

@@ -33,6 +33,10 @@ CauseName = Literal[
 ]  # fmt: skip
 _MOST_TRIED: Final = 64  # keys that are undone one by one
 _MOST_LINES: Final = 200  # of a text diff
+_LINE: Final = 100  # characters
+_LIKE: Final = 0.5  # in words; less is another text, unless one edit brought it and took the other
+_CAME: Final[tuple[CauseName, ...]] = ("new", "restored", "began")
+_GONE: Final[tuple[CauseName, ...]] = ("deleted", "ended")
 
 
 class Happened(NamedTuple):
@@ -52,7 +56,9 @@ class Change:
     """One hit that entered, left, moved, or stayed in place with another version.
 
     `causes` are what made it so, in no order of weight; undone together they undo the
-    change where `verified` says so. Ranks count from 1.
+    change where `verified` says so. Ranks count from 1. Where an edit of a document put one
+    chunk in the place of another, that is one change: `key` is the new chunk's,
+    `counterpart` the key of the one before it, None everywhere else.
     """
 
     key: str
@@ -64,17 +70,34 @@ class Change:
     causes: tuple[Happened, ...]
     verified: bool
     text_diff: str = ""
+    counterpart: str | None = None
 
     def __str__(self) -> str:
         places = f"{self.rank_before or '-'} -> {self.rank_after or '-'}"
-        mine = [cause for cause in self.causes if cause.key == self.key]
-        others = [cause for cause in self.causes if cause.key != self.key]
-        reasons: list[str] = [cause.name for cause in mine]
+        mine = [cause for cause in self.causes if self.is_own(cause)]
+        others = [cause for cause in self.causes if not self.is_own(cause)]
+        reasons: list[str] = list(dict.fromkeys(cause.name for cause in mine))
         if others:
             verb = "made room" if self._rose else "outranked"
             reasons.append(f"{verb}: {', '.join(f'{c.key} ({c.name})' for c in others)}")
         doubt = "" if self.verified else " [not confirmed]"
-        return f"{self.key}: {self.kind} ({places}), {'; '.join(reasons) or 'unknown'}{doubt}"
+        told = f"{self.key}: {self.kind} ({places}), {'; '.join(reasons) or 'unknown'}{doubt}"
+        return "\n    ".join([told, *self._shown()])
+
+    def is_own(self, cause: Happened) -> bool:
+        """Whether a cause happened to this hit itself, not to another."""
+        return cause.key in (self.key, self.counterpart)
+
+    def _shown(self) -> list[str]:
+        """A line of what it says, or the first that differs, before and after."""
+        lines = self.text_diff.splitlines()[2:]  # without the two names
+        if lines:
+            firsts = (next((x for x in lines if x.startswith(sign)), "") for sign in "-+")
+            return [_line(first) for first in firsts if first]
+        hit = self.after or self.before
+        value = None if hit is None else hit.value
+        text = value.get("text") if isinstance(value, dict) else value
+        return [_line(text)] if isinstance(text, str) and text.strip() else []
 
     @property
     def _rose(self) -> bool:
@@ -101,6 +124,7 @@ class Change:
             ],
             "verified": self.verified,
             "text_diff": self.text_diff,
+            "counterpart": self.counterpart,
         }
 
 
@@ -159,10 +183,26 @@ def compare(
     happened = worlds.happened(dict.fromkeys([*new, *old]))
     found = [answers.ranked(one, partial(explained, asked, one, log)).load()
              for one, asked in ((before, earlier), (after, later))]  # fmt: skip
+
+    def text_of(seq: int) -> str:
+        return index.settings.text_of(log.versions([seq])[0].value)
+
+    # Chunks are named by what they say, so an edited one has another key.
+    pairs = _pairs(
+        {key: text_of(old[key][1].seq) for key in old if key not in new},
+        {key: text_of(new[key][1].seq) for key in new if key not in old},
+        happened, log,
+    )  # fmt: skip
+    for key in [*pairs, *pairs.values()]:
+        happened[key] = happened[key]._replace(name="edited")
+    replaced = set(pairs.values())
     changes: list[Change] = []
     unchanged: list[str] = []
     for key in dict.fromkeys([*new, *old]):
-        rank_before, was = old.get(key, (None, None))
+        if key in replaced:  # told with what took its place
+            continue
+        counterpart = pairs.get(key)
+        rank_before, was = old.get(counterpart or key, (None, None))
         rank_after, now = new.get(key, (None, None))
         same = was is not None and now is not None and was.seq == now.seq
         if same and rank_before == rank_after:
@@ -176,17 +216,16 @@ def compare(
         else:
             kind = "edited" if rank_before == rank_after else "moved"
         wanted = None if was is None or rank_before is None else (rank_before, was.seq)
-        causes, verified = _causes(key, kind, wanted, happened, worlds)
+        causes, verified = _causes(key, counterpart, kind, wanted, happened, worlds)
         match_before = None if rank_before is None else found[0][rank_before - 1]
         match_after = None if rank_after is None else found[1][rank_after - 1]
         diff = ""
         if was is not None and now is not None and was.seq != now.seq:
-            texts = [index.settings.text_of(v.value) for v in log.versions([was.seq, now.seq])]
-            diff = _text_diff(*texts)
+            diff = _text_diff(text_of(was.seq), text_of(now.seq))
         changes.append(
             Change(
                 key, kind, match_before, match_after, rank_before, rank_after, causes, verified,
-                diff,
+                diff, counterpart,
             )
         )  # fmt: skip
     return RetrievalDiff(
@@ -340,8 +379,53 @@ class _Worlds:
         return None
 
 
+def _pairs(
+    left: Mapping[str, str],
+    entered: Mapping[str, str],
+    happened: Mapping[str, Happened],
+    log: CausalLog,
+) -> dict[str, str]:
+    """What entered to what left, where an edit of their source put one in the other's place.
+
+    Args:
+        left, entered: The texts, by key.
+    """
+    gone = {key: _sources(happened.get(key), _GONE, log) for key in left}
+    came = {key: _sources(happened.get(key), _CAME, log) for key in entered}
+    likely = []
+    for key, here in came.items():
+        for other, there in gone.items():
+            by_one = not here.keys().isdisjoint(there)  # by one and the same edit
+            if by_one or not set(here.values()).isdisjoint(there.values()):
+                likeness = difflib.SequenceMatcher(
+                    None, left[other].split(), entered[key].split(), autojunk=False
+                ).ratio()
+                if by_one or likeness >= _LIKE:
+                    likely.append((by_one, likeness, key, other))
+    pairs: dict[str, str] = {}
+    taken: set[str] = set()
+    for _, _, key, other in sorted(likely, key=lambda each: (-each[0], -each[1], *each[2:])):
+        if key not in pairs and other not in taken:
+            pairs[key] = other
+            taken.add(other)
+    return pairs
+
+
+def _sources(
+    happened: Happened | None, names: Sequence[CauseName], log: CausalLog
+) -> dict[str, tuple[str, str]]:
+    """What the version that did it was derived from: ids, with the keys that had them."""
+    if happened is None or happened.version is None or happened.name not in names:
+        return {}
+    sources = [
+        log.version(cause.id) for cause in happened.version.causes if cause.kind == "derived_from"
+    ]
+    return {source.id: (source.namespace, source.key) for source in sources}
+
+
 def _causes(
     key: str,
+    counterpart: str | None,
     kind: ChangeKind,
     wanted: tuple[int, int] | None,
     happened: Mapping[str, Happened],
@@ -350,21 +434,25 @@ def _causes(
     """Least sets first: what undoes the change, and whether it does."""
 
     def undone(by: frozenset[str], *, settings: bool = False) -> bool:
-        found = worlds.found(by, settings=settings).get(key)
+        answer = worlds.found(by, settings=settings)
+        if counterpart is not None:  # the one is gone again, the other back in its place
+            return key not in answer and answer.get(counterpart) == wanted
+        found = answer.get(key)
         if wanted is None or kind == "left":  # it is about being there at all
             return (found is None) == (wanted is None)
         return found == wanted
 
-    own = happened.get(key)
-    if own is not None and undone(frozenset({key})):
-        return (own,), True
+    mine = [each for each in (key, counterpart) if each is not None and each in happened]
+    own = tuple(happened[each] for each in mine)
+    if own and undone(frozenset(mine)):
+        return own, True
     if worlds.resettled and undone(frozenset(), settings=True):
         return (worlds.settled(key),), True
-    others = [each for each in happened if each != key][:_MOST_TRIED]
+    others = [each for each in happened if each not in (key, counterpart)][:_MOST_TRIED]
     for other in others:
         if undone(frozenset({other})):
             return (happened[other],), True
-    together = [key, *others] if own is not None else others
+    together = [*mine, *others]
     if together and undone(frozenset(together)):
         return tuple(happened[each] for each in _least(together, undone)), True
     # Nothing among the hits explains it: something beyond them does.
@@ -376,9 +464,8 @@ def _causes(
             return tuple(both[each] for each in _least([*together, *beyond], undone)), True
         return (*(happened[each] for each in together), Happened(key, "statistics", None)), True
     if worlds.resettled and undone(frozenset(every), settings=True):
-        mine = () if own is None else (own,)
-        return (*mine, worlds.settled(key)), True
-    return () if own is None else (own,), False
+        return (*own, worlds.settled(key)), True
+    return own, False
 
 
 def _least(keys: Sequence[str], undone: Callable[[frozenset[str]], bool]) -> list[str]:
@@ -402,3 +489,8 @@ def _text_diff(before: str, after: str) -> str:
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"... {len(lines) - _MOST_LINES} more lines"]
     return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    told = " ".join(text.split())
+    return told if len(told) <= _LINE else told[: _LINE - 1] + "…"

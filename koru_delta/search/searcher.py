@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any, Protocol
 
 from koru_delta.errors import QueryError
@@ -30,10 +32,14 @@ class HybridSearcher:
         db: An open `Database`, or a `View` for one moment.
         settings: Of `Database.search`, by name: `mode`, `k`, `weights`, `fusion`, `mmr`,
             `half_life`, `filter`, `causal`, `group_by`, `threshold`, `model`, `exact`, ...
+
+    Raises:
+        QueryError: a search has no setting of that name.
     """
 
     def __init__(self, db: Searches, namespace: str, **settings: Any) -> None:
         self._db = db
+        self._check(settings)
         self.namespace = namespace
         self.settings = settings
 
@@ -43,15 +49,20 @@ class HybridSearcher:
         Raises:
             QueryError: a setting that a search does not have, or those of `Database.search`.
         """
-        try:
-            return self._db.search(self.namespace, text, **{**self.settings, **settings})
-        except TypeError as error:
-            named = {**self.settings, **settings}
-            unknown = [name for name in named if f"'{name}'" in str(error)]
-            if not unknown:
-                raise
-            raise QueryError(f"a search has no setting {unknown[0]!r}") from error
+        self._check(settings)
+        return self._db.search(self.namespace, text, **{**self.settings, **settings})
 
     async def asearch(self, text: str, **settings: Any) -> Matches:
         """As `search`, from an event loop: on another thread, every hit's version read."""
         return await asyncio.to_thread(lambda: self.search(text, **settings).load())
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        if not settings:
+            return
+        allowed = signature(self._db.search).parameters
+        known = [name for name, each in allowed.items() if each.kind is each.KEYWORD_ONLY]
+        for name in settings:
+            if name not in known:
+                likely = get_close_matches(name, known, 1)
+                more = f"; did you mean {likely[0]!r}?" if likely else f" ({', '.join(known)})"
+                raise QueryError(f"a search has no setting {name!r}{more}")

@@ -125,9 +125,9 @@ def changes_table(changed: RetrievalDiff, named: Named, title: Named, *, valid: 
 
 def because(change: Change, named: Named = str, *, valid: bool = False) -> str:
     """The causes of a change, in a sentence without its end."""
-    mine = [cause for cause in change.causes if cause.key == change.key]
-    others = [cause for cause in change.causes if cause.key != change.key]
-    told = [_happened(cause, valid=valid) for cause in mine]
+    mine = [cause for cause in change.causes if change.is_own(cause)]
+    others = [cause for cause in change.causes if not change.is_own(cause)]
+    told = list(dict.fromkeys(_happened(cause, valid=valid) for cause in mine))
     if others:
         rose = change.rank_before is None or (
             change.rank_after is not None and change.rank_after < change.rank_before

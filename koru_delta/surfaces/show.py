@@ -30,6 +30,11 @@ _CONTROLS: Final = {code: 0x2400 + code for code in range(32) if code not in (9,
 }
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: `1 file`, `2 files`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console for people, as wide as the terminal; 100 columns when piped."""
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -134,7 +139,7 @@ def retention_facts(policy: Retention) -> dict[str, Any]:
 
 def space_parts(space: Mapping[str, Any]) -> str:
     """What a search of a vector space may look at."""
-    segments = "1 segment" if space["segments"] == 1 else f"{space['segments']:,} segments"
+    segments = counted(space["segments"], "segment")
     told = [f"{segments} with codes {', '.join(space['codes'])}" if space["codes"] else segments]
     told.append(f"{space['in_tail']:,} in the tail")
     if space["in_graph"]:
@@ -161,7 +166,8 @@ def print_space(out: Console, space: Mapping[str, Any]) -> None:
     for name, told in (
         (
             "rows",
-            f"{space['rows']:,}, {space['live']:,} of them live; {space['vectors']:,} vectors",
+            f"{space['rows']:,}, {space['live']:,} of them live; "
+            f"{counted(space['vectors'], 'vector')}",
         ),
         ("searched by", space_parts(space)),
         ("bytes a row", ", ".join(f"{part} {count:,.1f}" for part, count in per_row.items())),

@@ -206,3 +206,18 @@ def test_every_strategy_is_told_of_in_the_table():
     table = ChunkingConfig.__doc__ or ""
 
     assert all(f"| `{strategy}` |" in table for strategy in get_args(Strategy))
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("markdown", 'ChunkingConfig("markdown")'),
+        (300, 'not int; write ChunkingConfig("recursive")'),
+        ("code", 'ChunkingConfig("code", language="python")'),
+    ],
+)  # fmt: skip
+def test_a_strategy_by_itself_is_refused_with_what_to_write(given, shown):
+    with pytest.raises(InvalidDataError) as refused:
+        chunk_document("text", given)
+
+    assert shown in str(refused.value)

@@ -18,7 +18,7 @@ from koru_delta.errors import (
     QueryError,
     UnknownVersionError,
 )
-from koru_delta.ingest import Edge, Git, Lineage
+from koru_delta.ingest import Edge, Git, Lineage, origin
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.ingest.history_maker import HistoryMaker
 
@@ -258,3 +258,22 @@ def assert_edges_hold(db: Database, lineage: Lineage) -> None:
         assert {effect, cause} <= inside
     told = "\n".join(lineage.lines(limit=1000))
     assert all(f"n/{version.key}," in told for version, _ in lineage.nodes)
+
+
+def test_the_origin_of_a_hit_is_told_and_of_what_is_none_is_not(db: Database) -> None:
+    db.ingest([("leave", "Leave is 25 days.")], namespace="kb", embedder=None)
+    [hit] = db.search("kb.chunks", "leave", mode="text")
+    by_hand = db.put("kb.chunks", "x", {"text": "by hand"})
+
+    assert origin(db, "kb", hit) == origin(db, "kb", hit.version)
+    assert origin(db, "kb", hit).path == "leave"
+    for namespace, chunk, told in (
+        ("kb", db.version("kb", "leave"), "pass a hit of a search in 'kb.chunks'"),
+        ("kb.chunks", hit, "call it with namespace 'kb'"),
+        ("other", hit, "call it with namespace 'kb'"),
+        ("kb", by_hand, "no chunk that was ingested"),
+        ("kb", "leave", "a hit or its version is wanted, not str"),
+    ):
+        with pytest.raises(InvalidDataError) as refused:
+            origin(db, namespace, chunk)  # type: ignore[arg-type]
+        assert told in str(refused.value)

@@ -356,3 +356,12 @@ def test_a_text_that_is_embedded_anew_meanwhile_comes_back_as_well(
     db.release(second if meanwhile == "held" else first)
     [row] = db.query("docs.chunks")
     assert (row.value["text"], list(row.version.vectors)) == (RAIN.strip(), ["other"])
+
+
+def test_a_quarantine_reads_well(db: Database) -> None:
+    db.put("n", "a", {"text": "rain"})
+
+    held = db.quarantine(("n", "a"), author="ada", message="wrong")
+
+    assert str(held).startswith("q1: n/a and what came of it, 1 version, since ")
+    assert str(held).endswith(" by ada (wrong)")

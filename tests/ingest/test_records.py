@@ -180,8 +180,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("no text", {"id": "x"}, "record 1 .*no field 'text'"),
     ("text is None", ("x", None), "NoneType as text"),
     ("text is bytes", ("x", b"t"), "bytes as text"),
-    ("id is a number", (7, "t"), "an id is text"),
-    ("id is empty", ("", "t"), "an id is text"),
+    ("id is a number", (7, "t"), "record 1 .*an id that is 7, of type int; an id is text"),
+    ("id is empty", ("", "t"), "an id that is empty"),
     ("id with NUL", ("a\0b", "t"), "holds NUL"),
     ("id came before", ("first", "t"), "'first', which came before"),
     ("surrogate in text", ("x", "\ud800"), "lone surrogate"),
@@ -370,8 +370,9 @@ def test_how_a_namespace_is_cut_is_recorded_and_kept_to(db: Database) -> None:
     assert all(len(text) <= 100 for text in texts(db).values())
     same = ChunkingConfig("sentence", size=100, unit="characters")
     assert db.ingest([("a", RAIN)], namespace="notes", chunking=same).run is None
-    for other in (None, ChunkingConfig("sentence", size=101), ChunkingConfig("recursive")):
-        with pytest.raises(IngestError, match="ingest the same way"):
+    assert db.ingest([("a", RAIN)], namespace="notes").run is None
+    for other in (ChunkingConfig("sentence", size=101), ChunkingConfig("recursive")):
+        with pytest.raises(IngestError, match="leave chunking out"):
             db.ingest([("b", RAIN)], namespace="notes", chunking=other)
     # What is done by default has a name, too.
     content = ChunkingConfig("content")

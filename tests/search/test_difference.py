@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import koru_delta
+import koru_delta.ingest
 from koru_delta import CausalFilter, Database, Version, errors
 from koru_delta.causal import moment
 from koru_delta.testing import FixedClock
@@ -341,3 +341,62 @@ def test_a_verified_cause_is_one_in_a_database_where_it_never_happened(
                     assert (change.key in again) == (change.kind == "left"), str(change)
                 else:
                     assert again.get(change.key) == before[change.key], str(change)
+
+
+# An edit of a document is one change
+
+
+def read_in(db: Database, text: str, **said: Any) -> None:
+    db.ingest([("leave", text)], namespace="kb", embedder=None, **said)
+
+
+def test_an_edited_chunk_is_one_change_though_it_has_another_key(db: Database) -> None:
+    read_in(db, "Everyone has 25 days of leave a year.")
+    then = db.commits()[-1]
+    [before] = db.list_keys("kb.chunks")
+    read_in(db, "Everyone has 30 days of leave a year.", author="ben")
+    [after] = db.list_keys("kb.chunks")
+
+    for k in (1, 5):
+        changed = db.retrieval_diff("kb.chunks", "days of leave", then, k=k, mode="text")
+
+        [change] = changed
+        assert (change.key, change.counterpart) == (after, before)
+        assert (change.kind, change.rank_before, change.rank_after) == ("edited", 1, 1)
+        assert [(cause.key, cause.name) for cause in change.causes] == [
+            (after, "edited"), (before, "edited"),
+        ]  # fmt: skip
+        assert change.verified
+        assert change.text_diff.splitlines()[-2:] == [
+            "-Everyone has 25 days of leave a year.", "+Everyone has 30 days of leave a year.",
+        ]  # fmt: skip
+        assert str(changed).splitlines() == [
+            f"{after}: edited (1 -> 1), edited",
+            "    -Everyone has 25 days of leave a year.",
+            "    +Everyone has 30 days of leave a year.",
+        ]
+        assert changed.to_dict()["changes"][0]["counterpart"] == before
+
+
+def test_an_edit_of_an_edit_is_one_change_too(db: Database) -> None:
+    read_in(db, "Everyone has 25 days of leave a year.")
+    then = db.commits()[-1]
+    read_in(db, "Everyone has 28 days of leave a year.")
+    read_in(db, "Everyone has 30 days of leave a year.")
+
+    [change] = db.retrieval_diff("kb.chunks", "days of leave", then, mode="text")
+
+    assert (change.kind, change.verified) == ("edited", True)
+
+
+def test_a_new_document_is_no_edit_of_one_that_is_gone(db: Database) -> None:
+    read_in(db, "Everyone has 25 days of leave a year.")
+    then = db.commits()[-1]
+    records = koru_delta.ingest.Records([("other", "Everyone has 30 days of leave a year.")], True)
+    db.ingest(records, namespace="kb", embedder=None)
+
+    changed = db.retrieval_diff("kb.chunks", "days of leave", then, mode="text")
+
+    assert {(c.kind, c.causes[0].name, c.counterpart) for c in changed} == {
+        ("entered", "new", None), ("left", "deleted", None),
+    }  # fmt: skip

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+import koru_delta
 from koru_delta import CausalFilter, Database
+from koru_delta.errors import QueryError
+from koru_delta.testing import FixedClock
 from tests.search.test_explained import filled
 
 __all__ = ["filled"]
@@ -83,3 +86,28 @@ def test_what_reaches_a_threshold_is_found_however_old_others_are(filled: Databa
     enough = {hit.key for hit in aged if hit.score >= threshold}
     found = filled.search("n", TEXT, k=12, exact=True, threshold=threshold, **given)
     assert {hit.key for hit in found} == enough
+
+
+def test_a_page_of_another_moment_than_the_first_is_refused(clock: FixedClock) -> None:
+    with koru_delta.open(clock=clock) as db:
+        for key in "abcd":
+            then = db.put("n", key, "rain")
+            clock.advance(seconds=1)
+        page = db.search("n", "rain", mode="text", k=1, as_of=then)
+        first = db.search("n", "rain", mode="text", k=1)
+        clock.advance(seconds=1)
+        db.put("n", "e", "rain")
+
+        def more(**options: object) -> list[str]:
+            found = db.search("n", "rain", mode="text", k=9, cursor=page.cursor, **options)
+            return [hit.key for hit in found]
+
+        assert more() == more(as_of=then) == ["b", "c", "d"]
+        assert more(as_of=then, valid_at=then.time) == ["b", "c", "d"]
+        again = db.as_of(then).search("n", "rain", mode="text", k=9, cursor=page.cursor)
+        assert [hit.key for hit in again] == ["b", "c", "d"]
+        for other in ({"as_of": then.seq - 1}, {"valid_at": "1999-01-01T00:00:00Z"}):
+            with pytest.raises(QueryError, match="another"):
+                more(**other)
+        with pytest.raises(QueryError, match="another moment"):
+            db.search("n", "rain", mode="text", k=1, cursor=first.cursor, as_of=1)

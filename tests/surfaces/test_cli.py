@@ -680,7 +680,7 @@ def test_of_an_ingested_history_two_commits_are_compared_by_what_was_true(run, r
     by_commit = said(run(*ask, "--from", commit[:9], "--json"))
     by_time = said(run(*ask, "--from", first, "--valid", "--json"))
 
-    assert [change["kind"] for change in by_commit["changes"]] == ["entered", "left"]
+    assert [change["kind"] for change in by_commit["changes"]] == ["edited"]
     assert by_time["changes"] == by_commit["changes"]
     assert "did you mean --valid?" in run(*ask, "--from", "2023-01-01").stderr
 
@@ -895,3 +895,90 @@ def test_a_namespace_retains_what_it_is_told_to(run):
         run(*wrong, code=2)
     assert "bytes_returned" in said(run("compact", "--yes", "--json"))
     assert "shorter" in run("compact", input="y\n").stderr
+
+
+def test_the_help_shows_the_extra_to_install(run):
+    assert "koru-delta[documents]" in "".join(run("ingest", "files", "--help").stdout.split())
+
+
+def test_an_empty_directory_has_no_files(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    told = run("ingest", "files", tmp_path / "empty", "--no-embed").stderr
+
+    assert "no files were found there" in told
+    assert "ask it" not in told
+
+
+def test_a_namespace_of_chunks_is_refused_before_a_database_is_made(run, tmp_path):
+    (tmp_path / "a.md").write_text("It rains.\n")
+
+    refused = run("ingest", "files", tmp_path / "a.md", "-n", "kb.chunks", code=1)
+
+    assert "ingest into 'kb', and search 'kb.chunks'" in refused.stderr
+    assert not Path(".kdelta").exists()
+
+
+def test_what_comes_back_from_a_quarantine_is_told_with_the_next_command(run, tmp_path):
+    page = tmp_path / "a.md"
+    page.write_text("It rains.\n")
+    run("ingest", "files", page, "--no-embed")
+    run("quarantine", "docs", "a.md", "--yes")
+    page.write_text("It snows.\n")
+
+    told = run("ingest", "files", page, "--no-embed").stderr
+
+    assert "docs: 1 version of documents and 0 deletes, 1 chunk stored" in told
+    assert "a.md can be found again" in told
+    assert "kdelta quarantine docs a.md" in told
+
+
+def test_a_filter_names_fields_of_chunks_as_here_or_as_in_python(run, tmp_path):
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text(f"Rain in {name[0]}.\n")
+    run("ingest", "files", tmp_path, "--no-embed")
+
+    for where in (
+        {"path": "a.md"}, {"metadata.path": "a.md"}, {"text": {"$prefix": "Rain in a"}},
+        {"$or": [{"metadata.path": "a.md"}, {"path": "c.md"}]}, {"$not": {"path": "b.md"}},
+        {"path": {"$prefix": "a"}, "metadata.path": {"$ne": "b.md"}},
+    ):  # fmt: skip
+        found = said(run("search", "docs", "rain", "--mode", "text", "--json",
+                         "--filter", json.dumps(where)))  # fmt: skip
+        assert [hit["path"] for hit in found["hits"]] == ["a.md"], where
+    assert "$nor" in run("search", "docs", "rain", "--filter", '{"$nor": []}', code=2).stderr
+    by = ("search", "docs", "rain", "--mode", "text", "--json", "--group-by", "metadata.path")
+    assert len(said(run(*by))["hits"]) == 2
+
+
+def test_a_release_tells_what_another_quarantine_still_holds(run):
+    run("put", "n", "a", "1")
+    for _ in range(2):
+        run("quarantine", "n", "a", "--yes")
+
+    told = run("release", "q1").stderr
+
+    assert "0 versions can be found again" in told
+    assert "kdelta release q2" in told
+
+
+def test_a_path_without_a_kind_of_source_is_told_the_command(run, tmp_path):
+    (tmp_path / ".git").mkdir()
+
+    told = " ".join(run("ingest", tmp_path, code=2).stderr.split())
+
+    assert f"kdelta ingest files {tmp_path}" in told
+    assert f"kdelta ingest git {tmp_path}" in told
+    assert "git" not in run("ingest", "nowhere", code=2).stderr
+
+
+def test_one_of_a_thing_is_told_as_one(run, tmp_path):
+    (tmp_path / "a.md").write_text("It rains.\n")
+    run("ingest", "files", tmp_path, "--no-embed")
+    (tmp_path / "a.md").unlink()
+
+    gone = run("ingest", "files", tmp_path, "--no-embed").stderr
+    same = run("retrieval-diff", "docs", "rains", "--from", "3", "--mode", "text").stderr
+
+    assert "a.md is gone since, but still found; --prune deletes its document" in gone
+    assert "the same 1 hit in the same order" in same

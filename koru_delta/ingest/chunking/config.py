@@ -114,6 +114,23 @@ changes the chunks it touches, so few are embedded anew |
         return self.most // 6 if self.min_size is None else self.min_size
 
 
+def checked(given: object) -> ChunkingConfig:
+    """What was given, if it is a `ChunkingConfig`.
+
+    Raises:
+        InvalidDataError: it is not; the message shows how to write one.
+    """
+    if isinstance(given, ChunkingConfig):
+        return given
+    name = given if isinstance(given, str) and given in get_args(Strategy) else "recursive"
+    language = ', language="python"' if name == "code" else ""
+    shown = repr(given) if isinstance(given, str) else type(given).__name__
+    raise InvalidDataError(
+        f'how to cut is told by a ChunkingConfig, not {shown}; write ChunkingConfig("{name}"'
+        f"{language}), from koru_delta"
+    )
+
+
 def _known(what: str, given: object, names: tuple[str, ...]) -> None:
     if not isinstance(given, str) or given not in names:
         raise InvalidDataError(f"no {what} {given!r}; choose one of {', '.join(names)}")

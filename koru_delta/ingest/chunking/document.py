@@ -15,7 +15,7 @@ from koru_delta.ingest.chunking.borders import (
     sentence_ends,
 )
 from koru_delta.ingest.chunking.chunk import Chunk
-from koru_delta.ingest.chunking.config import ChunkingConfig
+from koru_delta.ingest.chunking.config import ChunkingConfig, checked
 from koru_delta.ingest.chunking.content import chunk_text, start_after
 from koru_delta.ingest.chunking.rulers import Characters, Ruler
 from koru_delta.ingest.chunking.sections import Section, joined
@@ -49,7 +49,7 @@ def chunk_document(text: str, config: ChunkingConfig | None = None) -> list[Chun
         config: None: paragraphs packed into chunks of up to 1,200 characters.
 
     Raises:
-        InvalidDataError: `text` is not a `str`.
+        InvalidDataError: `text` is not a `str`, or `config` no `ChunkingConfig`.
         MissingExtraError: the strategy or unit needs a package that is not installed; the
             message has the command that installs it.
 
@@ -59,7 +59,7 @@ def chunk_document(text: str, config: ChunkingConfig | None = None) -> list[Chun
     ('Guide',) '# Guide\n\nBe brief.'
     ('Guide', 'Setup') '## Setup\n\nRun it twice.'
     """
-    config = ChunkingConfig() if config is None else config
+    config = ChunkingConfig() if config is None else checked(config)
     if not isinstance(text, str):
         raise InvalidDataError(
             f"a text to chunk must be str, not {type(text).__name__}; decode bytes first"

@@ -43,6 +43,7 @@ _SAMPLED_LEAST: Final = 4096
 _WIDEST: Final = 64  # clusters of one, unless asked for more
 _ROWS_AT_ONCE: Final = 2048
 _LABEL_TEXTS: Final = 4096  # texts read for labels, shared out over the smallest clusters
+_SHOWN: Final = 100  # clusters, in the text for people
 _KEPT: Final = 4
 _KEPT_BYTES: Final = 256 * 1024 * 1024
 _WORD = re.compile(r"[^\W\d_]\w+")
@@ -111,7 +112,7 @@ class Descent:
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Layers:
     """Clusters of a namespace's vectors at a moment, by level; the first is the coarsest.
 
@@ -130,6 +131,27 @@ class Layers:
 
     def __len__(self) -> int:
         return len(self.levels)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(str(len(level)) for level in self.levels)
+        return (
+            f"<Layers of {self.namespace!r}: {self.size:,} keys in levels of [{counts}] clusters>"
+        )
+
+    def __str__(self) -> str:
+        """A tree of the clusters: id, labels, how many keys, and the key nearest the middle."""
+        keys = "1 key" if self.size == 1 else f"{self.size:,} keys"
+        lines = [f"{self.namespace}: {keys}, {len(self)} level{'s' * (len(self) != 1)}"]
+        waiting = [(each, 1) for each in reversed(self.levels[0])] if self.levels else []
+        while waiting and len(lines) <= _SHOWN:
+            cluster, depth = waiting.pop()
+            such = f", such as {cluster.representatives[0]}" if cluster.representatives else ""
+            labels = " ".join(cluster.labels) or "-"
+            lines.append(f"{'  ' * depth}{cluster.id}  {labels}  ({cluster.size:,}{such})")
+            waiting += [(self._by_id[id], depth + 1) for id in reversed(cluster.children)]
+        if waiting:
+            lines.append("  ...")
+        return "\n".join(lines)
 
     @property
     def size(self) -> int:

@@ -67,7 +67,9 @@ def index(
     if not spaces:
         out.print("there are no vectors to index")
     for space in spaces:
-        told = f"{space['namespace']} ({space['model']}): {space['vectors']:,} vectors"
+        told = (
+            f"{space['namespace']} ({space['model']}): {show.counted(space['vectors'], 'vector')}"
+        )
         out.print(show.clean(f"{told}, {show.space_parts(space)}"), soft_wrap=True)
 
 
@@ -122,7 +124,11 @@ def reembed(
     if as_json:
         show.print_json({"namespace": place, "model": embedder.name, "written": written})
     else:
-        note(show.clean(f"{written:,} keys of {place} were given vectors of {embedder.name}"))
+        note(
+            show.clean(
+                f"{show.counted(written, 'key')} of {place} given vectors of {embedder.name}"
+            )
+        )
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -142,7 +148,8 @@ def verify(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
         out = show.console()
         for problem in report.problems:
             out.print(Text(show.clean(problem), style="red"))
-        counted = f"{report.versions:,} versions in {report.commits:,} commits"
+        commits = show.counted(report.commits, "commit")
+        counted = f"{show.counted(report.versions, 'version')} in {commits}"
         if report.erased:
             counted += f"; the content of {report.erased:,} was erased, and their records match"
         out.print(f"{'every hash matches' if report.ok else 'DAMAGED'}: {counted}")
@@ -187,7 +194,7 @@ def export_command(
     if as_json:
         show.print_json({"file": target, "lines": lines})
     elif target != "-":
-        show.console(stderr=True).print(f"{lines:,} lines in {target}")
+        show.console(stderr=True).print(f"{show.counted(lines, 'line')} in {target}")
 
 
 @app.command("import", rich_help_panel=_PANEL)

@@ -11,7 +11,7 @@ from koru_delta.surfaces import show
 from koru_delta.surfaces.cli.app import app
 from koru_delta.surfaces.cli.frame import confirm, note, opened, writer
 from koru_delta.surfaces.cli.options import Author, Db, Json, Message, Yes
-from koru_delta.surfaces.cli.provenance import KeyOf, Place, counted, reference
+from koru_delta.surfaces.cli.provenance import KeyOf, Place, reference
 
 _PANEL: Final = "Erasing"
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -41,7 +41,9 @@ def erase(
                 versions = [database.get_version(ref)]
             count = sum(not version.is_erased for version in versions)
             name = show.clean("/".join(ref) if isinstance(ref, tuple) else ref)
-            confirm(f"this removes the content of {counted(count)} of {name} for good")
+            confirm(
+                f"this removes the content of {show.counted(count, 'version')} of {name} for good"
+            )
         gone = database.erase(ref, author=author or writer(), message=message)
     if as_json:
         show.print_json(
@@ -51,7 +53,9 @@ def erase(
             }
         )  # fmt: skip
         return
-    note(f"erased {counted(len(gone.versions))}, {gone.bytes_erased:,} bytes of content")
+    note(
+        f"erased {show.counted(len(gone.versions), 'version')}, {gone.bytes_erased:,} bytes of content"
+    )
     if not gone.is_clean:
         note("a reader still holds old pages: run kdelta sweep when it is done")
 
@@ -141,7 +145,7 @@ def sweep(
         )  # fmt: skip
         return
     note(
-        f"erased {counted(swept.versions)}, {swept.bytes_erased:,} bytes of content; the file is "
+        f"erased {show.counted(swept.versions, 'version')}, {swept.bytes_erased:,} bytes of content; the file is "
         f"{swept.bytes_returned:,} bytes shorter"
     )
 

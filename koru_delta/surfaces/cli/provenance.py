@@ -84,13 +84,15 @@ def quarantine(
             puts = [node.version for node in found.nodes if node.version.operation == "put"]
             count = Counter(version.namespace for version in puts)
             told = ", ".join(f"{n:,} of {show.clean(name)}" for name, n in sorted(count.items()))
-            confirm(f"this takes {counted(len(puts))} out of search: {told or 'none'}")
+            confirm(
+                f"this takes {show.counted(len(puts), 'version')} out of search: {told or 'none'}"
+            )
         held = database.quarantine(ref, author=author or writer(), message=message)
     if as_json:
         show.print_json(show.quarantine_facts(held))
     else:
         note(
-            f"{held.id} keeps {counted(len(held.versions))} out of search, {held.hidden:,} of "
+            f"{held.id} keeps {show.counted(len(held.versions), 'version')} out of search, {held.hidden:,} of "
             f"them hidden now; to bring them back: kdelta release {held.id}"
         )
 
@@ -106,11 +108,24 @@ def release(
 ) -> None:
     """End a quarantine: what no other one covers is found again."""
     with opened(ctx, db, write=True, create=False) as database:
+        held = next((each for each in database.quarantines() if each.id == quarantine), None)
         back = database.release(quarantine, author=author or writer(), message=message)
+        covered = set() if held is None else {version.id for version in held.versions}
+        others = [each.id for each in database.quarantines()
+                  if covered.intersection(version.id for version in each.versions)]  # fmt: skip
     if as_json:
         show.print_json({"quarantine": quarantine, "released": [mark.target for mark in back]})
     else:
-        note(show.clean(f"{quarantine} is released; {counted(len(back))} can be found again"))
+        note(
+            show.clean(
+                f"{quarantine} is released; {show.counted(len(back), 'version')} can be found again"
+            )
+        )
+        if others:
+            note(
+                f"some of it stays out of search, held by {', '.join(others)} too; to bring that "
+                f"back: kdelta release {others[0]}"
+            )
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -136,8 +151,3 @@ def quarantines(
 def reference(namespace: str, key: str | None) -> str | tuple[str, str]:
     """What a PLACE and KEY name: a version, or a key."""
     return namespace if key is None else (namespace, key)
-
-
-def counted(count: int) -> str:
-    """So many versions, in words."""
-    return "1 version" if count == 1 else f"{count:,} versions"

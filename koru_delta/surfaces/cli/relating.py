@@ -129,7 +129,9 @@ def layers(
 
 def _tree(found: Layers, space: Searched) -> Tree:
     root = Tree(
-        Text.assemble((show.clean(found.namespace), "bold"), (f"  {found.size:,} keys", "dim")),
+        Text.assemble(
+            (show.clean(found.namespace), "bold"), (f"  {show.counted(found.size, 'key')}", "dim")
+        ),
         guide_style="dim",
     )
     branches: dict[str | None, Tree] = {None: root}

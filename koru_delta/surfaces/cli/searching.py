@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.text import Text
 
-from koru_delta import CausalFilter, Database, Match, Matches, RetrievalDiff, embedders, prefixed
+from koru_delta import CausalFilter, Database, Match, Matches, RetrievalDiff, embedders
 from koru_delta.embedders import TextEmbedder
 from koru_delta.errors import MissingExtraError, ModelMismatchError, QueryError
 from koru_delta.ingest import chunks_of, commits_of, origin, runs_of
@@ -24,6 +24,7 @@ from koru_delta.surfaces.cli.options import AsOf, Db, Json, Model, Namespace, Va
 _PANEL: Final = "Search"
 _MODES: Final = ("hybrid", "text", "vector")
 _VERSION_ID: Final = re.compile(r"[0-9a-f]{8,64}")
+_OF_A_CHUNK: Final = ("text", "metadata")  # its fields; what else is asked is in the metadata
 _SHOWN_LINES: Final = 8
 _DIFF_LINES: Final = 12
 
@@ -59,7 +60,26 @@ class Searched(NamedTuple):
 
     def path(self, path: str | None) -> str | None:
         """A field as people name it, as a path into the values."""
-        return path if path is None or self.base is None else f"metadata.{path}"
+        if path is None or self.base is None or path.split(".")[0] in _OF_A_CHUNK:
+            return path
+        return f"metadata.{path}"
+
+    def where(self, filter: Any) -> Any:
+        """A filter as people write it, as one of the values: its fields are read as by `path`.
+
+        What is not well formed is left as it is, for the search to complain of.
+        """
+        if self.base is None or not isinstance(filter, dict):
+            return filter
+        parts: list[dict[str, Any]] = []
+        for name, asked in filter.items():
+            if not name.startswith("$"):
+                parts.append({f"{self.path(name)}": asked})
+            elif isinstance(asked, list):
+                parts.append({name: [self.where(each) for each in asked]})
+            else:
+                parts.append({name: self.where(asked)})
+        return parts[0] if len(parts) == 1 else {"$and": parts} if parts else filter
 
     def named(self, key: str) -> str:
         """What to call a key."""
@@ -130,8 +150,7 @@ def search(
     with opened(ctx, db, embedder=embedder) as database:
         known, true = moments.as_of(as_of), moments.valid_at(database, namespace, valid_at)
         space = Searched.of(database, namespace)
-        if space.base is not None and where is not None:
-            where = prefixed(where, "metadata")
+        where = space.where(where)
         options: dict[str, Any] = {
             "k": k, "mode": mode, "filter": where, "as_of": known, "valid_at": true,
             "threshold": threshold, "exact": exact, "recall": recall, "syntax": not plain,
@@ -218,8 +237,7 @@ def retrieval_diff(
         t1, t2 = (_asked_moment(database, namespace, each, valid=valid)
                   for each in (earlier, later))  # fmt: skip
         space = Searched.of(database, namespace)
-        if space.base is not None and where is not None:
-            where = prefixed(where, "metadata")
+        where = space.where(where)
         options: dict[str, Any] = {
             "k": k,
             "mode": mode,
@@ -251,7 +269,7 @@ def _print_changes(changed: RetrievalDiff, space: Searched, *, valid: bool) -> N
 
     if not changed.changes:
         note(
-            f"the same {len(changed.after):,} hits in the same order at both moments"
+            f"the same {show.counted(len(changed.after), 'hit')} in the same order at both moments"
             if changed.after else "nothing was found at either moment"
         )  # fmt: skip
         return
@@ -267,8 +285,8 @@ def _print_changes(changed: RetrievalDiff, space: Searched, *, valid: bool) -> N
     same = len(changed.unchanged)
     sure = sum(change.verified for change in changed)
     note(
-        f"{same:,} of {len(changed.after):,} hits are the same; of {len(changed):,} changes "
-        f"{sure:,} are undone by undoing what is named"
+        f"of {show.counted(len(changed.after), 'hit')} {same:,} unchanged; of "
+        f"{show.counted(len(changed), 'change')} {sure:,} undone by undoing what is named"
     )
 
 

@@ -237,3 +237,23 @@ def test_layers_hold_what_is_true_at_the_valid_time_asked_for(db):
             unit = vector / np.linalg.norm(vector)
             row = layers._rows[layers._keys.index(key)]
             assert row.tolist() == pytest.approx(unit.tolist(), abs=1e-6)
+
+
+def test_layers_are_printed_as_a_tree_and_never_as_matrices() -> None:
+    with koru_delta.open() as db:
+        for at, word in enumerate(("rain", "snow")):
+            for number in range(3):
+                vector = [0.1 * number, 0.0, 0.0]
+                vector[1 + at] = 1.0
+                db.embed("n", f"{word}{number}", vector, {"text": f"{word} falls"})
+
+        layers = db.layers("n", levels=1, branching=2)
+        nothing = db.layers("empty")
+
+    assert repr(layers) == "<Layers of 'n': 6 keys in levels of [2] clusters>"
+    first, *rest = str(layers).splitlines()
+    assert first == "n: 6 keys, 1 level"
+    assert [line.split()[0] for line in rest] == ["0", "1"]
+    assert {line.split("  ")[2].split()[0] for line in rest} == {"rain", "snow"}
+    assert all("(3, such as " in line for line in rest)
+    assert str(nothing) == "empty: 0 keys, 0 levels"
