@@ -144,8 +144,9 @@ def sweep(
             }
         )  # fmt: skip
         return
+    told = show.counted(swept.versions, "version")
     note(
-        f"erased {show.counted(swept.versions, 'version')}, {swept.bytes_erased:,} bytes of content; the file is "
+        f"erased {told}, {swept.bytes_erased:,} bytes of content; the file is "
         f"{swept.bytes_returned:,} bytes shorter"
     )
 

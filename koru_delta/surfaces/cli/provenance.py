@@ -91,8 +91,9 @@ def quarantine(
     if as_json:
         show.print_json(show.quarantine_facts(held))
     else:
+        every = show.counted(len(held.versions), "version")
         note(
-            f"{held.id} keeps {show.counted(len(held.versions), 'version')} out of search, {held.hidden:,} of "
+            f"{held.id} keeps {every} out of search, {held.hidden:,} of "
             f"them hidden now; to bring them back: kdelta release {held.id}"
         )
 
