@@ -53,9 +53,8 @@ def erase(
             }
         )  # fmt: skip
         return
-    note(
-        f"erased {show.counted(len(gone.versions), 'version')}, {gone.bytes_erased:,} bytes of content"
-    )
+    told = show.counted(len(gone.versions), "version")
+    note(f"erased {told}, {gone.bytes_erased:,} bytes of content")
     if not gone.is_clean:
         note("a reader still holds old pages: run kdelta sweep when it is done")
 
