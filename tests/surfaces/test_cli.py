@@ -806,13 +806,26 @@ def test_a_closed_pipe_ends_it_quietly():
     assert done.stdout.startswith("key 000000")
 
 
+def wait_until_idle(pid: int) -> None:
+    """Return once a process has used no processor time for a second."""
+    still, used = 0, ""
+    for _ in range(240):
+        time.sleep(0.25)
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        now = " ".join(facts[11:13])  # in user and in system mode
+        still = still + 1 if now == used and facts[0] == "S" else 0
+        used = now
+        if still == 4:
+            return
+
+
 def test_an_interrupt_ends_it_in_one_line(tmp_path):
     env = os.environ | {"PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-m", "koru_delta", "put", "a", "k", "-"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
     ) as waiting:
-        time.sleep(2)  # until it waits for its input
+        wait_until_idle(waiting.pid)  # it waits for its input
         waiting.send_signal(signal.SIGINT)
         _, complaint = waiting.communicate(timeout=60)
     assert waiting.returncode == 130
