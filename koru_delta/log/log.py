@@ -475,16 +475,16 @@ class CausalLog:
             )
         return record
 
-    def version(self, reference: str | Version) -> Version:
+    def version(self, reference: str | Version, *, until: int = FOREVER) -> Version:
         """The version of that id (or its first 8 or more digits), with its value.
 
         Raises:
-            UnknownVersionError: this log holds none.
+            UnknownVersionError: this log holds none up to position `until`.
         """
-        identity = self.full_id(reference)
+        identity = self.full_id(reference, until=until)
         assert identity is not None
         seq = self.engine.seq_of(bytes.fromhex(identity))
-        if seq is None:
+        if seq is None or seq > until:
             raise UnknownVersionError(f"version {identity}")
         return self.versions([seq])[0]
 
