@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # loaded where it is used
     from koru_delta.ingest.chunking import ChunkingConfig
     from koru_delta.ingest.lineage import Reference
     from koru_delta.ingest.quarantine import Quarantine
+    from koru_delta.ingest.run import Run
     from koru_delta.ingest.sources import Source
-    from koru_delta.ingest.writer import Run
 
 
 class IngestVerbs(WriteVerbs):
