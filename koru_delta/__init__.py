@@ -20,7 +20,7 @@ from koru_delta.causal import (
 from koru_delta.database import Database, Erased, View, open
 from koru_delta.errors import ErasedError, KoruDeltaError
 from koru_delta.log import VerifyReport
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.log.retention import Retention, Swept
 from koru_delta.search.answers import Match, Matches
 from koru_delta.search.causality import CausalFilter

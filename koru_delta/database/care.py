@@ -14,7 +14,7 @@ from koru_delta.database.opened import Opened
 from koru_delta.errors import InvalidDataError, KoruDeltaError, QueryError, StorageError
 from koru_delta.log import VerifyReport
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.nearest import VectorSpace
 
 

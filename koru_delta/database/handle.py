@@ -13,7 +13,7 @@ from koru_delta.causal import FOREVER, Cut, When, moment
 from koru_delta.database.arguments import valid_clock
 from koru_delta.errors import InvalidTimestampError
 from koru_delta.log import CausalLog
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Answers
 from koru_delta.search.causality import Causality
 from koru_delta.search.scrub import scrub

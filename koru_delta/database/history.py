@@ -9,7 +9,7 @@ from koru_delta.causal import Commit, Version
 from koru_delta.database.arguments import cause_kinds
 from koru_delta.database.handle import Handle
 from koru_delta.log.causes import Walk
-from koru_delta.log.log import TAGS, AsOf
+from koru_delta.log.moments import TAGS, AsOf
 from koru_delta.search.query import check_page
 from koru_delta.values import check_key, decode
 

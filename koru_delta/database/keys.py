@@ -9,7 +9,7 @@ from koru_delta.causal import Version, When
 from koru_delta.database.arguments import RAISE, check_namespace, key_list, valid_clock
 from koru_delta.database.handle import Handle
 from koru_delta.errors import ErasedError, KeyNotFoundError
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.causality import CausalFilter, valid_time
 from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.query import Row, check_page, count_rows, select_rows

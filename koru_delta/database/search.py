@@ -28,7 +28,7 @@ from koru_delta.errors import (
     QueryError,
     UnknownVersionError,
 )
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match, Matches
 from koru_delta.search.causality import CausalFilter, valid_time
 from koru_delta.search.difference import RetrievalDiff, compare

@@ -10,7 +10,7 @@ from koru_delta.database.history import HistoryVerbs
 from koru_delta.database.keys import KeyVerbs
 from koru_delta.database.search import SearchVerbs
 from koru_delta.errors import NoVectorError
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.nearest import Target
