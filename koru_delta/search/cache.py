@@ -2,7 +2,9 @@
 
 A cache file is written to a temporary name, synced and renamed, and never changed again.
 It begins with a description (JSON) and a hash for each block of its sections, both under
-the hash in its first bytes. Small sections are checked when they are read. Large ones are
+the hash in its first bytes. Blocks are hashed by XXH3, at the speed of memory: a first
+search looks at all of them, and they are to be safe from accidents. (Whoever can write here
+on purpose can write any hash.) Small sections are checked when they are read. Large ones are
 mapped, shared by all processes, and each block is checked when it is first looked at; if
 the file changes on disk while it is mapped, every block is checked again. Whatever does
 not match raises `Unusable`: the caller reads the log instead.
@@ -17,19 +19,18 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+from xxhash import xxh3_128_digest
 
-_MAGIC: Final = b"KDINDEX1"
+_MAGIC: Final = b"KDINDEX2"
 _PAGE: Final = 4096
 _BLOCK_BYTES: Final = 256 * 1024
 _DIGEST: Final = 16
-_MANY_BLOCKS: Final = 64  # from which they are checked on all cores
 _HEAD: Final = 8 + 32 + 8  # magic, hash of the description, its length
 _LARGEST_DESCRIPTION: Final = 64 * 1024 * 1024
 _TEMPORARY: Final = ".tmp-"
@@ -54,7 +55,7 @@ def write(path: Path, about: Mapping[str, Any], sections: Mapping[str, Section])
     for name, section in sections.items():
         data = _bytes_of(section)
         blocks = [
-            blake3(data[start : start + _BLOCK_BYTES]).digest()[:_DIGEST]
+            xxh3_128_digest(data[start : start + _BLOCK_BYTES])
             for start in range(0, len(data), _BLOCK_BYTES)
         ]
         kind = (
@@ -186,9 +187,7 @@ class CacheFile:
         data = self._read(self._start + offset, length)
         first = self._first_digest(name)
         for number, start in enumerate(range(0, length, _BLOCK_BYTES), first):
-            if blake3(data[start : start + _BLOCK_BYTES]).digest()[:_DIGEST] != self._digest(
-                number
-            ):
+            if xxh3_128_digest(data[start : start + _BLOCK_BYTES]) != self._digest(number):
                 raise Unusable(f"{self.name}: section {name} is damaged")
         return data
 
@@ -289,7 +288,7 @@ class Mapped:
             last = ((rows + 1) * self._row_bytes - 1) // _BLOCK_BYTES
             wanted = np.unique(np.concatenate([first, last]))
             wanted = wanted[unchecked[wanted]]
-        bad = self._damaged(wanted) if len(wanted) < _MANY_BLOCKS else self._damaged_many(wanted)
+        bad = self._damaged(wanted)
         if bad:
             raise Unusable(f"{self._file.name}: block {bad[0]} is damaged")
         unchecked[wanted] = False
@@ -299,19 +298,11 @@ class Mapped:
     def _doubt(self) -> None:
         self._unchecked = np.ones(self._blocks, dtype=np.bool_)
 
-    def _damaged_many(self, blocks: npt.NDArray[np.int64]) -> list[int]:
-        shares = np.array_split(blocks, os.cpu_count() or 1)
-        try:
-            with ThreadPoolExecutor(len(shares)) as threads:
-                return [block for found in threads.map(self._damaged, shares) for block in found]
-        except RuntimeError:  # the interpreter is ending, and starts no more threads
-            return self._damaged(blocks)
-
     def _damaged(self, blocks: npt.NDArray[np.int64]) -> list[int]:
         found = []
         for block in blocks.tolist():
             data = self._bytes[block * _BLOCK_BYTES : (block + 1) * _BLOCK_BYTES]
-            if blake3(data).digest()[:_DIGEST] != self._file._digest(self._digest + block):
+            if xxh3_128_digest(data) != self._file._digest(self._digest + block):
                 found.append(block)
         return found
 

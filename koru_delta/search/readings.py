@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf, sqrt
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ _ROWS_AT_ONCE = 8192
 _NAMES_KEPT: Final = 2_000_000
 _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
 _FEW_MORE: Final = 128  # until so many more are there
+_FEW: Final = 8  # numbers that Python is through with before numpy has begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,9 @@ class SpaceReadings:
         if self.space.metric != "cosine":
             return False
         squares = self._squares[start : self._held]
-        return bool(len(squares) and squares.min() < TINY**2)
+        if len(squares) <= _FEW:
+            return any(square < TINY**2 for square in squares.tolist())
+        return bool(squares.min() < TINY**2)
 
     def _timeline(self, key_id: int) -> Sequence[Entry]:
         return self.log.engine.entries(self.space, 0, key_id=key_id)
@@ -254,8 +258,7 @@ class SpaceReadings:
         self._squares[held:count] = squares
         if self.space.metric == "cosine":
             self._scales = _grown(self._scales, held, count)
-            with np.errstate(over="ignore", divide="ignore"):  # an infinite scale: all rows
-                self._scales[held:count] = 1 / np.sqrt(squares)
+            self._scales[held:count] = _scales(squares)
         self._room = _grown(self._room, tail, tail + len(fresh))
         self._room[tail : tail + len(fresh)] = fresh
         self._objects = _grown(self._objects, held, count)
@@ -447,6 +450,17 @@ def _squares(vectors: Matrix) -> Scores:
         wide = vectors[start : start + _ROWS_AT_ONCE].astype(np.float64)
         wide *= wide
         np.add.reduce(wide, axis=1, out=found[start : start + _ROWS_AT_ONCE])
+    return found
+
+
+def _scales(squares: Scores) -> npt.NDArray[np.floating[Any]] | list[float]:
+    """One over each length; an infinite one, of whatever is no longer than nothing: all rows."""
+    if len(squares) <= _FEW:
+        few = squares.tolist()
+        if all(TINY**2 < square < inf for square in few):
+            return [1 / sqrt(square) for square in few]
+    with np.errstate(over="ignore", divide="ignore"):
+        found: npt.NDArray[np.floating[Any]] = 1 / np.sqrt(squares)
     return found
 
 

@@ -84,8 +84,8 @@ class Truth:
         if not self.segments:
             return self.tail.take(slots, axis=0)
         first = self.segments[0]
-        if first.stop == len(self.squares):  # all in one
-            return first.vectors(slots).take(slots, axis=0)
+        if first.stop == len(self.squares) or (len(slots) and int(slots.max()) < first.stop):
+            return first.vectors(slots).take(slots, axis=0)  # all in one
         found = np.empty((len(slots), self.dimensions), dtype=np.float32)
         for segment in self.segments:
             inside = np.flatnonzero((slots >= segment.start) & (slots < segment.stop))

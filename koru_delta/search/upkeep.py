@@ -51,7 +51,8 @@ QUIET_SECONDS: Final = 0.25  # without a write, until a graph is given the last 
 SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
 _GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
 _UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than its floors
-_CALIBRATED: Final = 256  # queries a graph's efforts are measured by
+_CALIBRATED: Final = 512  # queries a graph's efforts are measured by
+_TOGETHER: Final = 8_000_000  # products of these with all vectors that are held at once
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
 _UNSAID: Final = {"erased": 0}  # by files from before anything could be erased
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
@@ -114,6 +115,8 @@ class Upkeep:
 
     def nudge(self, space: VectorSpace) -> None:
         """Note that a space has read more of the log; start working if that is due."""
+        if self._due.get(space.space.space_id) is space:
+            return  # the thread has yet to look at it, and will see this too
         if self._stop.is_set() or not (self._wants(space) or _lags(space)):
             return
         with self._starting:
@@ -418,12 +421,15 @@ class Upkeep:
         queries = graph.like_queries(truth.take(asked), np.random.default_rng(2))
         tops = np.empty((len(queries), 10), dtype=np.int64)
         scores = np.empty(tops.shape)
-        for row, query in enumerate(queries):
-            near = space.near(truth, query, 0, truth.slots)[fed]
-            tops[row] = fed[np.argpartition(near, len(near) - 10)[-10:]]
-            scores[row] = np.sort(space.exact(truth, Target.of(query), tops[row]))[::-1]
-            if space.space.metric == "dot":
-                scores[row] /= np.linalg.norm(query.astype(np.float64)) or 1.0
+        together = max(1, _TOGETHER // max(1, truth.slots))
+        for start in range(0, len(queries), together):
+            some = queries[start : start + together]
+            for row, near_all in enumerate(space.near(truth, some, 0, truth.slots), start):
+                query, near = queries[row], near_all[fed]
+                tops[row] = fed[np.argpartition(near, len(near) - 10)[-10:]]
+                scores[row] = np.sort(space.exact(truth, Target.of(query), tops[row]))[::-1]
+                if space.space.metric == "dot":
+                    scores[row] /= np.linalg.norm(query.astype(np.float64)) or 1.0
         floors = np.quantile(scores, _UNUSUAL, axis=0)
         return made.calibrate(queries, tops), tuple(floors.tolist())
 
