@@ -88,7 +88,7 @@ class Handle:
         """The moment that one call reads at.
 
         Raises:
-            InvalidTimestampError: `as_of` is none, or lies behind the moment of a view.
+            InvalidTimestampError: `as_of` is none, or lies after the moment of a view.
         """
         here = self._at
         if here is None:
