@@ -262,9 +262,11 @@ def _refusal(value: object) -> InvalidDataError:
                     )
                 if _surrogate(key):
                     return InvalidDataError("a key holds a lone surrogate", path)
-            stack += [(inner, f"{path}.{key}", depth + 1) for key, inner in item.items()]
+            found = [(inner, f"{path}.{key}", depth + 1) for key, inner in item.items()]
+            stack += reversed(found)  # the first of several is the one to tell of
         elif type_(item) is list:
-            stack += [(inner, f"{path}[{n}]", depth + 1) for n, inner in enumerate(item)]
+            found = [(inner, f"{path}[{n}]", depth + 1) for n, inner in enumerate(item)]
+            stack += reversed(found)
     return InvalidDataError("the value cannot be written as JSON")
 
 
