@@ -385,7 +385,10 @@ def _diversify(
     assert asked.balance is not None
     pool = left[: asked.window]
     vectors = _vectors_of(pool, space, log)
-    order = diverse([each.score for each in pool], vectors, len(pool), asked.balance)
+    by_cosine = space is not None and space.space.metric == "cosine" and "text" not in asked.weights
+    order = diverse(
+        [each.score for each in pool], vectors, len(pool), asked.balance, cosines=by_cosine
+    )
     return [pool[place] for place in order]
 
 
