@@ -16,6 +16,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
+from pydantic_core import PydanticSerializationError
 
 import koru_delta
 from koru_delta import AsOf, Database
@@ -467,7 +468,12 @@ def _prefix(key: str) -> str:
 
 
 def _value(key: str, message: ChatMessage, status: MessageStatus) -> dict[str, Any]:
-    given = message.model_dump(mode="json")
+    try:
+        given = message.model_dump(mode="json")
+    except PydanticSerializationError as error:
+        raise koru_delta.errors.InvalidDataError(
+            f"a message of {key!r} cannot be written as JSON: {error}"
+        ) from error
     value: dict[str, Any] = {"key": key, "status": status.value, "message": given}
     order = order_of(given.get("additional_kwargs"))
     if order is not None:

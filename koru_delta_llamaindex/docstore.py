@@ -108,6 +108,23 @@ class KoruDeltaDocumentStore(KVDocumentStore):
         """As `get_nodes`, which raises where one is missing unless `raise_error` is False."""
         return await self._kvstore.connection.threads.read(self.get_nodes, node_ids, raise_error)
 
+    def get_all_document_hashes(self) -> dict[str, str]:
+        """The ids of everything kept, by hash; further ones of a hash by `"<hash>:<id>"`.
+
+        The framework's own has one of those that are alike, so that a pipeline which deletes
+        what has left its source would never see the others.
+        """
+        found: dict[str, str] = {}
+        for name, value in self._kvstore.get_all(collection=self._metadata_collection).items():
+            hashed = value.get("doc_hash")
+            if hashed:
+                found[f"{hashed}:{name}" if hashed in found else hashed] = name
+        return found
+
+    async def aget_all_document_hashes(self) -> dict[str, str]:
+        """As `get_all_document_hashes`."""
+        return await self._kvstore.connection.threads.read(self.get_all_document_hashes)
+
     # Writing
 
     def add_documents(
@@ -155,13 +172,30 @@ class KoruDeltaDocumentStore(KVDocumentStore):
         Raises:
             ValueError: nothing came of such a document, and `raise_error`.
         """
-        self._kvstore.atomically(super().delete_ref_doc, ref_doc_id, raise_error)
+        self._kvstore.atomically(self._delete_ref_doc, ref_doc_id, raise_error)
 
     async def adelete_ref_doc(self, ref_doc_id: str, raise_error: bool = True) -> None:
         """As `delete_ref_doc`."""
         await self._kvstore.connection.threads.write(self.delete_ref_doc, ref_doc_id, raise_error)
 
     # Parts of the above
+
+    def _delete_ref_doc(self, ref_doc_id: str, raise_error: bool) -> None:
+        # The framework's form writes the list of nodes anew for each of them.
+        info = self.get_ref_doc_info(ref_doc_id)
+        if info is None:
+            if raise_error:
+                raise ValueError(f"ref_doc_id {ref_doc_id} not found.")
+            return
+        for name in info.node_ids:
+            if self._get_ref_doc_id(name) in (None, ref_doc_id):
+                self._kvstore.delete(name, collection=self._node_collection)
+                self._kvstore.delete(name, collection=self._metadata_collection)
+            else:  # it came of another document since, whose list it is in
+                self.delete_document(name, raise_error=False)
+        self._kvstore.delete(ref_doc_id, collection=self._ref_doc_collection)
+        self._kvstore.delete(ref_doc_id, collection=self._metadata_collection)
+        self._kvstore.delete(ref_doc_id, collection=self._node_collection)
 
     def _get_kv_pairs_for_insert(
         self, node: BaseNode, ref_doc_info: RefDocInfo | None, store_text: bool

@@ -13,6 +13,7 @@ _MAX_KEY_BYTES: Final = 1024
 _MAX_NAMESPACE_BYTES: Final = 255
 _HASHED: Final = "id-sha256:"  # starts the keys of names that cannot be keys themselves
 _MAX_DEPTH: Final = 200  # what is deeper cannot be stored
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def key_of(name: object) -> str:
@@ -104,10 +105,18 @@ def in_order(value: Any, order: Any) -> Any:
     return value
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """The same with its enumerated strings as strings: the framework has some in its values."""
-    if type(value) is dict:
-        return {plain(key): plain(part) for key, part in value.items()}
-    if type(value) is list:
-        return [plain(part) for part in value]
+    kind = type(value)
+    if kind in _SCALARS or depth > _MAX_DEPTH:
+        return value
+    if kind is dict:
+        return {
+            name if type(name) is str else plain(name): part
+            if type(part) in _SCALARS
+            else plain(part, depth + 1)
+            for name, part in value.items()
+        }
+    if kind is list:
+        return [plain(part, depth + 1) for part in value]
     return value.value if isinstance(value, Enum) and isinstance(value, str) else value

@@ -264,7 +264,8 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document, in one commit; before it, they are still there.
 
-        Nodes without a source belong to no document: None deletes nothing.
+        A node without a source is its own document, as for an ingestion pipeline, which keeps
+        documents whole where it has nothing to cut them with. None deletes nothing.
 
         Args:
             **delete_kwargs: `author`, `message`, `run`, `causes`.
@@ -272,7 +273,8 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
         _check_options("delete", delete_kwargs, _DELETING)
         self._connection.check_writable()
         # None is no source's name: nodes without one have no such field.
-        self._delete_where({("ref_doc_id",): ref_doc_id}, delete_kwargs)
+        alone = {("id",): ref_doc_id, ("ref_doc_id",): {"$exists": False}}
+        self._delete_where({"$or": [{("ref_doc_id",): ref_doc_id}, alone]}, delete_kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """As `delete`."""
