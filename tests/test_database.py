@@ -1043,11 +1043,11 @@ def test_what_cannot_be_stored_is_told_of_by_its_key_and_the_first_of_its_faults
 ) -> None:
     values: dict[str, Any] = {"good": 1, "bad": {"a": [1, {"b": {1, 2}}], "c": object()}}
 
+    put = [("n", key, value) for key, value in values.items()]
+    embed = [(key, [1.0, 0.0], value) for key, value in values.items()]
+
     with pytest.raises(errors.InvalidDataError) as caught:
-        if verb == "put_many":
-            db.put_many([("n", key, value) for key, value in values.items()])
-        else:
-            db.embed_many("n", [(key, [1.0, 0.0], value) for key, value in values.items()])
+        _ = db.put_many(put) if verb == "put_many" else db.embed_many("n", embed)
 
     for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
         assert (error.namespace, error.key, error.path) == ("n", "bad", "$.a[1].b")
