@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
 from llama_index.core.schema import BaseNode
@@ -16,14 +16,14 @@ from llama_index.core.storage.docstore.keyval_docstore import KVDocumentStore
 from llama_index.core.storage.docstore.types import DEFAULT_PERSIST_PATH, RefDocInfo
 
 import koru_delta
-from koru_delta import AsOf, Database
-from koru_delta_llamaindex.kvstore import DEFAULT_NAMESPACE, KoruDeltaKVStore
+from koru_delta import Database
+from koru_delta_llamaindex.kvstore import DEFAULT_NAMESPACE, KoruDeltaKVStore, OnKeys
 from koru_delta_llamaindex.nodes import dumped, loaded
 
 _Pair = tuple[str, dict[str, Any]]
 
 
-class KoruDeltaDocumentStore(KVDocumentStore):
+class KoruDeltaDocumentStore(OnKeys, KVDocumentStore):
     """Documents and nodes, their hashes, and what came of which document.
 
     Nodes come back equal, media and classes of one's own included. Async methods wait in
@@ -59,25 +59,9 @@ class KoruDeltaDocumentStore(KVDocumentStore):
         kvstore = kvstore or KoruDeltaKVStore(database, path=path, namespace=DEFAULT_NAMESPACE)
         super().__init__(kvstore, namespace=namespace)
 
-    def __repr__(self) -> str:
-        return f"<KoruDeltaDocumentStore {self._namespace!r} of {self.database!r}>"
-
-    @property
-    def database(self) -> Database:
-        """The database the documents are in."""
-        return self._kvstore.database
-
-    def as_of(self, ref: AsOf) -> Self:
-        """The store as it stood at a moment, that instant included, to be read only."""
-        return type(self)(kvstore=self._kvstore.as_of(ref), namespace=self._namespace)
-
-    def close(self) -> None:
-        """Close the database if the store opened it. Closing twice is fine."""
-        self._kvstore.close()
-
     def persist(self, persist_path: str = DEFAULT_PERSIST_PATH, fs: Any = None) -> None:
         """As `KoruDeltaKVStore.persist`."""
-        self._kvstore.persist(persist_path, fs)
+        super().persist(persist_path, fs)
 
     # Reading
 
