@@ -160,6 +160,7 @@ class Database:
         run: str | None = None,
         node: str = "local",
         lock_timeout_seconds: float = 30.0,
+        vector_memory: int | None = None,
     ) -> None:
         """Open the database in the directory `path`, made if missing; None is in memory.
 
@@ -174,6 +175,9 @@ class Database:
             run: The run writes belong to, unless a write says otherwise.
             node: The name of this copy in vector clocks.
             lock_timeout_seconds: How long a write waits for other processes' writes.
+            vector_memory: Bytes of memory for vectors and what makes search by them fast, about;
+                None is all it takes. Beyond it codes stay in memory and vectors in files,
+                then both in files: hits and scores stay as exact, searches take longer.
 
         Raises:
             NotADatabaseError: the path is a file or holds something else.
@@ -190,7 +194,7 @@ class Database:
         )  # fmt: skip
         self._log = CausalLog(engine, clock or system_clock, node=node)
         self._intents = Intents(self._log, text, author=author, run=run)
-        self._vectors = Vectors(self._log)
+        self._vectors = Vectors(self._log, _checked_memory(vector_memory))
         self._texts = Texts(self._log)
         self._causality = Causality(self._log)
         self._answers = Answers(self._log)
@@ -2425,6 +2429,7 @@ def open(
     run: str | None = None,
     node: str = "local",
     lock_timeout_seconds: float = 30.0,
+    vector_memory: int | None = None,
 ) -> Database:
     """Open the database in a directory, made if missing; None is in memory.
 
@@ -2433,6 +2438,7 @@ def open(
     return Database(
         path, durability=durability, read_only=read_only, embedder=embedder, clock=clock,
         author=author, run=run, node=node, lock_timeout_seconds=lock_timeout_seconds,
+        vector_memory=vector_memory,
     )  # fmt: skip
 
 
@@ -2509,6 +2515,12 @@ def _path(name: object) -> tuple[str, ...]:
     if not isinstance(name, str):
         raise QueryError(f"group_by is a dotted path, not {name!r}")
     return tuple(name.split(".")) if name else ()
+
+
+def _checked_memory(given: int | None) -> int | None:
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 0):
+        raise InvalidDataError(f"vector_memory is a number of bytes, or None, not {given!r}")
+    return given
 
 
 def _is_number(given: object) -> bool:
