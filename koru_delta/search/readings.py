@@ -467,15 +467,14 @@ def _squares(vectors: Matrix) -> Scores:
     return found
 
 
-def _scales(squares: Scores) -> npt.NDArray[np.floating[Any]] | list[float]:
+def _scales(squares: Scores) -> npt.NDArray[np.float32] | list[float]:
     """One over each length; an infinite one, of whatever is no longer than nothing: all rows."""
     if len(squares) <= _FEW:
         few = squares.tolist()
         if all(TINY**2 < square < inf for square in few):
             return [1 / sqrt(square) for square in few]
     with np.errstate(over="ignore", divide="ignore"):
-        found: npt.NDArray[np.floating[Any]] = 1 / np.sqrt(squares)
-    return found
+        return (1 / np.sqrt(squares)).astype(np.float32)
 
 
 def _grown(array: npt.NDArray[Any], held: int, count: int) -> npt.NDArray[Any]:
