@@ -74,7 +74,7 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
         """
         rows = self._reader(as_of).query(self._namespace, {_FIELD: self.session_id})
         rows.sort(key=lambda row: row.version.seq)  # as they were written, by whomever
-        return [self._codec.decode(row.value["message"]) for row in rows]
+        return self._codec.decode_all(row.value["message"] for row in rows)
 
     async def aget_messages(self, *, as_of: AsOf = None) -> list[BaseMessage]:
         """As `get_messages`."""
