@@ -14,7 +14,10 @@ from typing import Any, Final
 from langchain_core.caches import BaseCache
 from langchain_core.embeddings import Embeddings
 from langchain_core.load.serializable import Serializable
-from langchain_core.outputs import Generation
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, Generation
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 import koru_delta
 from koru_delta import Database
@@ -30,8 +33,10 @@ class KoruDeltaCache(Home, BaseCache):
     """What a model answered to a prompt, given again exactly: tool calls, usage and all.
 
     For `langchain_core.globals.set_llm_cache` or a model's `cache=`. An answer that would
-    not come back equal is not kept, and logged as a warning; a look-up never makes anything
-    of another class than messages and generations, and reads no environment.
+    not come back equal is not kept, and one that cannot be read back is none; both are logged
+    as warnings. What a model with structured output parsed comes back as the JSON of it, which
+    LangChain makes the object of again. A look-up never makes anything of another class than
+    messages and generations, and reads no environment.
 
     >>> from langchain_core.outputs import Generation
     >>> with KoruDeltaCache() as cache:
@@ -103,15 +108,20 @@ class KoruDeltaCache(Home, BaseCache):
 
     def _value(self, prompt: str, answers: Sequence[Generation]) -> dict[str, Any] | None:
         try:
-            return {"prompt": prompt, "answers": self._codec.encode(list(answers))}
-        except koru_delta.errors.InvalidDataError as error:
+            plain = [_without_objects(answer) for answer in answers]
+            return {"prompt": prompt, "answers": self._codec.encode(plain)}
+        except (koru_delta.errors.InvalidDataError, PydanticSerializationError) as error:
             _log.warning("an answer is not cached: %s", error)
             return None
 
     def _answers(self, value: Any) -> list[Generation] | None:
         if value is None:
             return None
-        found: list[Generation] = self._codec.decode(value["answers"])
+        try:
+            found: list[Generation] = self._codec.decode(value["answers"])
+        except koru_delta.errors.InvalidDataError as error:
+            _log.warning("a cached answer is passed over: %s", error)
+            return None
         return found
 
 
@@ -220,6 +230,19 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
     def _model(self) -> str:
         """Files the vectors: another embedder's mean something else, and are not compared."""
         return getattr(self._embedding, "name", None) or "default"
+
+
+def _without_objects(answer: Generation) -> Generation:
+    """The answer with JSON in the place of what was parsed of it, as LangChain writes it."""
+    if not isinstance(answer, ChatGeneration) or not isinstance(answer.message, AIMessage):
+        return answer
+    extra = answer.message.additional_kwargs
+    parsed = extra.get("parsed")
+    if not isinstance(parsed, BaseModel):
+        return answer
+    plain = {**extra, "parsed": parsed.model_dump(mode="json")}
+    message = answer.message.model_copy(update={"additional_kwargs": plain})
+    return answer.model_copy(update={"message": message})
 
 
 def _key(prompt: str, llm_string: str) -> str:

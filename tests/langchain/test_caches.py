@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.outputs import ChatGeneration, Generation
 
 import koru_delta
-from koru_delta.errors import ErasedError, InvalidDataError, QueryError, ReadOnlyError
+from koru_delta.errors import ErasedError, QueryError, ReadOnlyError
 from koru_delta.testing import FixedClock, HashEmbedder
 from koru_delta_langchain import KoruDeltaCache, KoruDeltaSemanticCache
 
@@ -102,8 +102,8 @@ def test_what_would_come_back_as_something_else_is_not_kept(
     assert "not cached" in caplog.text
 
 
-def test_a_damaged_or_forged_answer_makes_no_object_and_reads_no_environment(
-    cache: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_or_forged_answer_is_none_makes_no_object_and_reads_no_environment(
+    cache: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hush")
     cache.update("prompt", "model", [Generation(text="yes")])
@@ -115,8 +115,11 @@ def test_a_damaged_or_forged_answer_makes_no_object_and_reads_no_environment(
     ]  # fmt: skip
     for object_ in forged:
         cache.database.put(cache.namespace, key, {"answers": json.dumps([object_])})
-        with pytest.raises(InvalidDataError, match="cannot be read back"):
-            cache.lookup("prompt", "model")
+        caplog.clear()
+        assert cache.lookup("prompt", "model") is None
+        assert "passed over: this cannot be read back" in caplog.text
+    cache.update("prompt", "model", [Generation(text="asked again")])
+    assert cache.lookup("prompt", "model") == [Generation(text="asked again")]
     secret = {"lc": 1, "type": "secret", "id": ["SECRET_TOKEN"]}
     cache.database.put(cache.namespace, key, {"answers": json.dumps([secret])})
     assert cache.lookup("prompt", "model") == [None]
