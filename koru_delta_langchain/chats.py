@@ -13,6 +13,7 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.load.serializable import Serializable
 from langchain_core.messages import BaseMessage
 
+import koru_delta
 from koru_delta import AsOf, Database
 from koru_delta_langchain.codec import Codec
 from koru_delta_langchain.home import Home
@@ -84,9 +85,15 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
         """Add messages, in one commit.
 
         Raises:
-            InvalidDataError: one would not come back equal; nothing is added.
+            InvalidDataError: one would not come back equal, or is no message; nothing is added.
         """
         self._check_writable()
+        for message in messages:
+            if not isinstance(message, BaseMessage):
+                raise koru_delta.errors.InvalidDataError(
+                    f"a message is a BaseMessage, as HumanMessage(...), not "
+                    f"{type(message).__name__}; several are given as a list"
+                )
         items = [
             (
                 self._namespace,
