@@ -55,8 +55,13 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
             allowed_objects: Classes of messages, besides LangChain's own.
 
         Raises:
-            InvalidDataError: both `database` and `path`; and the errors of `koru_delta.open`.
+            InvalidDataError: both `database` and `path`, or a session that is no string; and
+                the errors of `koru_delta.open`.
         """
+        if not isinstance(session_id, str):  # 5 and "5" would be two conversations
+            raise koru_delta.errors.InvalidDataError(
+                f"a session is named by a string, not {type(session_id).__name__}"
+            )
         super().__init__(namespace, database, path)
         self.session_id = session_id
         self._ttl = ttl

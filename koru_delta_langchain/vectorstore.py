@@ -307,7 +307,11 @@ class KoruDeltaVectorStore(Searches, VectorStore):
         return await self.asimilarity_search(query, **{**SEARCH_TYPES[search_type], **kwargs})
 
     def as_retriever(self, **kwargs: Any) -> KoruDeltaRetriever:
-        """A retriever of this store: `search_type=`, `search_kwargs=`, `k=`, `tags=`."""
+        """A retriever of this store: `search_type=`, `search_kwargs=`, `k=`, `tags=`.
+
+        Options of a search, as `filter`, go into `search_kwargs`.
+        """
+        check_options("as_retriever", kwargs, KoruDeltaRetriever.model_fields)
         tags = kwargs.pop("tags", None) or [*self._get_retriever_tags()]
         return KoruDeltaRetriever(vectorstore=self, tags=tags, **kwargs)
 

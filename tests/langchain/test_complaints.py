@@ -138,6 +138,19 @@ async def test_an_option_that_no_search_knows_is_not_passed_over(
         await retriever.ainvoke("1 0", where={"path": "b"})
 
 
+def test_a_retriever_takes_no_option_that_it_would_pass_over(
+    compass: KoruDeltaVectorStore,
+) -> None:
+    """langchain-ai/langchain#7002: `as_retriever(filter=...)` filtered nothing."""
+    for wrong in ({"filter": {"page": 1}}, {"search_typ": "mmr"}):
+        with pytest.raises(
+            TypeError, match=r"as_retriever\(\) got .*it also takes .*search_kwargs"
+        ):
+            compass.as_retriever(**wrong)
+    retriever = compass.as_retriever(k=2, metadata={"of": "mine"}, tags=["x"])
+    assert (retriever.k, retriever.metadata, retriever.tags) == (2, {"of": "mine"}, ["x"])
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -558,6 +571,12 @@ def test_what_is_no_list_of_messages_is_refused_by_name(
     with pytest.raises(InvalidDataError, match="a message is a BaseMessage"):
         history.add_messages(given)
     assert history.messages == []
+
+
+@pytest.mark.parametrize("name", [5, None, b"5"])
+def test_a_session_that_is_no_string_is_refused(db: koru_delta.Database, name: Any) -> None:
+    with pytest.raises(InvalidDataError, match="named by a string"):
+        KoruDeltaChatMessageHistory(name, database=db)
 
 
 # Bytes, and what they carry
