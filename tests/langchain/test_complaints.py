@@ -233,6 +233,8 @@ def test_what_is_loaded_again_under_its_id_is_found_once(compass: KoruDeltaVecto
     for _ in range(3):
         compass.add_documents(pages)
     assert ids(compass.similarity_search("1 0", k=9)) == ["a", "b"]
+    compass.add_documents([Document(page_content="2 0")], ids=["a"])  # langchain#14038
+    assert compass.get_by_ids(["a"])[0].page_content == "2 0"
 
 
 def test_what_is_deleted_and_retained_no_longer_is_off_the_disk(tmp_path: Path) -> None:
@@ -383,6 +385,20 @@ def test_what_the_store_has_lost_is_not_skipped_for_ever(
     store.database.delete_many("langchain", store.database.list_keys("langchain"))
     clock.advance(seconds=1)
     assert run_index(manager, store, *parts) == (3, 0, 0, 0)
+
+
+def test_a_collection_dropped_whole_is_filled_again(
+    store: KoruDeltaVectorStore, manager: KoruDeltaRecordManager, clock: FixedClock
+) -> None:
+    """langchain-ai/langchain-postgres#131: its records stayed, so that all was skipped."""
+    parts = [page("x", text) for text in ("a", "b", "c")]
+    for drop in (store.delete, lambda: store.database.drop_namespace("langchain")):
+        assert run_index(manager, store, *parts) == (3, 0, 0, 0)
+        clock.advance(seconds=1)
+        drop()
+        clock.advance(seconds=1)
+    assert run_index(manager, store, *parts, cleanup="full") == (3, 0, 0, 0)
+    assert not manager.verify()
 
 
 def test_a_store_with_records_takes_documents_that_name_no_source(
