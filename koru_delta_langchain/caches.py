@@ -131,7 +131,8 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
     Only what the last message says is compared by meaning. All the rest, which is the
     model, its settings, and the messages before, must be equal: a system prompt or an
     earlier turn that differs is another question. Meaning is no proof ("2019" and "2020" are
-    near), so keep the threshold high, and use it where a near answer will do.
+    near), so keep the threshold high, and use it where a near answer will do. Answers kept
+    with another embedding, by its name, are found by equal prompts alone.
     """
 
     def __init__(
@@ -164,6 +165,8 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
         if embedding is None and (database is None or database.embedder is None):
             embedding = koru_delta.embedders.local()
         self._embedding = embedding_of(embedding, database)
+        # Files the vectors: another embedder's mean something else, and are not compared.
+        self._model = koru_delta.embedders.as_embedder(self._embedding).name
         self._threshold = threshold
         super().__init__(
             database=database, path=path, namespace=namespace, ttl=ttl, keep=keep,
@@ -202,10 +205,13 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
         await asyncio.to_thread(self._keep, prompt, llm_string, return_val, vector)
 
     def _near(self, vector: VectorLike, rest: str, llm_string: str) -> list[Generation] | None:
-        found = self._reader().similar(
-            self._namespace, vector, k=1, filter={"rest": _hash(rest, llm_string)},
-            threshold=self._threshold, model=self._model,
-        )  # fmt: skip
+        try:
+            found = self._reader().similar(
+                self._namespace, vector, k=1, filter={"rest": _hash(rest, llm_string)},
+                threshold=self._threshold, model=self._model,
+            )  # fmt: skip
+        except koru_delta.errors.ModelMismatchError:
+            return None  # all there is was embedded by others, and means something else to them
         return self._answers(found[0].value) if found else None
 
     def _keep(
@@ -225,11 +231,6 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
             return
         value["rest"] = _hash(_last_words(prompt)[1], llm_string)
         self._database.embed(self._namespace, key, vector, value, ttl=self._ttl, model=self._model)
-
-    @property
-    def _model(self) -> str:
-        """Files the vectors: another embedder's mean something else, and are not compared."""
-        return getattr(self._embedding, "name", None) or "default"
 
 
 def _without_objects(answer: Generation) -> Generation:
