@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from koru_delta.database import Database, View, open
 from koru_delta.errors import InvalidDataError, NotPicklableError, QueryError, ReadOnlyError
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.values import MAX_KEY_BYTES
 
 HASHED: Final = "id-sha256:"  # starts the keys of ids that cannot be keys themselves

@@ -303,8 +303,9 @@ def _alike(vectors: Sequence[VectorLike]) -> TypeGuard[Sequence[npt.NDArray[Any]
 
 
 def _numbers(given: object) -> npt.NDArray[Any]:
-    masked = sys.modules.get("numpy.ma")  # without it nobody has one, and it loads slowly
-    if masked is not None and isinstance(given, masked.MaskedArray):
+    # Without it nobody has one, and it loads slowly; in another thread, perhaps, just now.
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is not None and isinstance(given, masked):
         raise InvalidDataError("a vector has all its numbers; fill those that are masked")
     try:
         array = np.asarray(given)
