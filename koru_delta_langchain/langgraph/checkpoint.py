@@ -1,9 +1,10 @@
 """A LangGraph checkpointer in a KoruDelta database: every state of every thread, for good.
 
 One namespace holds it all, under three kinds of key (`keys.py` says how names are written
-in them): `c/thread/ns/id`, the newest checkpoint first, its channel values apart;
-`b/thread/ns/channel/version`, the value of a channel, which all checkpoints share that have
-this version of it; `w/thread/ns/id/task/index`, a pending write.
+in them): `c/thread/ns/id`, the newest checkpoint first, with those of its channel values that
+are a short string, a number or the like; `b/thread/ns/channel/version`, the value of any other
+channel, which all checkpoints share that have this version of it; `w/thread/ns/id/task/index`,
+a pending write that may be replaced, and with index 0 all others of the task.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ except ModuleNotFoundError as error:
 
 STRATEGIES: Final = ("keep_latest", "delete")
 _PAGE: Final = 64  # keys read at a time, of those that may not all be wanted
+_SMALL: Final = 100  # characters
 _BATCH: Final = 16  # tuples handed over to the event loop at a time
 _Keys = list[str]  # `list` is a method below
 Reader = Database | View
@@ -179,9 +181,10 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             for write in reversed(self._writes(view, _Place.of_record(ancestor))):
                 if write["channel"] in remaining:
                     found[write["channel"]]["writes"].append(self._pending(write))
-            seeds = self._stored(view, ancestor, remaining)
-            for channel, stored in seeds.items():
-                found[channel]["seed"] = self._loads(stored)
+            small, apart = self._stored(view, ancestor, remaining)
+            seeds = small | {channel: self._loads(stored) for channel, stored in apart.items()}
+            for channel, seed in seeds.items():
+                found[channel]["seed"] = seed
             remaining -= seeds.keys()
         for history in found.values():
             history["writes"].reverse()
@@ -208,18 +211,21 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         self._check_writable()
         at = _Place.of(config)
         place = replace(at, identity=checkpoint["id"])
-        rest = cast("dict[str, Any]", checkpoint.copy())
-        values = rest.pop("channel_values")
+        values = checkpoint["channel_values"]
+        small = {name: value for name, value in values.items() if _is_small(value)}
         kept = get_checkpoint_metadata(config, metadata)
         record: _Record = {
             "thread": place.thread, "ns": place.ns, "id": place.identity, "parent": at.identity,
-            "checkpoint": self._dumps(rest), "metadata": self._dumps(kept),
+            "checkpoint": self._dumps({**checkpoint, "channel_values": small}),
+            "metadata": self._dumps(kept),
         }  # fmt: skip
         run = kept.get("run_id")
         if isinstance(run, str) and run:
             record["run"] = run
         items: dict[str, Any] = {place.key("c"): record}
         for channel, version in new_versions.items():
+            if channel in small:
+                continue
             key = place.blob(channel, version)
             if channel in values:
                 items[key] = self._dumps(values[channel])
@@ -241,28 +247,32 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         and schedule are replaced.
         """
         self._check_writable()
-        place = _Place.of(config)
-        records: dict[str, _Record] = {}
+        task = f"{_Place.of(config).key('w')}/{part(task_id)}"
+        lasting: _Records = []
+        puts: list[tuple[str, _Record, dict[str, Any]]] = []  # key, what, and how it is put
         for place_in_list, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, place_in_list)
-            key = f"{place.key('w')}/{part(task_id)}/{index}"
-            records[key] = {
-                "task": task_id, "index": index, "path": task_path, "channel": channel,
-                "value": self._dumps(value),
-            }  # fmt: skip
-        while records:
-            there = self._database.contains
-            records = {
-                key: record for key, record in records.items()
-                if record["index"] < 0 or not there(self._namespace, key)
-            }  # fmt: skip
+            write: _Record = {"index": index, "channel": channel, "value": self._dumps(value)}
+            if index >= 0:
+                lasting.append(write)
+            else:
+                written = {"task": task_id, "path": task_path, "writes": [write]}
+                puts.append((f"{task}/{index}", written, {}))
+        key, found = f"{task}/0", None
+        while True:
+            there: _Records = [] if found is None else _writes_in(found.value)
+            taken = {write["index"] for write in there}
+            new = [write for write in lasting if write["index"] not in taken]
+            written = {"task": task_id, "path": task_path, "writes": there + new}
+            last = [(key, written, {"if_match": found})] if new else []
             try:
-                with self._database.transaction() as tx:
-                    for key, record in records.items():
-                        new = {"if_match": None} if record["index"] >= 0 else {}
-                        tx.put(self._namespace, key, record, **new)
-            except koru_delta.errors.ConflictError:
-                continue  # somebody has just written one of them: theirs was first, and stays
+                self._put_all(puts + last)
+            except koru_delta.errors.ConflictError:  # theirs was first, and stays
+                try:
+                    found = self._database.version(self._namespace, key)
+                except koru_delta.errors.KeyNotFoundError:
+                    found = None
+                continue
             return
 
     def delete_thread(self, thread_id: str) -> None:
@@ -421,6 +431,15 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 [(self._namespace, key, value) for key, value in items.items()], run=run
             )
 
+    def _put_all(self, puts: Sequence[tuple[str, _Record, dict[str, Any]]]) -> None:
+        if len(puts) == 1:
+            [(key, value, how)] = puts
+            self._database.put(self._namespace, key, value, **how)
+        elif puts:
+            with self._database.transaction() as tx:
+                for key, value, how in puts:
+                    tx.put(self._namespace, key, value, **how)
+
     def _remove(self, keys: Iterable[str]) -> None:
         """Make keys go, in one commit."""
         gone = [*dict.fromkeys(keys)]
@@ -489,8 +508,11 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         place = _Place.of_record(record)
         checkpoint: Checkpoint = self._loads(record["checkpoint"])
         parent = place.parent(record)
-        stored = self._blobs(reader, place, checkpoint["channel_versions"])
-        checkpoint["channel_values"] = {n: self._loads(blob) for n, blob in stored.items()}
+        small = checkpoint.get("channel_values") or {}
+        stored = self._blobs(reader, place, checkpoint["channel_versions"], small)
+        checkpoint["channel_values"] = {
+            **small, **{name: self._loads(blob) for name, blob in stored.items()}
+        }  # fmt: skip
         known = parent is not None and self._has(reader, parent)
         return CheckpointTuple(
             config=place.config(),
@@ -501,25 +523,41 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         )
 
     def _blobs(
-        self, reader: Reader, place: _Place, versions: Mapping[str, str | int | float]
+        self,
+        reader: Reader,
+        place: _Place,
+        versions: Mapping[str, str | int | float],
+        small: Mapping[str, Any],
     ) -> dict[str, Sequence[str]]:
-        """The stored values of channels; those that are empty are left out."""
-        names = {place.blob(channel, version): channel for channel, version in versions.items()}
+        """The stored values of channels; those that are small or empty are left out."""
+        names = {
+            place.blob(channel, version): channel
+            for channel, version in versions.items() if channel not in small
+        }  # fmt: skip
         found = ((name, reader.get(self._namespace, key, None)) for key, name in names.items())
         return {name: stored for name, stored in found if stored is not None}
 
     def _stored(
         self, reader: Reader, record: _Record, channels: Iterable[str]
-    ) -> dict[str, Sequence[str]]:
-        versions = self._loads(record["checkpoint"])["channel_versions"]
+    ) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """The values of some channels: those that are small, and the others as stored."""
+        checkpoint = self._loads(record["checkpoint"])
+        small, versions = checkpoint.get("channel_values") or {}, checkpoint["channel_versions"]
         named = {channel: versions[channel] for channel in channels if channel in versions}
-        return self._blobs(reader, _Place.of_record(record), named)
+        return (
+            {channel: small[channel] for channel in named if channel in small},
+            self._blobs(reader, _Place.of_record(record), named, small),
+        )
 
     def _writes(self, reader: Reader, place: _Place) -> _Records:
         """The pending writes of a checkpoint as they are stored, in the order they apply."""
         keys = reader.list_keys(self._namespace, prefix=f"{place.key('w')}/")
         found = [reader.get(self._namespace, key, None) for key in keys]
-        kept = [write for write in found if write is not None]
+        kept = [
+            {**write, "task": each["task"], "path": each["path"]}
+            for each in found if each is not None
+            for write in _writes_in(each)
+        ]  # fmt: skip
         return sorted(kept, key=lambda w: writes_sort_key(w["path"], w["task"], w["index"]))
 
     def _pending(self, write: _Record) -> PendingWrite:
@@ -539,12 +577,14 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     def _needed(self, view: View, head: _Record) -> Iterator[str]:
         """Keys of the ancestors that the delta channels of a checkpoint are rebuilt from."""
         counted = self._loads(head["metadata"]).get("counters_since_delta_snapshot") or {}
-        remaining = counted.keys() - self._stored(view, head, counted).keys()
+        small, apart = self._stored(view, head, counted)
+        remaining = counted.keys() - small.keys() - apart.keys()
         for ancestor in self._ancestors(view, head):
             if not remaining:
                 return
             yield _Place.of_record(ancestor).key("c")
-            remaining -= self._stored(view, ancestor, remaining).keys()
+            small, apart = self._stored(view, ancestor, remaining)
+            remaining -= small.keys() | apart.keys()
 
     def _unused(self, view: View, place: _Place, goes: Any) -> _Keys:
         """Keys of the checkpoints that go, of their writes, and of values only they have."""
@@ -606,3 +646,20 @@ class _Place:
         if self.identity is not None:
             named["checkpoint_id"] = self.identity
         return {"configurable": named}
+
+
+def _is_small(value: object) -> bool:
+    """Whether a value is cheaper said in each checkpoint than stored once, apart.
+
+    None that could be changed in place: what has no new version is still what it was.
+    """
+    kind = type(value)
+    return (
+        value is None or kind is bool or kind is int or kind is float
+        or (kind is str and len(cast("str", value)) <= _SMALL)
+    )  # fmt: skip
+
+
+def _writes_in(stored: _Record) -> _Records:
+    found: _Records = stored.get("writes", [stored])  # each was stored by itself once
+    return found
