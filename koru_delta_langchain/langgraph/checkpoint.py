@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from secrets import randbits
-from typing import Any, Final, Self, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 import koru_delta
 from koru_delta import Database, View
@@ -210,7 +209,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         """
         self._check_writable()
         at = _Place.of(config)
-        place = replace(at, identity=checkpoint["id"])
+        place = at._replace(identity=checkpoint["id"])
         values = checkpoint["channel_values"]
         small = {name: value for name, value in values.items() if _is_small(value)}
         kept = get_checkpoint_metadata(config, metadata)
@@ -605,8 +604,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         return keys + [key for key in stored if key in mine and key not in used]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a checkpoint belongs; without an identity, its thread and namespace."""
 
     thread: str
@@ -628,7 +626,7 @@ class _Place:
         return cls(record["thread"], record["ns"], record["id"])
 
     def parent(self, record: _Record) -> _Place | None:
-        return replace(self, identity=record["parent"]) if record["parent"] else None
+        return self._replace(identity=record["parent"]) if record["parent"] else None
 
     def prefix(self, kind: str) -> str:
         return f"{kind}/{part(self.thread)}/{part(self.ns)}/"
