@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from secrets import randbits
@@ -125,7 +125,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             record = self._record(self._database, place)
             if record is not None:
                 found = self._tuple(self._database, record)
-                if self._has(self._database, _Place.of_record(record)):
+                if found is not None and self._has(self._database, _Place.of_record(record)):
                     return found
         view = self._moment(None)
         record = self._record(view, place)
@@ -157,7 +157,10 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             metadata = self._loads(record["metadata"])
             if filter and any(metadata.get(name) != value for name, value in filter.items()):
                 continue
-            yield self._tuple(view, record)
+            found = self._tuple(view, record)
+            if found is None:
+                continue
+            yield found
             if left is not None:
                 left -= 1
 
@@ -213,23 +216,19 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         values = checkpoint["channel_values"]
         small = {name: value for name, value in values.items() if _is_small(value)}
         kept = get_checkpoint_metadata(config, metadata)
+        apart = values.keys() & checkpoint["channel_versions"].keys() - small.keys()
         record: _Record = {
             "thread": place.thread, "ns": place.ns, "id": place.identity, "parent": at.identity,
             "checkpoint": self._dumps({**checkpoint, "channel_values": small}),
-            "metadata": self._dumps(kept),
+            "metadata": self._dumps(kept), "apart": sorted(apart),
         }  # fmt: skip
         run = kept.get("run_id")
         if isinstance(run, str) and run:
             record["run"] = run
         items: dict[str, Any] = {place.key("c"): record}
         for channel, version in new_versions.items():
-            if channel in small:
-                continue
-            key = place.blob(channel, version)
-            if channel in values:
-                items[key] = self._dumps(values[channel])
-            elif self._database.contains(self._namespace, key):
-                items[key] = None  # a channel that was emptied under a version it had before
+            if channel in values and channel not in small:
+                items[place.blob(channel, version)] = self._dumps(values[channel])
         self._put(items, record.get("run"))
         return place.config()
 
@@ -320,7 +319,8 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
         Args:
             strategy: "keep_latest" keeps the latest of each namespace, and those before it
-                that its `DeltaChannel`s are rebuilt from; "delete" keeps none.
+                that its `DeltaChannel`s are rebuilt from, and nothing of subgraphs that
+                were called by a checkpoint that goes; "delete" keeps none.
 
         Raises:
             QueryError: there is no such strategy.
@@ -339,12 +339,15 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             heads: dict[str, str] = {}
             for key in view.list_keys(self._namespace, prefix=f"c/{part(thread)}/"):
                 heads.setdefault(key.rsplit("/", 1)[0], key)
-            for head in heads.values():
-                record = view.get(self._namespace, head)
-                kept = {head, *self._needed(view, record)}
-                keys += self._unused(
-                    view, _Place.of_record(record), lambda key, kept=kept: key not in kept
-                )
+            records = [view.get(self._namespace, head) for head in heads.values()]
+            records.sort(key=lambda record: record["ns"].count("|"))  # callers first
+            kept: set[str] = set()
+            for record in records:
+                place = _Place.of_record(record)
+                if self._is_of_use(view, record, kept):
+                    kept |= {place.key("c"), *self._needed(view, record)}
+                keys += self._unused(view, place, lambda key, kept=kept: key not in kept)
+                keys += self._strays(view, place)
         self._remove(keys)
 
     def get_next_version(self, current: str | int | float | None, channel: None) -> str:
@@ -503,12 +506,15 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         except koru_delta.errors.ErasedError:
             return False
 
-    def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple:
+    def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple | None:
+        """A checkpoint, unless it came when its thread and its values were deleted already."""
         place = _Place.of_record(record)
         checkpoint: Checkpoint = self._loads(record["checkpoint"])
         parent = place.parent(record)
         small = checkpoint.get("channel_values") or {}
-        stored = self._blobs(reader, place, checkpoint["channel_versions"], small)
+        stored = self._blobs(reader, record, checkpoint)
+        if stored is None:
+            return None
         checkpoint["channel_values"] = {
             **small, **{name: self._loads(blob) for name, blob in stored.items()}
         }  # fmt: skip
@@ -524,28 +530,35 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     def _blobs(
         self,
         reader: Reader,
-        place: _Place,
-        versions: Mapping[str, str | int | float],
-        small: Mapping[str, Any],
-    ) -> dict[str, Sequence[str]]:
-        """The stored values of channels; those that are small or empty are left out."""
-        names = {
-            place.blob(channel, version): channel
-            for channel, version in versions.items() if channel not in small
-        }  # fmt: skip
-        found = ((name, reader.get(self._namespace, key, None)) for key, name in names.items())
-        return {name: stored for name, stored in found if stored is not None}
+        record: _Record,
+        checkpoint: Checkpoint,
+        channels: Iterable[str] | None = None,
+    ) -> dict[str, Sequence[str]] | None:
+        """The values a checkpoint has apart, as stored; None if one of them was deleted."""
+        place, versions = _Place.of_record(record), checkpoint["channel_versions"]
+        wanted = record.get("apart", versions)  # once it was not said which channels have one
+        found: dict[str, Sequence[str]] = {}
+        for channel in wanted if channels is None else set(channels).intersection(wanted):
+            key = place.blob(channel, versions[channel])
+            try:
+                stored = reader.get(self._namespace, key)
+            except koru_delta.errors.KeyNotFoundError as missing:
+                if missing.deleted_at is not None:
+                    return None
+            else:
+                if stored is not None:
+                    found[channel] = stored
+        return found
 
     def _stored(
         self, reader: Reader, record: _Record, channels: Iterable[str]
     ) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
         """The values of some channels: those that are small, and the others as stored."""
-        checkpoint = self._loads(record["checkpoint"])
-        small, versions = checkpoint.get("channel_values") or {}, checkpoint["channel_versions"]
-        named = {channel: versions[channel] for channel in channels if channel in versions}
+        checkpoint: Checkpoint = self._loads(record["checkpoint"])
+        small = checkpoint.get("channel_values") or {}
         return (
-            {channel: small[channel] for channel in named if channel in small},
-            self._blobs(reader, _Place.of_record(record), named, small),
+            {channel: small[channel] for channel in channels if channel in small},
+            self._blobs(reader, record, checkpoint, channels) or {},
         )
 
     def _writes(self, reader: Reader, place: _Place) -> _Records:
@@ -584,6 +597,31 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             yield _Place.of_record(ancestor).key("c")
             small, apart = self._stored(view, ancestor, remaining)
             remaining -= small.keys() | apart.keys()
+
+    def _is_of_use(self, view: View, record: _Record, kept: Container[str]) -> bool:
+        """Whether the latest checkpoint of a namespace may be gone on from.
+
+        Not that of a task (a namespace "name:task") which a checkpoint began that goes.
+        """
+        place = _Place.of_record(record)
+        if ":" not in place.ns.rsplit("|", 1)[-1]:
+            return True
+        parents = self._loads(record["metadata"]).get("parents") or {}
+        callers = (_Place(place.thread, ns, identity) for ns, identity in parents.items())
+        return all(each.key("c") in kept or not self._has(view, each) for each in callers)
+
+    def _strays(self, view: View, latest: _Place) -> _Keys:
+        """Keys of writes whose checkpoint went before they came, older than the latest.
+
+        A younger one may be that of a run: its writes may come before it.
+        """
+        there = set(view.list_keys(self._namespace, prefix=latest.prefix("c")))
+        prefix, found = latest.prefix("w"), []
+        for key in view.list_keys(self._namespace, prefix=prefix):
+            own = latest.prefix("c") + key[len(prefix) :].partition("/")[0]
+            if own > latest.key("c") and own not in there:
+                found.append(key)
+        return found
 
     def _unused(self, view: View, place: _Place, goes: Any) -> _Keys:
         """Keys of the checkpoints that go, of their writes, and of values only they have."""

@@ -10,6 +10,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, interrupt
 
 from koru_delta_langchain.langgraph import KoruDeltaSaver
 
@@ -97,3 +98,122 @@ def test_small_values_are_those_of_their_own_checkpoint(saver: KoruDeltaSaver) -
 
     assert values_of(saver, identity="1") == values
     assert values_of(saver) == {**values, "int": 3, "text": "x" * 101, "long": ""}
+
+
+# Deleting and pruning
+
+
+class Asking(TypedDict):
+    log: Annotated[list[str], operator.add]
+
+
+def asking(saver: KoruDeltaSaver) -> Any:
+    """A graph that calls a subgraph, which calls another, which asks."""
+    inner = StateGraph(Asking)
+    inner.add_node("ask", lambda _: {"log": [interrupt("?")]})
+    inner.add_edge(START, "ask")
+    middle = StateGraph(Asking)
+    middle.add_node("inner", inner.compile())
+    middle.add_edge(START, "inner")
+    outer = StateGraph(Asking)
+    outer.add_node("note", lambda _: {"log": ["noted"]})
+    outer.add_node("middle", middle.compile())
+    outer.add_edge(START, "note")
+    outer.add_edge("note", "middle")
+    return outer.compile(checkpointer=saver)
+
+
+def namespaces_of(saver: KoruDeltaSaver, thread: str = "t") -> set[str]:
+    config: RunnableConfig = {"configurable": {"thread_id": thread}}
+    return {found.config["configurable"]["checkpoint_ns"] for found in saver.list(config)}
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_pruning_a_thread_keeps_nothing_of_subgraphs_that_have_ended(
+    saver: KoruDeltaSaver, durability: Any
+) -> None:
+    graph = asking(saver)
+    for turn in range(3):
+        graph.invoke({"log": []}, config_of("t"), durability=durability)
+        graph.invoke(Command(resume=f"{turn}"), config_of("t"), durability=durability)
+    graph.invoke({"log": []}, config_of("t"), durability=durability)
+    expected = graph.get_state(config_of("t"), subgraphs=True)
+    assert len(namespaces_of(saver)) == 1 + 4 * 2
+
+    saver.prune(["t"])
+
+    assert len(namespaces_of(saver)) == 3  # those that wait for an answer
+    assert len(list(saver.list({"configurable": {"thread_id": "t"}}))) == 3
+    found = graph.get_state(config_of("t"), subgraphs=True)
+    assert found.values == expected.values
+    assert found.interrupts == expected.interrupts
+    assert found.tasks[0].state.values == expected.tasks[0].state.values
+    ended = graph.invoke(Command(resume="last"), config_of("t"))
+    assert ended["log"][-1] == "last"
+    saver.prune(["t"])
+    assert namespaces_of(saver) == {""}
+    assert graph.get_state(config_of("t")).values == ended
+
+
+def test_a_subgraph_with_a_memory_of_its_own_keeps_it_when_pruned(saver: KoruDeltaSaver) -> None:
+    inner = StateGraph(Asking)
+    inner.add_node("count", lambda state: {"log": [f"{len(state['log'])}"]})
+    inner.add_edge(START, "count")
+    remembering = inner.compile(checkpointer=True)
+    outer = StateGraph(Asking)
+    outer.add_node("call", lambda _: {"log": remembering.invoke({"log": []})["log"][-1:]})
+    outer.add_edge(START, "call")
+    graph = outer.compile(checkpointer=saver)
+
+    for _ in range(3):
+        graph.invoke({"log": []}, config_of("t"))
+        saver.prune(["t"])
+
+    assert graph.get_state(config_of("t")).values == {"log": ["0", "1", "2"]}
+    assert len(list(saver.list({"configurable": {"thread_id": "t"}}))) == 2
+
+
+def test_writes_that_come_late_are_pruned_and_a_runs_own_are_not(saver: KoruDeltaSaver) -> None:
+    for identity in ("1", "2"):
+        checkpoint = checkpoint_of(identity, log=["x"])
+        saver.put(config_of("t"), checkpoint, {}, checkpoint["channel_versions"])
+    saver.prune(["t"])
+    saver.put_writes(config_of("t", identity="1"), [("log", ["late"])], "task")
+    saver.put_writes(config_of("t", identity="3"), [("log", ["early"])], "task")
+    saver.prune(["t"])
+
+    kept = [key for key in saver.database.list_keys(saver.namespace) if key.startswith("w")]
+    assert len(kept) == 1
+    third = checkpoint_of("3", log=["x"])
+    third["channel_versions"] = {"log": "2"}
+    saver.put(config_of("t", identity="2"), third, {}, {})
+    found = saver.get_tuple(config_of("t"))
+    assert found is not None
+    assert found.pending_writes == [("task", "log", ["early"])]
+    assert found.checkpoint["channel_values"] == {"log": ["x"]}
+
+
+@pytest.mark.parametrize("erase", [True, False])
+def test_a_checkpoint_that_comes_after_its_thread_was_deleted_is_not_half_there(
+    erase: bool,
+) -> None:
+    with KoruDeltaSaver(erase=erase) as saver:
+        first = checkpoint_of("1", log=["much"], step=1)
+        stored = saver.put(config_of("t"), first, {}, first["channel_versions"])
+        then = saver.database.as_of(None).seq
+        saver.delete_thread("t")
+        late = checkpoint_of("2", log=["much"], step=2)
+        late["channel_versions"] = {"log": "1", "step": "2"}
+        saver.put(stored, late, {}, {"step": "2"})
+
+        assert saver.get_tuple(config_of("t")) is None
+        assert saver.get_tuple(config_of("t", identity="2")) is None
+        assert list(saver.list(config_of("t"))) == []
+        if not erase:
+            [found] = saver.as_of(then).list(config_of("t"))
+            assert found.checkpoint["channel_values"] == {"log": ["much"], "step": 1}
+        again = checkpoint_of("3", log=["new"], step=3)
+        saver.put(config_of("t"), again, {}, again["channel_versions"])
+        assert values_of(saver) == {"log": ["new"], "step": 3}
+        saver.delete_thread("t")
+        assert saver.database.list_keys(saver.namespace) == []
