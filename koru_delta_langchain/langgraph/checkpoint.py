@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from secrets import randbits
@@ -108,6 +108,9 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     def from_conn_string(cls, conn_string: str) -> Self:
         """Open a saver at a path, `":memory:"` in memory: `with` or `async with` closes it."""
         return cls(path=None if conn_string == ":memory:" else conn_string)
+
+    def setup(self) -> None:
+        """Nothing is left to do: it is here for who comes from another checkpointer."""
 
     # Reading
 
@@ -221,6 +224,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             "thread": place.thread, "ns": place.ns, "id": place.identity, "parent": at.identity,
             "checkpoint": self._dumps({**checkpoint, "channel_values": small}),
             "metadata": self._dumps(kept), "apart": sorted(apart),
+            "empty": sorted(new_versions.keys() - values.keys()),
         }  # fmt: skip
         run = kept.get("run_id")
         if isinstance(run, str) and run:
@@ -532,18 +536,24 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         reader: Reader,
         record: _Record,
         checkpoint: Checkpoint,
-        channels: Iterable[str] | None = None,
+        channels: Collection[str] | None = None,
     ) -> dict[str, Sequence[str]] | None:
-        """The values a checkpoint has apart, as stored; None if one of them was deleted."""
-        place, versions = _Place.of_record(record), checkpoint["channel_versions"]
-        wanted = record.get("apart", versions)  # once it was not said which channels have one
+        """The values a checkpoint has apart, as stored; None if one of them was deleted.
+
+        A channel it does not speak of, such as a `DeltaChannel` between snapshots, has the
+        value that was stored with its version, if any was.
+        """
+        place, apart = _Place.of_record(record), record.get("apart", ())
+        small, empty = checkpoint.get("channel_values") or {}, record.get("empty", ())
         found: dict[str, Sequence[str]] = {}
-        for channel in wanted if channels is None else set(channels).intersection(wanted):
-            key = place.blob(channel, versions[channel])
+        for channel, version in checkpoint["channel_versions"].items():
+            wanted = channels is None or channel in channels
+            if not wanted or channel in small or channel in empty:
+                continue
             try:
-                stored = reader.get(self._namespace, key)
+                stored = reader.get(self._namespace, place.blob(channel, version))
             except koru_delta.errors.KeyNotFoundError as missing:
-                if missing.deleted_at is not None:
+                if missing.deleted_at is not None and channel in apart:
                     return None
             else:
                 if stored is not None:
@@ -551,7 +561,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         return found
 
     def _stored(
-        self, reader: Reader, record: _Record, channels: Iterable[str]
+        self, reader: Reader, record: _Record, channels: Collection[str]
     ) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
         """The values of some channels: those that are small, and the others as stored."""
         checkpoint: Checkpoint = self._loads(record["checkpoint"])
@@ -598,7 +608,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             small, apart = self._stored(view, ancestor, remaining)
             remaining -= small.keys() | apart.keys()
 
-    def _is_of_use(self, view: View, record: _Record, kept: Container[str]) -> bool:
+    def _is_of_use(self, view: View, record: _Record, kept: Collection[str]) -> bool:
         """Whether the latest checkpoint of a namespace may be gone on from.
 
         Not that of a task (a namespace "name:task") which a checkpoint began that goes.

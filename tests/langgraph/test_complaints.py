@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -12,7 +14,10 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
-from koru_delta_langchain.langgraph import KoruDeltaSaver
+import koru_delta
+from koru_delta.errors import EmbedderError, InvalidDataError, QueryError
+from koru_delta.testing import FixedClock
+from koru_delta_langchain.langgraph import KoruDeltaNodeCache, KoruDeltaSaver, KoruDeltaStore
 
 
 @pytest.fixture
@@ -98,6 +103,19 @@ def test_small_values_are_those_of_their_own_checkpoint(saver: KoruDeltaSaver) -
 
     assert values_of(saver, identity="1") == values
     assert values_of(saver) == {**values, "int": 3, "text": "x" * 101, "long": ""}
+
+
+def test_what_a_checkpoint_leaves_out_is_what_was_stored_with_its_version(
+    saver: KoruDeltaSaver,
+) -> None:
+    """As a `DeltaChannel` does between its snapshots."""
+    first = checkpoint_of("1", log=["snapshot"], gone=["x"])
+    stored = saver.put(config_of("t"), first, {}, first["channel_versions"])
+    second = checkpoint_of("2")
+    second["channel_versions"] = {"log": "1", "gone": "2", "other": "2"}
+    saver.put(stored, second, {}, {"gone": "2"})
+
+    assert values_of(saver) == {"log": ["snapshot"]}
 
 
 # Deleting and pruning
@@ -217,3 +235,162 @@ def test_a_checkpoint_that_comes_after_its_thread_was_deleted_is_not_half_there(
         assert values_of(saver) == {"log": ["new"], "step": 3}
         saver.delete_thread("t")
         assert saver.database.list_keys(saver.namespace) == []
+
+
+# The store
+
+
+@pytest.fixture
+def store(clock: FixedClock) -> Iterator[KoruDeltaStore]:
+    with koru_delta.open(None, clock=clock) as database:
+        yield KoruDeltaStore(database=database)
+
+
+def letters(texts: Sequence[str]) -> list[list[float]]:
+    return [[float(text.count(letter)) for letter in "abc"] for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: s.put("users", "k", {}), r"\('users',\)"),
+        (lambda s: s.get("users", "k"), "tuple of labels"),
+        (lambda s: s.search("users"), "tuple of labels"),
+        (lambda s: s.delete("users", "k"), "tuple of labels"),
+        (lambda s: s.put(("a",), "k", ["no object"]), "not list"),
+        (lambda s: s.put(("a",), "k", "text"), "not str"),
+        (lambda s: s.put(("a",), "k", {}, ttl=-1), "minutes"),
+        (lambda s: s.put(("a",), "k", {}, ttl=0), "minutes"),
+        (lambda s: s.put(("a",), "k", {}, ttl=float("inf")), "minutes"),
+        (lambda s: s.put(("a",), "k", {"a": {"b": b""}}), r"\$.value.a.b"),
+        (lambda s: s.search(("a",), offset=-1), "offset"),
+        (lambda s: s.list_namespaces(offset=-1), "offset"),
+        (lambda s: s.list_namespaces(limit=-1), "limit"),
+        (lambda s: s.list_namespaces(max_depth=-1), "depth"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_with_a_word_on_what_does(
+    store: KoruDeltaStore, call: Callable[[Any], Any], message: str
+) -> None:
+    store.put(("a",), "there", {"kept": True})
+
+    with pytest.raises((InvalidDataError, QueryError), match=message):
+        call(store)
+
+    assert [item.value for item in store.search(())] == [{"kept": True}]
+    with pytest.raises(InvalidDataError, match="tuple of labels"):
+        await store.aput("users", "k", {})  # type: ignore[arg-type]
+
+
+def test_fields_to_embed_are_a_list_and_a_name_of_a_model_must_be_known() -> None:
+    def index(**how: Any) -> Any:
+        return {"dims": 3, "embed": letters, **how}
+
+    with pytest.raises(InvalidDataError, match=r"\['text'\]"):
+        KoruDeltaStore(index=index(fields="text"))
+    with pytest.raises(EmbedderError, match="no-such-provider"):
+        KoruDeltaStore(index=index(embed="no-such-provider:model"))
+    with KoruDeltaStore(index=index(fields=["text"])) as store:
+        with pytest.raises(InvalidDataError, match=r"\['text'\]"):
+            store.put(("a",), "k", {"text": "a"}, index="text")  # type: ignore[arg-type]
+        assert store.search(("a",)) == []
+
+
+def test_an_item_that_is_read_all_the_time_is_not_written_all_the_time(
+    store: KoruDeltaStore, clock: FixedClock
+) -> None:
+    store.put(("a",), "k", {"n": 1}, ttl=100)
+    for _ in range(300):
+        clock.advance(seconds=6)
+        assert store.get(("a",), "k") is not None
+    writes = store.database.history(store.namespace, store.database.list_keys(store.namespace)[0])
+
+    assert len(writes) == 1 + 300 // 11
+    clock.advance(seconds=99 * 60)
+    assert store.get(("a",), "k", refresh_ttl=False) is not None
+    clock.advance(seconds=60)
+    assert store.get(("a",), "k") is None
+
+
+def test_what_a_store_keeps_no_longer_gives_its_disk_back(
+    tmp_path: Path, clock: FixedClock
+) -> None:
+    index: Any = {"dims": 3, "embed": letters, "fields": ["text"]}
+    with koru_delta.open(tmp_path, clock=clock) as database:
+        store = KoruDeltaStore(database=database, index=index, keep=timedelta(days=1))
+        store.put(("a",), "expires", {"text": "a secret"}, ttl=1)
+        store.put(("a",), "changes", {"text": "b before"})
+        store.put(("a",), "changes", {"text": "c after"})
+        clock.advance(seconds=2 * 86400)
+        database.sweep()
+
+        assert [item.value for item in store.search(("a",))] == [{"text": "c after"}]
+        [first, second] = database.history(store.namespace, "a/=changes")
+        assert (first.is_erased, second.is_erased) == (True, False)
+        [gone] = database.history(store.namespace, "a/=expires")
+        assert gone.is_erased
+        assert [hit.key for hit in store.search(("a",), query="c", limit=1)] == ["changes"]
+    assert all(b"secret" not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+
+
+def test_namespaces_are_read_from_where_they_begin(store: KoruDeltaStore) -> None:
+    for user in ("ada", "ada2", "bob", "ad", "*"):
+        for kind in ("facts", "plans"):
+            store.put(("users", user, kind), "k", {})
+    store.put(("teams", "ada", "facts"), "k", {})
+
+    def listed(**how: Any) -> list[tuple[str, ...]]:
+        return store.list_namespaces(**how)
+
+    assert listed(prefix=("users", "ada")) == [
+        ("users", "ada", "facts"), ("users", "ada", "plans"),
+    ]  # fmt: skip
+    assert listed(prefix=("users", "ad*")) == []
+    assert listed(prefix=("*", "ada", "facts")) == [
+        ("teams", "ada", "facts"), ("users", "ada", "facts"),
+    ]  # fmt: skip
+    assert listed(prefix=("users", "*"), suffix=("plans",), max_depth=2) == [
+        ("users", user) for user in ("*", "ad", "ada", "ada2", "bob")
+    ]  # fmt: skip
+    assert listed(prefix=("nobody",)) == []
+
+
+def test_items_without_a_vector_fill_pages_after_those_that_have_one() -> None:
+    index: Any = {"dims": 3, "embed": letters, "fields": ["text"]}
+    with KoruDeltaStore(index=index) as store:
+        for number in range(30):
+            found = None if number % 10 == 5 else False
+            store.put(("a",), f"{number:02}", {"text": "abc"[number % 3]}, index=found)
+        every = [item.key for item in store.search(("a",), query="c", limit=50)]
+        assert every[:3] == ["05", "15", "25"]
+        assert every[3:] == [f"{n:02}" for n in range(30) if n % 10 != 5]
+        for offset in range(0, 32, 4):
+            page = store.search(("a",), query="c", limit=4, offset=offset)
+            assert [item.key for item in page] == every[offset : offset + 4]
+
+
+# One import changed
+
+
+def test_code_for_other_savers_and_stores_runs_as_it_is(tmp_path: Path) -> None:
+    with KoruDeltaSaver.from_conn_string(str(tmp_path / "c")) as saver:
+        saver.setup()
+        assert counting(saver, 2).invoke({"log": [], "turn": 0, "note": ""}, config_of("t"))
+    index: Any = {"dims": 3, "embed": letters}
+    with KoruDeltaStore.from_conn_string(
+        str(tmp_path / "s"), index=index, ttl={"default_ttl": 60}
+    ) as store:
+        store.setup()
+        store.put(("a",), "k", {"text": "abc"})
+    with KoruDeltaStore.from_conn_string(str(tmp_path / "s"), index=index) as store:
+        [item] = store.search(("a",), query="abc")
+        assert item.score == pytest.approx(1)
+    with KoruDeltaStore.from_conn_string(":memory:") as store:
+        assert store.search(()) == []
+
+
+async def test_an_async_database_is_refused_by_name() -> None:
+    async with await koru_delta.AsyncDatabase.open(None) as database:
+        for kind in (KoruDeltaSaver, KoruDeltaStore, KoruDeltaNodeCache):
+            with pytest.raises(InvalidDataError, match="AsyncDatabase"):
+                kind(database=database)  # type: ignore[operator]
