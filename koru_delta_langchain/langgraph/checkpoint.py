@@ -519,9 +519,9 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         stored = self._blobs(reader, record, checkpoint)
         if stored is None:
             return None
-        checkpoint["channel_values"] = {
-            **small, **{name: self._loads(blob) for name, blob in stored.items()}
-        }  # fmt: skip
+        values = {**small, **{name: self._loads(blob) for name, blob in stored.items()}}
+        named = checkpoint["channel_versions"]
+        checkpoint["channel_values"] = {name: values[name] for name in named if name in values}
         known = parent is not None and self._has(reader, parent)
         return CheckpointTuple(
             config=place.config(),

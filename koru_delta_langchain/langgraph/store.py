@@ -82,6 +82,8 @@ class KoruDeltaStore(BaseStore, Home):
     An object in a filter must be matched by the fields it has: `{"a": {"b": 1}}` is
     `{"a.b": 1}`.
 
+    A search without a query finds items in the order of their namespaces and keys.
+
     A batch reads what stood at its beginning, then writes in one commit; of several writes
     to one item the last counts.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -12,7 +14,8 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, interrupt
+from langgraph.store.base import GetOp, SearchOp
+from langgraph.types import CachePolicy, Command, interrupt
 
 import koru_delta
 from koru_delta.errors import EmbedderError, InvalidDataError, QueryError
@@ -103,6 +106,7 @@ def test_small_values_are_those_of_their_own_checkpoint(saver: KoruDeltaSaver) -
 
     assert values_of(saver, identity="1") == values
     assert values_of(saver) == {**values, "int": 3, "text": "x" * 101, "long": ""}
+    assert list(values_of(saver)) == list(values)
 
 
 def test_what_a_checkpoint_leaves_out_is_what_was_stored_with_its_version(
@@ -394,3 +398,188 @@ async def test_an_async_database_is_refused_by_name() -> None:
         for kind in (KoruDeltaSaver, KoruDeltaStore, KoruDeltaNodeCache):
             with pytest.raises(InvalidDataError, match="AsyncDatabase"):
                 kind(database=database)  # type: ignore[operator]
+
+
+# What was never a fault here, and is not to become one
+
+
+def test_two_openings_and_many_threads_write_at_once_and_none_is_locked_out(
+    tmp_path: Path,
+) -> None:
+    """LangGraph #8136, #6985: "database is locked"."""
+    with KoruDeltaSaver(path=tmp_path) as one, KoruDeltaSaver(path=tmp_path) as other:
+
+        def talk(number: int) -> dict[str, Any]:
+            graph = counting((one, other)[number % 2], 4)
+            found: dict[str, Any] = graph.invoke(
+                {"log": [], "turn": 0, "note": ""}, config_of(f"{number}")
+            )
+            return found
+
+        with ThreadPoolExecutor(8) as pool:
+            ended = list(pool.map(talk, range(16)))
+        assert ended == [{"log": ["x"] * 4, "turn": 4, "note": "3"}] * 16
+        assert [values_of(one, f"{n}")["turn"] for n in range(16)] == [4] * 16
+
+
+async def test_sync_calls_on_the_loop_do_not_wait_for_it(saver: KoruDeltaSaver) -> None:
+    """LangGraph #7857."""
+    checkpoint = checkpoint_of("1", log=["x"])
+    stored = saver.put(config_of("t"), checkpoint, {}, checkpoint["channel_versions"])
+    saver.put_writes(stored, [("log", ["y"])], "task")
+    found = await saver.aget_tuple(config_of("t"))
+    assert found is not None
+    assert found.pending_writes == [("task", "log", ["y"])]
+    graph = counting(saver, 2)
+    events = [
+        event["event"]
+        async for event in graph.astream_events(
+            {"log": [], "turn": 0, "note": ""}, config_of("events"), version="v2"
+        )
+    ]
+    assert events[-1] == "on_chain_end"  # langgraph #789
+
+
+def test_one_object_serves_one_loop_after_another(saver: KoruDeltaSaver) -> None:
+    """LangGraph #6693; and a call that is cancelled (#5503) stops no other."""
+    store = KoruDeltaStore(database=saver.database)
+
+    async def once(number: int) -> Any:
+        await asyncio.wait_for(store.aput(("a",), f"{number}", {"n": number}), 60)
+        cancelled = asyncio.create_task(store.aget(("a",), "0"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await counting(saver, 1).ainvoke({"log": [], "turn": 0, "note": ""}, config_of(f"{number}"))
+        return [item.value["n"] for item in await store.asearch(("a",))]
+
+    assert [asyncio.run(once(number)) for number in range(3)] == [[0], [0, 1], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("text", ["what's the \0 weather", "\\u0000", "\ufffe", "%_\\", "'; --"])
+def test_any_text_comes_back_in_state_metadata_and_items(saver: KoruDeltaSaver, text: str) -> None:
+    """LangGraph #1878, #8477."""
+    graph = counting(saver, 1)
+    config: RunnableConfig = {**config_of(text), "metadata": {"asked": text}}
+    graph.invoke({"log": [text], "turn": 0, "note": text}, config)
+    first = [*graph.get_state_history(config)][-2]
+    assert (first.values["log"], first.values["note"]) == ([text], text)
+    asked = text.replace("\0", "")  # LangGraph itself leaves it out of metadata
+    assert first.metadata["asked"] == asked
+    assert len(list(saver.list(config_of(text), filter={"asked": asked, "step": 0}))) == 1
+    assert list(saver.list(config_of(text), filter={"asked": "other"})) == []
+    store = KoruDeltaStore(database=saver.database)
+    store.put((asked,), text, {text: text, "n": {"text": text}})
+    assert [item.key for item in store.search((asked,), filter={"n.text": text})] == [text]
+
+
+def test_a_prefix_is_whole_labels_and_a_sign_in_it_is_itself(store: KoruDeltaStore) -> None:
+    """CVE-2026-71433, langgraph #8300."""
+    for tenant in ("acme", "acme-corp", "ac", "acme_", "a_me", "%", "acm"):
+        store.put(("tenants", tenant), "secret", {"of": tenant})
+    for tenant in ("acme", "a_me", "%", "acme_"):
+        assert [item.value["of"] for item in store.search(("tenants", tenant))] == [tenant]
+        assert store.list_namespaces(prefix=("tenants", tenant)) == [("tenants", tenant)]
+    assert store.search(("tenant",)) == []
+    assert store.search(("tenants", "acm%")) == []
+
+
+def test_filters_take_lists_and_objects_and_pass_over_what_they_do_not_fit(
+    store: KoruDeltaStore,
+) -> None:
+    """LangGraph #7880, #7795, #8759, #8829, #7684."""
+    store.put(("d",), "a", {"n": 10, "tags": ["x", "y"], "user": {"level": "top"}})
+    store.put(("d",), "b", {"n": "10"})
+    store.put(("d",), "c", {"n": 9.5, "tags": []})
+    store.put(("d",), "d", {"title": "no n"})
+    for filter, expected in (
+        ({"n": {"$gt": 9}}, ["a", "c"]),
+        ({"n": {"$gte": 10}}, ["a"]),
+        ({"n": {"$lt": "2"}}, ["b"]),
+        ({"n": {"$ne": 10}}, ["b", "c", "d"]),
+        ({"tags": {"$eq": ["x", "y"]}}, ["a"]),
+        ({"tags": {"$ne": []}}, ["a", "b", "d"]),
+        ({"tags": []}, ["c"]),
+        ({"user": {"$eq": {"level": "top"}}}, ["a"]),
+        ({"user.level": "top"}, ["a"]),
+        ({"$and": [{"n": {"$gt": 2}}, {"$or": [{"tags": []}, {"user.level": "top"}]}]}, ["a", "c"]),
+    ):
+        found = store.search(("d",), filter=filter)
+        assert [item.key for item in found] == expected, filter
+
+
+def test_each_read_of_a_batch_says_itself_whether_it_lets_live(
+    store: KoruDeltaStore, clock: FixedClock
+) -> None:
+    """LangGraph #8806."""
+    store.put(("a",), "lives", {}, ttl=10)
+    store.put(("a",), "ends", {}, ttl=10)
+    clock.advance(seconds=300)
+    store.batch(
+        [
+            GetOp(("a",), "lives", refresh_ttl=True), GetOp(("a",), "ends", refresh_ttl=False),
+            SearchOp(("a",), refresh_ttl=False),
+        ]
+    )  # fmt: skip
+    clock.advance(seconds=301)
+
+    assert [item.key for item in store.search((), refresh_ttl=False)] == ["lives"]
+
+
+def test_reading_what_is_not_there_leaves_nothing(saver: KoruDeltaSaver) -> None:
+    """LangGraph #8754."""
+    store = KoruDeltaStore(database=saver.database)
+    assert saver.get_tuple(config_of("nobody")) is None
+    assert list(saver.list(config_of("nobody"))) == []
+    saver.delete_thread("nobody")
+    saver.prune(["nobody"])
+    saver.delete_for_runs(["nobody"])
+    saver.copy_thread("nobody", "anybody")
+    assert store.get(("a",), "b") is None
+    store.delete(("a",), "b")
+    assert saver.database.as_of(None).seq == 0
+
+
+def test_answers_to_parallel_questions_outlive_pruning_between_them(
+    saver: KoruDeltaSaver,
+) -> None:
+    """Redis's #160, langgraphjs #1996."""
+    ran: list[str] = []
+
+    def work(name: str) -> Any:
+        def node(_: Asking) -> dict[str, Any]:
+            answer = interrupt(name)
+            ran.append(name)
+            return {"log": [f"{name}: {answer}"]}
+
+        return node
+
+    builder = StateGraph(Asking)
+    for name in ("left", "right"):
+        builder.add_node(name, work(name))
+        builder.add_edge(START, name)
+    graph = builder.compile(checkpointer=saver)
+    asked = graph.invoke({"log": []}, config_of("t"))["__interrupt__"]
+    by_name = {each.value: each.id for each in asked}
+    for name in ("left", "right"):
+        saver.prune(["t"])
+        ended = graph.invoke(Command(resume={by_name[name]: "yes"}), config_of("t"))
+
+    assert ended["log"] == ["left: yes", "right: yes"]
+    assert ran == ["left", "right"]
+
+
+def test_a_name_with_a_comma_or_a_slash_is_cached_as_any(saver: KoruDeltaSaver) -> None:
+    """LangGraph #8660."""
+    ran: list[str] = []
+    cache: KoruDeltaNodeCache[Any] = KoruDeltaNodeCache(database=saver.database)
+    builder = StateGraph(Asking)
+    for name in ("foo,bar", "foo/bar", "foo"):
+        builder.add_node(
+            name, lambda _, name=name: ran.append(name) or {"log": [name]},
+            cache_policy=CachePolicy(ttl=60),
+        )  # fmt: skip
+        builder.add_edge(START, name)
+    graph = builder.compile(cache=cache)
+    first = graph.invoke({"log": []})
+    assert graph.invoke({"log": []}) == first
+    assert sorted(ran) == sorted(first["log"]) == ["foo", "foo,bar", "foo/bar"]
