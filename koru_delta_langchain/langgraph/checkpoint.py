@@ -3,8 +3,8 @@
 One namespace holds it all, under three kinds of key (`keys.py` says how names are written
 in them): `c/thread/ns/id`, the newest checkpoint first, with those of its channel values that
 are a short string, a number or the like; `b/thread/ns/channel/version`, the value of any other
-channel, which all checkpoints share that have this version of it; `w/thread/ns/id/task/index`,
-a pending write that may be replaced, and with index 0 all others of the task.
+channel, which all checkpoints share that have this version of it; `w/thread/ns/id/task/number`,
+a pending write that may be replaced (below 0), or others of the task, together.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ except ModuleNotFoundError as error:
 STRATEGIES: Final = ("keep_latest", "delete")
 _PAGE: Final = 64  # keys read at a time, of those that may not all be wanted
 _SMALL: Final = 100  # characters
+_TOGETHER: Final = 8 * 1024 * 1024  # characters of writes in one value; it holds 64 MiB
 _BATCH: Final = 16  # tuples handed over to the event loop at a time
 _Keys = list[str]  # `list` is a method below
 Reader = Database | View
@@ -251,29 +252,30 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         self._check_writable()
         task = f"{_Place.of(config).key('w')}/{part(task_id)}"
         lasting: _Records = []
-        puts: list[tuple[str, _Record, dict[str, Any]]] = []  # key, what, and how it is put
+        replaced: list[tuple[str, _Records, dict[str, Any]]] = []
         for place_in_list, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, place_in_list)
             write: _Record = {"index": index, "channel": channel, "value": self._dumps(value)}
             if index >= 0:
                 lasting.append(write)
             else:
-                written = {"task": task_id, "path": task_path, "writes": [write]}
-                puts.append((f"{task}/{index}", written, {}))
-        key, found = f"{task}/0", None
+                replaced.append((f"{task}/{index}", [write], {}))
+        number, taken = 0, set[int]()
         while True:
-            there: _Records = [] if found is None else _writes_in(found.value)
-            taken = {write["index"] for write in there}
             new = [write for write in lasting if write["index"] not in taken]
-            written = {"task": task_id, "path": task_path, "writes": there + new}
-            last = [(key, written, {"if_match": found})] if new else []
+            puts = replaced + [
+                (f"{task}/{at}", some, {"if_match": None})
+                for at, some in enumerate(_shared_out(new), number)
+            ]
             try:
-                self._put_all(puts + last)
-            except koru_delta.errors.ConflictError:  # theirs was first, and stays
-                try:
-                    found = self._database.version(self._namespace, key)
-                except koru_delta.errors.KeyNotFoundError:
-                    found = None
+                self._put_all(
+                    (key, {"task": task_id, "path": task_path, "writes": some}, how)
+                    for key, some, how in puts
+                )
+            except koru_delta.errors.ConflictError:  # what is there was first, and stays
+                there = self._kept(self._moment(None), f"{task}/")
+                number = 1 + max(-1, *(int(key.rsplit("/", 1)[1]) for key in there))
+                taken = {write["index"] for each in there.values() for write in _writes_in(each)}
                 continue
             return
 
@@ -437,13 +439,15 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 [(self._namespace, key, value) for key, value in items.items()], run=run
             )
 
-    def _put_all(self, puts: Sequence[tuple[str, _Record, dict[str, Any]]]) -> None:
-        if len(puts) == 1:
-            [(key, value, how)] = puts
+    def _put_all(self, puts: Iterable[tuple[str, _Record, dict[str, Any]]]) -> None:
+        """Put values in one commit, each with its options."""
+        every = list(puts)
+        if len(every) == 1:
+            [(key, value, how)] = every
             self._database.put(self._namespace, key, value, **how)
-        elif puts:
+        elif every:
             with self._database.transaction() as tx:
-                for key, value, how in puts:
+                for key, value, how in every:
                     tx.put(self._namespace, key, value, **how)
 
     def _remove(self, keys: Iterable[str]) -> None:
@@ -573,14 +577,18 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
     def _writes(self, reader: Reader, place: _Place) -> _Records:
         """The pending writes of a checkpoint as they are stored, in the order they apply."""
-        keys = reader.list_keys(self._namespace, prefix=f"{place.key('w')}/")
-        found = [reader.get(self._namespace, key, None) for key in keys]
         kept = [
             {**write, "task": each["task"], "path": each["path"]}
-            for each in found if each is not None
+            for each in self._kept(reader, f"{place.key('w')}/").values()
             for write in _writes_in(each)
-        ]  # fmt: skip
+        ]
         return sorted(kept, key=lambda w: writes_sort_key(w["path"], w["task"], w["index"]))
+
+    def _kept(self, reader: Reader, prefix: str) -> dict[str, _Record]:
+        """The values of all keys that begin so."""
+        keys = reader.list_keys(self._namespace, prefix=prefix)
+        found = ((key, reader.get(self._namespace, key, None)) for key in keys)
+        return {key: value for key, value in found if value is not None}
 
     def _pending(self, write: _Record) -> PendingWrite:
         return write["task"], write["channel"], self._loads(write["value"])
@@ -704,6 +712,20 @@ def _is_small(value: object) -> bool:
         value is None or kind is bool or kind is int or kind is float
         or (kind is str and len(cast("str", value)) <= _SMALL)
     )  # fmt: skip
+
+
+def _shared_out(writes: Iterable[_Record]) -> list[_Records]:
+    """Writes in their order, as many together as is not too much for one value."""
+    found: list[_Records] = []
+    size = _TOGETHER
+    for write in writes:
+        added = len(write["value"][1])
+        if size + added > _TOGETHER:
+            found.append([])
+            size = 0
+        found[-1].append(write)
+        size += added
+    return found
 
 
 def _writes_in(stored: _Record) -> _Records:

@@ -81,6 +81,23 @@ def test_a_step_is_one_entry_for_its_state_one_for_each_large_channel_and_one_fo
     assert kinds.count("b") == 22  # `__start__`, and `log` as the input and each turn left it
 
 
+def test_a_task_may_write_more_than_one_value_holds(saver: KoruDeltaSaver) -> None:
+    checkpoint = checkpoint_of("1")
+    stored = saver.put(config_of("t"), checkpoint, {}, {})
+    large = [bytes([number]) * 15_000_000 for number in range(4)]
+    writes: list[tuple[str, Any]] = [("small", 1), *(("large", one) for one in large), ("end", 2)]
+    saver.put_writes(stored, writes, "task")
+    saver.put_writes(stored, [("other", 0)] * 7, "task")
+    saver.put_writes(stored, [("__interrupt__", 1), ("third", 1)], "task")
+
+    found = saver.get_tuple(stored)
+    assert found is not None
+    expected = [("task", *write) for write in [("__interrupt__", 1), *writes, ("other", 0)]]
+    assert found.pending_writes == expected
+    saver.delete_thread("t")
+    assert saver.database.list_keys(saver.namespace) == []
+
+
 def test_a_value_changed_in_place_does_not_vanish(saver: KoruDeltaSaver) -> None:
     notes = ["a"]
     first = checkpoint_of("1", notes=notes, name="n" * 100)
