@@ -4,7 +4,8 @@ One namespace holds it all, under three kinds of key (`keys.py` says how names a
 in them): `c/thread/ns/id`, the newest checkpoint first, with those of its channel values that
 are a short string, a number or the like; `b/thread/ns/channel/version`, the value of any other
 channel, which all checkpoints share that have this version of it; `w/thread/ns/id/task/number`,
-a pending write that may be replaced (below 0), or others of the task, together.
+a pending write that may be replaced (below 0), or others of the task, together;
+`w/thread/ns/id/task/=index`, the value of one of those if it is large.
 """
 
 from __future__ import annotations
@@ -44,20 +45,22 @@ except ModuleNotFoundError as error:
 STRATEGIES: Final = ("keep_latest", "delete")
 _PAGE: Final = 64  # keys read at a time, of those that may not all be wanted
 _SMALL: Final = 100  # characters
+_LARGE: Final = 4096  # characters; what is stored once is not much smaller
 _TOGETHER: Final = 8 * 1024 * 1024  # characters of writes in one value; it holds 64 MiB
 _BATCH: Final = 16  # tuples handed over to the event loop at a time
 _Keys = list[str]  # `list` is a method below
 Reader = Database | View
 _Record = dict[str, Any]
 _Records = list[_Record]
+_Put = tuple[str, Any, dict[str, Any]]  # a key, its value, and how to put it
 
 
 class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     """Checkpoints of LangGraph threads, in one object for sync and async graphs.
 
     A channel value is written when its channel has changed, and not again; a value of more
-    than 4 KiB is stored once, whatever threads and channels hold it. `put`, `put_writes`,
-    `copy_thread` and every kind of deletion are one commit each.
+    than 4 KiB is stored once, whatever threads, channels and pending writes hold it. `put`,
+    `put_writes`, `copy_thread` and every kind of deletion are one commit each.
 
     What is deleted or pruned is erased: its values leave the disk, and the past, for good;
     only records (the names in its keys, hashes, times) stay, and the log still verifies.
@@ -252,29 +255,32 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         self._check_writable()
         task = f"{_Place.of(config).key('w')}/{part(task_id)}"
         lasting: _Records = []
-        replaced: list[tuple[str, _Records, dict[str, Any]]] = []
+        replaced: list[_Put] = []
         for place_in_list, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, place_in_list)
             write: _Record = {"index": index, "channel": channel, "value": self._dumps(value)}
             if index >= 0:
                 lasting.append(write)
             else:
-                replaced.append((f"{task}/{index}", [write], {}))
+                written = {"task": task_id, "path": task_path, "writes": [write]}
+                replaced.append((f"{task}/{index}", written, {}))
         number, taken = 0, set[int]()
         while True:
             new = [write for write in lasting if write["index"] not in taken]
+            small = [_without_value(write) if _is_large(write) else write for write in new]
             puts = replaced + [
-                (f"{task}/{at}", some, {"if_match": None})
-                for at, some in enumerate(_shared_out(new), number)
-            ]
+                (f"{task}/={write['index']}", write["value"], {})
+                for write in new if _is_large(write)
+            ]  # fmt: skip
+            for at, some in enumerate(_shared_out(small), number):
+                written = {"task": task_id, "path": task_path, "writes": some}
+                puts.append((f"{task}/{at}", written, {"if_match": None}))
             try:
-                self._put_all(
-                    (key, {"task": task_id, "path": task_path, "writes": some}, how)
-                    for key, some, how in puts
-                )
+                self._put_all(puts)
             except koru_delta.errors.ConflictError:  # what is there was first, and stays
                 there = self._kept(self._moment(None), f"{task}/")
-                number = 1 + max(-1, *(int(key.rsplit("/", 1)[1]) for key in there))
+                names = [key.rsplit("/", 1)[1] for key in there]
+                number = 1 + max(-1, *(int(name) for name in names if not name.startswith("=")))
                 taken = {write["index"] for each in there.values() for write in _writes_in(each)}
                 continue
             return
@@ -439,15 +445,14 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 [(self._namespace, key, value) for key, value in items.items()], run=run
             )
 
-    def _put_all(self, puts: Iterable[tuple[str, _Record, dict[str, Any]]]) -> None:
+    def _put_all(self, puts: Sequence[_Put]) -> None:
         """Put values in one commit, each with its options."""
-        every = list(puts)
-        if len(every) == 1:
-            [(key, value, how)] = every
+        if len(puts) == 1:
+            [(key, value, how)] = puts
             self._database.put(self._namespace, key, value, **how)
-        elif every:
+        elif puts:
             with self._database.transaction() as tx:
-                for key, value, how in every:
+                for key, value, how in puts:
                     tx.put(self._namespace, key, value, **how)
 
     def _remove(self, keys: Iterable[str]) -> None:
@@ -577,14 +582,19 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
     def _writes(self, reader: Reader, place: _Place) -> _Records:
         """The pending writes of a checkpoint as they are stored, in the order they apply."""
-        kept = [
-            {**write, "task": each["task"], "path": each["path"]}
-            for each in self._kept(reader, f"{place.key('w')}/").values()
-            for write in _writes_in(each)
-        ]
+        stored = self._kept(reader, f"{place.key('w')}/")
+        kept: _Records = []
+        for key, each in stored.items():
+            task = key.rsplit("/", 1)[0]
+            for write in _writes_in(each):
+                value = write.get("value") or stored.get(f"{task}/={write['index']}")
+                if value is not None:  # else it is being deleted
+                    kept.append(
+                        {**write, "task": each["task"], "path": each["path"], "value": value}
+                    )
         return sorted(kept, key=lambda w: writes_sort_key(w["path"], w["task"], w["index"]))
 
-    def _kept(self, reader: Reader, prefix: str) -> dict[str, _Record]:
+    def _kept(self, reader: Reader, prefix: str) -> dict[str, Any]:
         """The values of all keys that begin so."""
         keys = reader.list_keys(self._namespace, prefix=prefix)
         found = ((key, reader.get(self._namespace, key, None)) for key in keys)
@@ -714,13 +724,22 @@ def _is_small(value: object) -> bool:
     )  # fmt: skip
 
 
+def _is_large(write: _Record) -> bool:
+    """Whether a write's value is kept apart, so that it is stored once with its channel's."""
+    return len(write["value"][1]) > _LARGE
+
+
+def _without_value(write: _Record) -> _Record:
+    return {"index": write["index"], "channel": write["channel"]}
+
+
 def _shared_out(writes: Iterable[_Record]) -> list[_Records]:
     """Writes in their order, as many together as is not too much for one value."""
     found: list[_Records] = []
-    size = _TOGETHER
+    size = 0
     for write in writes:
-        added = len(write["value"][1])
-        if size + added > _TOGETHER:
+        added = len(write["value"][1]) if "value" in write else 0
+        if not found or size + added > _TOGETHER:
             found.append([])
             size = 0
         found[-1].append(write)
@@ -728,6 +747,8 @@ def _shared_out(writes: Iterable[_Record]) -> list[_Records]:
     return found
 
 
-def _writes_in(stored: _Record) -> _Records:
+def _writes_in(stored: Any) -> _Records:
+    if isinstance(stored, list):  # the value of one
+        return []
     found: _Records = stored.get("writes", [stored])  # each was stored by itself once
     return found

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -89,13 +90,41 @@ def test_a_task_may_write_more_than_one_value_holds(saver: KoruDeltaSaver) -> No
     saver.put_writes(stored, writes, "task")
     saver.put_writes(stored, [("other", 0)] * 7, "task")
     saver.put_writes(stored, [("__interrupt__", 1), ("third", 1)], "task")
+    saver.put_writes(stored, [("nothing", None), ("empty", b"")], "zz")
 
     found = saver.get_tuple(stored)
     assert found is not None
     expected = [("task", *write) for write in [("__interrupt__", 1), *writes, ("other", 0)]]
+    expected += [("zz", "nothing", None), ("zz", "empty", b"")]
     assert found.pending_writes == expected
     saver.delete_thread("t")
     assert saver.database.list_keys(saver.namespace) == []
+
+
+def test_a_large_value_that_a_task_writes_is_stored_once_with_its_channels(
+    tmp_path: Path,
+) -> None:
+    class Drawing(TypedDict):
+        picture: bytes
+        turn: int
+
+    builder = StateGraph(Drawing)
+    builder.add_node(
+        "draw", lambda s: {"picture": Random(s["turn"]).randbytes(50_000), "turn": s["turn"] + 1}
+    )
+    builder.add_edge(START, "draw")
+    builder.add_conditional_edges("draw", lambda s: "draw" if s["turn"] < 20 else END)
+    with KoruDeltaSaver(path=tmp_path) as saver:
+        graph = builder.compile(checkpointer=saver)
+        ended = graph.invoke({"picture": b"", "turn": 0}, config_of("t"))
+        history = list(saver.list(config_of("t")))
+    assert ended["picture"] == Random(19).randbytes(50_000)
+    assert [
+        value for found in history for _, channel, value in found.pending_writes or ()
+        if channel == "picture"
+    ] == [Random(turn).randbytes(50_000) for turn in range(19, -1, -1)] + [b""]  # fmt: skip
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    assert size < 1.3 * 20 * 50_000
 
 
 def test_a_value_changed_in_place_does_not_vanish(saver: KoruDeltaSaver) -> None:
