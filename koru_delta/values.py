@@ -8,6 +8,7 @@ with the path to the culprit, before anything else sees it.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, NewType, TypeGuard
@@ -300,7 +301,8 @@ def _alike(vectors: Sequence[VectorLike]) -> TypeGuard[Sequence[npt.NDArray[Any]
 
 
 def _numbers(given: object) -> npt.NDArray[Any]:
-    if isinstance(given, np.ma.MaskedArray):
+    masked = sys.modules.get("numpy.ma")  # without it nobody has one, and it loads slowly
+    if masked is not None and isinstance(given, masked.MaskedArray):
         raise InvalidDataError("a vector has all its numbers; fill those that are masked")
     try:
         array = np.asarray(given)

@@ -2,7 +2,9 @@
 
 A cache file is written to a temporary name, synced and renamed, and never changed again.
 It begins with a description (JSON) and a hash for each block of its sections, both under
-the hash in its first bytes. Small sections are checked when they are read. Large ones are
+the hash in its first bytes. Blocks are hashed by XXH3, at the speed of memory: a first
+search looks at all of them, and they are to be safe from accidents. (Whoever can write here
+on purpose can write any hash.) Small sections are checked when they are read. Large ones are
 mapped, shared by all processes, and each block is checked when it is first looked at; if
 the file changes on disk while it is mapped, every block is checked again. Whatever does
 not match raises `Unusable`: the caller reads the log instead.
@@ -17,19 +19,18 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+from xxhash import xxh3_128_digest
 
-_MAGIC: Final = b"KDINDEX1"
+_MAGIC: Final = b"KDINDEX2"
 _PAGE: Final = 4096
 _BLOCK_BYTES: Final = 256 * 1024
 _DIGEST: Final = 16
-_MANY_BLOCKS: Final = 64  # from which they are checked on all cores
 _HEAD: Final = 8 + 32 + 8  # magic, hash of the description, its length
 _LARGEST_DESCRIPTION: Final = 64 * 1024 * 1024
 _TEMPORARY: Final = ".tmp-"
@@ -54,7 +55,7 @@ def write(path: Path, about: Mapping[str, Any], sections: Mapping[str, Section])
     for name, section in sections.items():
         data = _bytes_of(section)
         blocks = [
-            blake3(data[start : start + _BLOCK_BYTES]).digest()[:_DIGEST]
+            xxh3_128_digest(data[start : start + _BLOCK_BYTES])
             for start in range(0, len(data), _BLOCK_BYTES)
         ]
         kind = (
@@ -155,11 +156,11 @@ class CacheFile:
         self.name = path.name
         self.stamp = self._stamped()
         size = self.stamp[0]
-        head = self._read(0, _HEAD)
+        head = self.read(0, _HEAD)
         length = int.from_bytes(head[40:48], "little")
         if head[:8] != _MAGIC or length > min(size, _LARGEST_DESCRIPTION):
             raise Unusable(f"{path.name} is no cache file of this format")
-        description = self._read(_HEAD, length)
+        description = self.read(_HEAD, length)
         self.identity = blake3(description).digest()
         if self.identity != head[8:40]:
             raise Unusable(f"{path.name}: its description is damaged")
@@ -183,12 +184,10 @@ class CacheFile:
     def data(self, name: str) -> bytes:
         """A section of bytes, checked."""
         offset, length, _ = self._sections[name]
-        data = self._read(self._start + offset, length)
+        data = self.read(self._start + offset, length)
         first = self._first_digest(name)
         for number, start in enumerate(range(0, length, _BLOCK_BYTES), first):
-            if blake3(data[start : start + _BLOCK_BYTES]).digest()[:_DIGEST] != self._digest(
-                number
-            ):
+            if xxh3_128_digest(data[start : start + _BLOCK_BYTES]) != self._digest(number):
                 raise Unusable(f"{self.name}: section {name} is damaged")
         return data
 
@@ -220,7 +219,12 @@ class CacheFile:
         found = os.fstat(self._descriptor)
         return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
-    def _read(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the file, not checked.
+
+        Raises:
+            Unusable: there are none.
+        """
         try:
             data = os.pread(self._descriptor, length, offset)
             while len(data) < length:
@@ -253,6 +257,7 @@ class Mapped:
         """Map `length` bytes from `start` on, which begins a page."""
         self._file = file
         self._descriptor = file._descriptor
+        self._start = start
         self._digest = digest
         self._row_bytes = max(1, length // max(1, shape[0]))
         page = mmap.ALLOCATIONGRANULARITY
@@ -262,6 +267,7 @@ class Mapped:
         )
         self._bytes = memoryview(self._map)[start - begin :]
         self.rows: npt.NDArray[Any] = np.frombuffer(self._bytes, dtype=dtype).reshape(shape)
+        self.frugal = False  # whether what was looked at is let go of again
         self._blocks = -(-length // _BLOCK_BYTES)
         self._unchecked: npt.NDArray[np.bool_] | None = np.ones(self._blocks, dtype=np.bool_)
 
@@ -289,29 +295,44 @@ class Mapped:
             last = ((rows + 1) * self._row_bytes - 1) // _BLOCK_BYTES
             wanted = np.unique(np.concatenate([first, last]))
             wanted = wanted[unchecked[wanted]]
-        bad = self._damaged(wanted) if len(wanted) < _MANY_BLOCKS else self._damaged_many(wanted)
+        bad = self._damaged(wanted)
+        if self.frugal and len(wanted):
+            self.release()
         if bad:
             raise Unusable(f"{self._file.name}: block {bad[0]} is damaged")
         unchecked[wanted] = False
         if len(wanted) and not unchecked.any() and self._unchecked is unchecked:
             self._unchecked = None
 
+    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A copy of some rows, checked.
+
+        A frugal one reads them: to look at one would map up to two megabytes around it.
+
+        Raises:
+            Unusable: they are not as they were written.
+        """
+        self.check(rows)
+        if not self.frugal:
+            return self.rows.take(rows, axis=0)
+        size, start = self._row_bytes, self._start
+        data = b"".join([
+            self._file.read(start + row * size, size) for row in rows.tolist()
+        ])  # fmt: skip
+        return np.frombuffer(data, self.rows.dtype).reshape(len(rows), *self.rows.shape[1:])
+
+    def release(self) -> None:
+        """Let go of the memory behind what was looked at; the file has it all."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
     def _doubt(self) -> None:
         self._unchecked = np.ones(self._blocks, dtype=np.bool_)
-
-    def _damaged_many(self, blocks: npt.NDArray[np.int64]) -> list[int]:
-        shares = np.array_split(blocks, os.cpu_count() or 1)
-        try:
-            with ThreadPoolExecutor(len(shares)) as threads:
-                return [block for found in threads.map(self._damaged, shares) for block in found]
-        except RuntimeError:  # the interpreter is ending, and starts no more threads
-            return self._damaged(blocks)
 
     def _damaged(self, blocks: npt.NDArray[np.int64]) -> list[int]:
         found = []
         for block in blocks.tolist():
             data = self._bytes[block * _BLOCK_BYTES : (block + 1) * _BLOCK_BYTES]
-            if blake3(data).digest()[:_DIGEST] != self._file._digest(self._digest + block):
+            if xxh3_128_digest(data) != self._file._digest(self._digest + block):
                 found.append(block)
         return found
 

@@ -51,6 +51,7 @@ _PACKED_MOST: Final = 12_000_000  # bytes of vectors under one mask, that fit in
 _PACKED_BYTES: Final = 48_000_000  # and under all of them
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
 _BY_CODES: Final = (0.99, 0.98)  # recall of codes, whatever less is asked: it costs little
+_FEW_UNFED: Final = 16  # beside the graph, so few that all are scored exactly
 _COMPARED: Final = 64  # candidates, so few that all are scored exactly
 _WIDENED: Final = (1, 4, 16)
 _WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
@@ -371,7 +372,7 @@ class VectorSpace(SpaceReadings):
                     coded += segment.rows
             known = reading.graph
             if graph and present and known is not None and known.since <= clock < known.until:
-                unfed = truth.slots - known.stop + len(reading.revived)
+                unfed = _unfed(reading)
                 if unfed <= _UNFED_MOST:
                     effort = self._effort(known, recall, k)
         way = choose(
@@ -417,8 +418,11 @@ class VectorSpace(SpaceReadings):
                 return None
             rows = self._alive_of(reading, slots, k, asked, visible)
             if rows is not None:
+                unfed = _unfed(reading)
+                if 0 < unfed <= _FEW_UNFED:
+                    rows = self._with_few(reading, rows, visible)
                 hits = self._hits(reading, target, rows, k)
-                if _lacks(reading):
+                if unfed > _FEW_UNFED:
                     with np.errstate(over="ignore", invalid="ignore"):
                         products = reading.truth.products(
                             target.vector, graph.stop, reading.truth.slots
@@ -443,6 +447,17 @@ class VectorSpace(SpaceReadings):
         level = visible is None and seen.aligned and not reading.deaths
         rows = slots if level else seen.rows_of(slots, visible)
         return rows if enough or len(rows) >= k else None
+
+    def _with_few(self, reading: Reading, rows: Numbers, visible: Mask | None) -> Numbers:
+        """Rows that the graph gave, and those of the few vectors that it does not hold yet."""
+        graph, seen = reading.graph, reading.seen
+        assert graph is not None
+        known = rows.tolist()
+        more = sorted({*range(graph.stop, reading.truth.slots), *reading.revived})
+        if visible is not None or not seen.aligned or reading.deaths:
+            more = seen.rows_of(np.array(more, dtype=np.int64), visible).tolist()
+        # Some may have been fed in this moment, and be among the rows already.
+        return np.array(list(dict.fromkeys(known + more)), dtype=np.int64)
 
     def _with_unfed(
         self,
@@ -746,7 +761,7 @@ class VectorSpace(SpaceReadings):
         key_ids, seqs = seen.key[every], seen.seq[every]
         answers = []
         graph = reading.graph if way == "graph" else None
-        lacking = graph is not None and _lacks(reading)
+        lacking = graph is not None and _unfed(reading) > 0
         products = np.empty((0, 0), dtype=np.float32)
         together = len(queries)
         if graph is not None and lacking:
@@ -969,10 +984,10 @@ def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:
     return hits if threshold is None else [hit for hit in hits if -hit[0] >= threshold]
 
 
-def _lacks(reading: Reading) -> bool:
-    """Whether something is alive that the graph does not hold yet."""
-    graph = reading.graph
-    return graph is None or graph.stop < reading.truth.slots or bool(reading.revived)
+def _unfed(reading: Reading) -> int:
+    """How many vectors its graph may not hold yet."""
+    assert reading.graph is not None
+    return reading.truth.slots - reading.graph.stop + len(reading.revived)
 
 
 def _span(reading: Reading, visible: Mask | None) -> tuple[int, int]:
