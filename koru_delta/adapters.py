@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Final, Self
 
+from koru_delta.aio import AsyncDatabase
 from koru_delta.database import Database, View, open
 from koru_delta.errors import InvalidDataError, NotPicklableError, QueryError, ReadOnlyError
 from koru_delta.log.moments import AsOf
@@ -49,6 +50,11 @@ class Connection:
         if database is not None and path is not None:
             raise InvalidDataError("pass an open database or a path to open, not both")
         given: object = database
+        if isinstance(given, AsyncDatabase):
+            raise InvalidDataError(
+                "pass the Database that `koru_delta.open` returns, not an AsyncDatabase: what is "
+                "awaited here runs in threads of its own"
+            )
         if given is not None and not isinstance(given, Database):
             raise InvalidDataError(
                 f"database is what koru_delta.open() returns, not {type(given).__name__}; to "
