@@ -73,8 +73,8 @@ def test_a_searcher_complains_of_a_setting_when_it_is_made() -> None:
         db.put("n", "a", "rain")
         with pytest.raises(QueryError, match="no setting 'wieghts'; did you mean 'weights'"):
             HybridSearcher(db, "n", wieghts={"text": 2})
-        with pytest.raises(QueryError, match="no setting 'as_of'"):
-            HybridSearcher(db.as_of(1), "n", as_of=1)
+        with pytest.raises(QueryError, match="no setting 'as_off'"):
+            HybridSearcher(db.as_of(1), "n", as_off=1)
         searcher = HybridSearcher(db, "n", mode="text")
         with pytest.raises(QueryError, match="no setting 'namespace'"):
             searcher.search("rain", namespace="m")
