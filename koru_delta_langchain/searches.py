@@ -224,9 +224,9 @@ class Searches(Home):
             return koru_delta.adapters.of_bm25
         weights = options.get("weights") or {}
         most = sum(weights.get(leg, 1.0) for leg in ("vector", "text"))
-        if options.get("fusion", "rrf") == "rrf":
+        if options.get("fusion", "score") == "rrf":
             most /= _DAMPING + 1
-        return lambda score: min(1.0, score / most)
+        return lambda score: min(1.0, max(0.0, score / most))
 
     # Parts of the above
 
