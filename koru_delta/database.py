@@ -41,6 +41,7 @@ from koru_delta.causal import (
 from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
 from koru_delta.errors import (
     ConflictError,
+    DatabaseLockedError,
     ErasedError,
     InvalidDataError,
     InvalidTimestampError,
@@ -764,7 +765,7 @@ class Database:
         options = _options(_ANY, causes, None, None, None, author, message, run)
         made, removed = self._log.erase(self._intents.erase(what, options))
         if removed > _MUCH_REMOVED:
-            self._log.engine.give_back(at_least=_FREE_PAGES)
+            self._give_back()
         return Erased(
             tuple(each for entry in made if not entry.is_tombstone for each in entry.targets),
             tuple(made), removed, self._log.engine.is_scrubbed(),
@@ -851,8 +852,10 @@ class Database:
         meanwhile, readers do not; it takes as much free disk as the file is large, twice.
         """
         self._check_writable()
-        self._scrub()
-        return self._log.engine.compact()
+        shorter = self._log.engine.compact()
+        if not self._log.engine.is_scrubbed():
+            self._scrub()
+        return shorter
 
     def tag(
         self,
@@ -2000,10 +2003,19 @@ class Database:
         self._layers.forget()
         try:
             scrub(engine, names)
-        except OSError as error:
-            _logger.warning("copies of what was erased are still in index files: %s", error)
+            return engine.scrubbed(last)
+        except (OSError, DatabaseLockedError) as error:
+            # What was erased is erased, and says so; whoever comes next tries again.
+            _logger.warning("copies of what was erased are still there, for now: %s", error)
             return False
-        return engine.scrubbed(last)
+
+    def _give_back(self) -> int:
+        """Return room to the file system, if it lets us: what freed it has been done."""
+        try:
+            return self._log.engine.give_back(at_least=_FREE_PAGES)
+        except (StorageError, DatabaseLockedError) as error:
+            _logger.warning("free room of the log was not returned: %s", error)
+            return 0
 
     def _sweep(
         self, namespaces: Iterable[str] | None, author: str | None, message: str | None
@@ -2022,7 +2034,7 @@ class Database:
         engine = self._log.engine
         if not engine.is_scrubbed():
             self._scrub()
-        return Swept(versions, removed, engine.give_back(at_least=_FREE_PAGES), tuple(swept))
+        return Swept(versions, removed, self._give_back(), tuple(swept))
 
     def _sweep_quietly(self) -> None:
         """What is due, from time to time; indexes of vectors are not made anew all the time."""

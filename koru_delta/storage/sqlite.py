@@ -102,6 +102,7 @@ _OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processe
 _INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
 _PAGES_AT_ONCE = 1000
 _READERS_LEAVE_MS = 1000
+_TRIED_AGAIN_MS = 50  # once they were waited for in vain
 _CHECKPOINT_PAGES = 1000  # SQLite's own choice
 _LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
 _log = logging.getLogger("koru_delta")
@@ -550,6 +551,7 @@ class SqliteEngine:
             generation = self._generation
             assert generation is not None  # a writable engine has one
             con = self._writer_connection()
+            late = False
             try:
                 try:
                     con.execute("BEGIN IMMEDIATE")
@@ -564,7 +566,7 @@ class SqliteEngine:
                     writer.flush()
                     if writer.dirty:
                         if writer.erased:
-                            _note_scrub(con, writer.erased)
+                            late = _note_scrub(con, writer.erased)
                             con.wal_autocheckpoint(0)  # what follows does it, and cleaner
                         self._note_durability(con)
                         con.execute("COMMIT")
@@ -597,22 +599,20 @@ class SqliteEngine:
                 kept(before, after)
                 generation.end()
                 if writer.erased:
-                    self._clean(con)
+                    self._clean(con, late=late)
             except apsw.Error as error:
                 raise self._foreign(error) from error
 
-    def _clean(self, con: apsw.Connection) -> None:
-        """Empty the write-ahead log of what was just erased; what is in the way is noted."""
+    def _clean(self, con: apsw.Connection, *, late: bool) -> None:
+        """Empty the write-ahead log of what was just erased; what is in the way stays noted."""
         con.wal_autocheckpoint(_CHECKPOINT_PAGES)
         try:
-            emptied = self._checkpoint()
+            if self._checkpoint(late=late) and not late:
+                _amend_scrub(con, late=False)
+            # What is in memory of its pages has not been cleaned.
+            con.execute("PRAGMA shrink_memory").fetchall()
         except apsw.Error as error:  # what was erased is erased; cleaning up is tried again
             _log.warning("the write-ahead log still holds what was erased: %s", error)
-            emptied = False
-        if not emptied:
-            found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
-            value = orjson.dumps({**orjson.loads(found), "late": True}).decode()
-            con.execute("UPDATE meta SET value = ? WHERE name = 'scrub'", (value,))
 
     def _note_durability(self, con: apsw.Connection) -> None:
         """Say once, with the first write, whether losing the end of the log is an error."""
@@ -1144,17 +1144,18 @@ class SqliteEngine:
                 if found is None:
                     return True
                 said = orjson.loads(found)
-                if not self._checkpoint() or any(
-                    last.get(name, -1) < self._last_erased(con, name) for name in said["namespaces"]
-                ):
-                    return False
-                if said.get("late"):
-                    # Pages may have gone into the file by another way meanwhile.
-                    value = orjson.dumps({"namespaces": [], "late": True}).decode()
-                    con.execute("UPDATE meta SET value = ? WHERE name = 'scrub'", (value,))
-                    return False
-                con.execute("DELETE FROM meta WHERE name = 'scrub'")
-                return True
+                late = bool(said.get("late"))
+                left = [
+                    name for name in said["namespaces"]
+                    if last.get(name, -1) < self._last_erased(con, name)
+                ]  # fmt: skip
+                clean = self._checkpoint(late=late, everywhere=late)
+                if clean and not left:
+                    con.execute("DELETE FROM meta WHERE name = 'scrub'")
+                elif said != {**said, "namespaces": left, "late": late and not clean}:
+                    _amend_scrub(con, namespaces=left, late=late and not clean)
+                con.execute("PRAGMA shrink_memory").fetchall()
+                return clean and not left
             except apsw.BusyError:
                 return False
             except apsw.Error as error:
@@ -1194,13 +1195,15 @@ class SqliteEngine:
                 self._checkpoint()
         return given
 
-    def _checkpoint(self) -> bool:
+    def _checkpoint(self, *, late: bool = False, everywhere: bool = False) -> bool:
         """Move the write-ahead log into the file, and cut both to size, if no reader minds.
 
-        The write lock is held.
+        The write lock is held, so readers that were waited for once are not waited for again.
         """
-        file = self.directory / "log.db"
-        return clean.checkpoint(file, wait_milliseconds=_READERS_LEAVE_MS)
+        wait = min(_READERS_LEAVE_MS, _TRIED_AGAIN_MS) if late else _READERS_LEAVE_MS
+        return clean.checkpoint(
+            self.directory / "log.db", wait_milliseconds=wait, everywhere=everywhere
+        )
 
     def compact(self) -> int:
         """Write the file anew without free pages or remains; the bytes it is shorter by.
@@ -1219,8 +1222,7 @@ class SqliteEngine:
                     con.execute("VACUUM")
                 finally:
                     con.wal_autocheckpoint(_CHECKPOINT_PAGES)
-                if self._checkpoint():
-                    con.execute("DELETE FROM meta WHERE name = 'scrub' AND value LIKE '%[]%'")
+                self._checkpoint()
             except apsw.Error as error:
                 raise self._foreign(error) from error
         return before - file.stat().st_size
@@ -1361,12 +1363,25 @@ class _MissingError(CorruptionError):
     """An object is not there: it was erased, or the file is damaged."""
 
 
-def _note_scrub(con: apsw.Connection, erased: dict[str, int]) -> None:
-    """Say, with the erasure, that copies in files beside the log are to be removed."""
+def _note_scrub(con: apsw.Connection, erased: dict[str, int]) -> bool:
+    """Say, with the erasure, that copies are to be removed; whether it was late before.
+
+    It is late until its pages have gone into the file the clean way.
+    """
     found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
     said = orjson.loads(found) if found else {"namespaces": []}
-    said["namespaces"] = sorted({*erased, *said["namespaces"]})
-    value = orjson.dumps(said).decode()
+    namespaces = sorted({*erased, *said["namespaces"]})
+    _amend_scrub(con, namespaces=namespaces, late=True)
+    return bool(said.get("late"))
+
+
+def _amend_scrub(
+    con: apsw.Connection, *, late: bool, namespaces: Sequence[str] | None = None
+) -> None:
+    if namespaces is None:
+        found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
+        namespaces = orjson.loads(found)["namespaces"]
+    value = orjson.dumps({"namespaces": namespaces, "late": late}).decode()
     con.execute("INSERT OR REPLACE INTO meta VALUES('scrub', ?)", (value,))
 
 
