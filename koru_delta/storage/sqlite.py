@@ -103,6 +103,7 @@ _INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
 _PAGES_AT_ONCE = 1000
 _READERS_LEAVE_MS = 1000
 _TRIED_AGAIN_MS = 50  # once they were waited for in vain
+_LONGEST_LOOK_SECONDS = 0.005  # between two looks of a writer that waits for the lock
 _CHECKPOINT_PAGES = 1000  # SQLite's own choice
 _LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
 _log = logging.getLogger("koru_delta")
@@ -534,7 +535,14 @@ class SqliteEngine:
             except BlockingIOError:
                 if time.monotonic() - start > self._timeout:
                     raise DatabaseLockedError(str(self.directory), self._timeout) from None
-                pause = min(pause * 1.5, 0.005)
+                pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+
+    def step_aside(self) -> None:
+        """Between two writes of many in a row: let in the writers of other processes who wait.
+
+        They look now and then; who goes on at once takes the lock again before they do.
+        """
+        time.sleep(2 * _LONGEST_LOOK_SECONDS)
 
     @contextmanager
     def writing(self, kept: Callable[[int, int], None]) -> Iterator[SqliteWriter]:
@@ -1188,8 +1196,9 @@ class SqliteEngine:
                 except apsw.Error as error:
                     raise self._foreign(error) from error
             given += (free - left) * size
-            if left >= free:
+            if left >= free or not left:
                 break
+            self.step_aside()
         if given:
             with self._write_lock, self._locked():
                 self._checkpoint()
