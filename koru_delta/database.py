@@ -1998,8 +1998,6 @@ class Database:
         engine = self._log.engine
         names = engine.scrubbing()
         last = {name: engine.erased(name) for name in names}
-        self._vectors.forget(names)
-        self._texts.forget(names)
         self._layers.forget()
         try:
             scrub(engine, names)

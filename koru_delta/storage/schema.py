@@ -124,6 +124,8 @@ SHADE = f"""SELECT kind FROM marks WHERE target = ? AND seq <= ? AND kind <> {ER
 # The last erasure in a namespace.
 ERASED = f"""SELECT max(seq) FROM marks WHERE kind = {ERASE}
     AND ns = (SELECT ns FROM namespaces WHERE name = ?)"""
+ERASED_BETWEEN = f"""SELECT target FROM marks
+    WHERE ns = ? AND kind = {ERASE} AND seq > ? AND seq <= ? ORDER BY target"""
 # Whether what a key holds at a cut and valid time was erased, for any key of a namespace.
 LACKS = f"""SELECT EXISTS (SELECT 1 FROM versions e JOIN keys k USING (key_id)
     WHERE e.seq IN (SELECT target FROM marks WHERE ns = :ns AND kind = {ERASE})

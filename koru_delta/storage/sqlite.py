@@ -71,6 +71,7 @@ from koru_delta.storage.schema import (
     ENTRY,
     ENTRY_MARK,
     ERASED,
+    ERASED_BETWEEN,
     GONE,
     HIDDEN,
     LACKS,
@@ -1100,6 +1101,11 @@ class SqliteEngine:
                 known = {}
             self._erased = (generation, {**known, namespace: found})
         return found
+
+    def erased_between(self, namespace: str, after: int, until: int) -> list[int]:
+        """What entries after a place, up to another, erased in a namespace: the places of it."""
+        rows = self._rows(ERASED_BETWEEN, (self._namespace(namespace), after, until))
+        return [row[0] for row in rows]
 
     def lacks(self, namespace: str, seq: int, valid_at: int, clock: int) -> bool:
         """Whether some key holds at the cut and valid time what was erased."""
