@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import koru_delta
 from koru_delta import CausalFilter, Database, errors
 from koru_delta.causal import moment
-from koru_delta.search import graph, texts, upkeep
+from koru_delta.search import graph, hybrid, query, texts, upkeep
 from koru_delta.search.columns import Columns
 from koru_delta.search.text.postings import Postings
 from koru_delta.testing import FixedClock
@@ -210,6 +210,37 @@ def test_a_graph_of_which_much_was_erased_is_asked_on_and_written_to_no_file(
         assert db.stats()["vector_spaces"][0]["in_graph"] >= 200
         db.build_index("v")
         assert not list((tmp_path / "db").rglob("graph.hnsw"))
+
+
+def test_what_is_erased_while_a_question_is_answered_is_left_out_or_says_so(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = [
+        db.embed("v", f"k{n}", [1.0, float(n)], {"text": "rain", "x": n % 2}) for n in range(8)
+    ]
+    choose, name = query._by_columns, hybrid._names
+    for _ in range(3):  # until it is answered from columns
+        assert [row.key for row in db.query("v", {"x": 1})] == ["k1", "k3", "k5", "k7"]
+
+    def chosen(*asked: Any, **more: Any) -> Any:
+        found = choose(*asked, **more)
+        db.erase(versions[3])
+        return found
+
+    def named(*asked: Any) -> Any:
+        db.erase(versions[5])
+        return name(*asked)
+
+    monkeypatch.setattr(query, "_by_columns", chosen)
+    monkeypatch.setattr(hybrid, "_names", named)
+
+    assert [row.key for row in db.query("v", {"x": 1})] == ["k1", "k5", "k7"]
+    hits = db.search("v", "rain", mode="text", group_by="x", k=9)
+    assert {hit.key for hit in hits} <= {"k0", "k1", "k5"}
+    for hit in hits:
+        if hit.key == "k5":
+            with pytest.raises(errors.ErasedError):
+                _ = hit.value
 
 
 def test_columns_lose_every_trace_of_some_rows() -> None:
