@@ -62,7 +62,7 @@ def read(db: Database) -> None:
 VERBS = ["put", "put", "again", "value", "delete", "ttl", "valid", "hide", "supersede", "erase"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.tuples(
