@@ -370,6 +370,8 @@ def _names(candidates: Sequence[Candidate], group: Path | None, log: CausalLog) 
         return names
     versions = log.versions([each.seq for each in candidates])
     for place, version in enumerate(versions):
+        if version.is_erased:  # since it was found
+            continue
         found = look_up(version.value, group)
         if found is not MISSING:
             names[place] = b"g" + canonical_bytes(found)
