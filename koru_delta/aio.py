@@ -176,12 +176,13 @@ class AsyncDatabase(AsyncReads[Database]):
         run: str | None = None,
         node: str = "local",
         lock_timeout_seconds: float = 30.0,
+        vector_memory: int | None = None,
     ) -> AsyncDatabase:
         """Open a database as `koru_delta.open` does."""
         opening = partial(
             Database, path, durability=durability, read_only=read_only, embedder=embedder,
             clock=clock, author=author, run=run, node=node,
-            lock_timeout_seconds=lock_timeout_seconds,
+            lock_timeout_seconds=lock_timeout_seconds, vector_memory=vector_memory,
         )  # fmt: skip
         return cls(await asyncio.to_thread(opening))
 

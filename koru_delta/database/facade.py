@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from koru_delta.causal import Clock, system_clock
+from koru_delta.database.arguments import memory_budget
 from koru_delta.database.care import CareVerbs
 from koru_delta.database.erasing import EraseVerbs
 from koru_delta.database.handle import Parts
@@ -51,6 +52,7 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, WriteVerbs):
         run: str | None = None,
         node: str = "local",
         lock_timeout_seconds: float = 30.0,
+        vector_memory: int | None = None,
     ) -> None:
         """Open the database in the directory `path`, made if missing; None is in memory.
 
@@ -65,6 +67,9 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, WriteVerbs):
             run: The run writes belong to, unless a write says otherwise.
             node: The name of this copy in vector clocks.
             lock_timeout_seconds: How long a write waits for other processes' writes.
+            vector_memory: Bytes of memory for vectors and what makes search by them fast, about;
+                None is all it takes. Beyond it codes stay in memory and vectors in files,
+                then both in files: hits and scores stay as exact, searches take longer.
 
         Raises:
             NotADatabaseError: the path is a file or holds something else.
@@ -80,7 +85,9 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, WriteVerbs):
             lock_timeout_seconds=lock_timeout_seconds,
         )  # fmt: skip
         log = CausalLog(engine, clock or system_clock, node=node)
-        parts = Parts.of(log, Intents(log, text, author=author, run=run))
+        parts = Parts.of(
+            log, Intents(log, text, author=author, run=run), memory_budget(vector_memory)
+        )
         super().__init__(parts)
         log.after_erase = parts.scrub
         self._transaction = ContextVar("transaction", default=None)
@@ -137,6 +144,7 @@ def open(
     run: str | None = None,
     node: str = "local",
     lock_timeout_seconds: float = 30.0,
+    vector_memory: int | None = None,
 ) -> Database:
     """Open the database in a directory, made if missing; None is in memory.
 
@@ -145,4 +153,5 @@ def open(
     return Database(
         path, durability=durability, read_only=read_only, embedder=embedder, clock=clock,
         author=author, run=run, node=node, lock_timeout_seconds=lock_timeout_seconds,
+        vector_memory=vector_memory,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from koru_delta.causal import FOREVER, Cut, When, moment
 from koru_delta.database.arguments import valid_clock
-from koru_delta.errors import InvalidTimestampError
+from koru_delta.errors import DatabaseLockedError, InvalidTimestampError
 from koru_delta.log import CausalLog
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Answers
@@ -39,10 +39,10 @@ class Parts:
     layers: LayersOf
 
     @classmethod
-    def of(cls, log: CausalLog, intents: Intents) -> Parts:
+    def of(cls, log: CausalLog, intents: Intents, vector_memory: int | None = None) -> Parts:
         """A log with readings that have read nothing yet."""
         return cls(
-            log, intents, Vectors(log), Texts(log), Causality(log), Answers(log),
+            log, intents, Vectors(log, vector_memory), Texts(log), Causality(log), Answers(log),
             LayersOf(log, Analyzer().terms),
         )  # fmt: skip
 
@@ -51,15 +51,14 @@ class Parts:
         engine = self.log.engine
         names = engine.scrubbing()
         last = {name: engine.erased(name) for name in names}
-        self.vectors.forget(names)
-        self.texts.forget(names)
         self.layers.forget()
         try:
             scrub(engine, names)
-        except OSError as error:
-            _logger.warning("copies of what was erased are still in index files: %s", error)
+            return engine.scrubbed(last)
+        except (OSError, DatabaseLockedError) as error:
+            # What was erased is erased, and says so; whoever comes next tries again.
+            _logger.warning("copies of what was erased are still there, for now: %s", error)
             return False
-        return engine.scrubbed(last)
 
     def close(self) -> None:
         """Close every file; versions that answers still hold are read before."""
