@@ -177,6 +177,8 @@ class AsyncDatabase:
     embed_many = _writing(Database.embed_many)
     revert = _writing(Database.revert)
     reembed = _reading(Database.reembed)
+    expire = _writing(Database.expire)
+    touch = _writing(Database.touch)
     drop_namespace = _writing(Database.drop_namespace)
     erase = _writing(Database.erase)
     retain = _writing(Database.retain)
