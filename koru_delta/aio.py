@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from koru_delta.causal import (
     Clock,
@@ -23,6 +23,9 @@ from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.transaction import KEEP, Erasable, Transaction
 from koru_delta.values import Value, VectorLike
+
+if TYPE_CHECKING:  # loaded where it is used
+    from koru_delta.workspace.awaited import AsyncWorkspace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -158,6 +161,13 @@ class AsyncDatabase:
     async def as_of(self, ref: AsOf) -> AsyncView:
         """The database as it stood at a moment, to be read only."""
         return AsyncView(self, await self._read(self._database.as_of, ref))
+
+    async def workspace(self, name: str, *, embedder: Embedder | None = None) -> AsyncWorkspace:
+        """As `Database.workspace`."""
+        from koru_delta.workspace.awaited import AsyncWorkspace
+
+        opened = await self._read(self._database.workspace, name, embedder=embedder)
+        return AsyncWorkspace(opened, self)
 
     async def changes(self, after: AsOf = 0, *, as_of: AsOf = None) -> AsyncIterator[Version]:
         """As `Database.changes`."""

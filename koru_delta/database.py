@@ -107,6 +107,7 @@ if TYPE_CHECKING:  # loaded where it is used
     from koru_delta.ingest.quarantine import Quarantine
     from koru_delta.ingest.sources import Source
     from koru_delta.ingest.writer import Run
+    from koru_delta.workspace import Workspace
 
 _TRIES: Final = 20  # against others who say the same thing at the same time
 _MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
@@ -243,6 +244,25 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {'in memory' if self.directory is None else str(self.directory)!r}>"
+
+    def workspace(self, name: str, *, embedder: Embedder | None = None) -> Workspace:
+        """An isolated part of the database, for one agent, user or project.
+
+        What is stored in it is found, and named as a cause, only in it. Opening writes
+        nothing; the first thing stored makes it.
+
+        Args:
+            name: Without a slash: its namespaces are those that begin with it and one.
+            embedder: Its own, the same one each time; by default that of the database.
+
+        Raises:
+            ModelMismatchError: another embedder filled it: `Workspace.reembed` changes that.
+        """
+        from koru_delta.workspace import Workspace
+        from koru_delta.workspace.settings import Recorded, check_workspace
+
+        check_workspace(name)
+        return Workspace(self, Recorded(self._log, self._intents, name), name, embedder)
 
     def close(self) -> None:
         """Close every file; indexes made meanwhile are kept for the next opening.
