@@ -131,6 +131,8 @@ class AgentMemory:
             raise InvalidDataError("episodes is a list of texts or mappings")
         items = []
         for given in episodes:
+            if not isinstance(given, (str, Mapping)):
+                raise InvalidDataError(f"an episode is a text or a mapping, not {given!r}")
             said = {"text": given} if isinstance(given, str) else dict(given)
             unknown = said.keys() - {"text", "session", "tags", "source", "at", "data"}
             if unknown:
@@ -398,15 +400,20 @@ class AgentMemory:
         return [memory_of(span.version, span=span) for span in found]
 
     def contradictions(self, *, as_of: AsOf = None) -> list[Contradiction]:
-        """Facts asserted apart that say different things for the same time, by key."""
+        """Facts asserted apart that say different things for the same time, by key.
+
+        Those that are over by that moment are left out: `as_of` shows them as they stood.
+        """
         said: list[Any] = [row.value for row in self._db.query(self._index, as_of=as_of)]
         keys = {each["key"] for each in said}
+        clock = microseconds(self._db.as_of(as_of).time)
         found = []
         for key in sorted(keys):
             for (one, first), (other, second) in combinations(sorted(self._spans(key, as_of)), 2):
                 starts = max(first.valid_from, second.valid_from)
                 ends = min(first.valid_to, second.valid_to)
-                if one == other or starts >= ends or _says(first) == _says(second):
+                over = ends <= max(starts, clock)
+                if one == other or over or _says(first) == _says(second):
                     continue
                 pair = (
                     memory_of(first.version, span=first),

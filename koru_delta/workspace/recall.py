@@ -23,8 +23,8 @@ from koru_delta.workspace.workspace import Workspace
 class Relevance:
     """How relevant hits of a search are to its question: by cosine, and by words they share.
 
-    A word weighs as much as BM25 has it, and one that no memory has weighs nothing: a
-    question is mostly made of such.
+    A word weighs as much as BM25 has it: one that every memory has next to nothing, one that
+    none has the most. So what shares only "the" with a question is not relevant to it.
     """
 
     def __init__(
@@ -42,8 +42,7 @@ class Relevance:
         self._weights: dict[str, float] = {}
         for term in terms:
             having = workspace.count(namespace, text=term, as_of=as_of, valid_at=valid_at)
-            if having:
-                self._weights[term] = log1p(max(0, count - having + 0.5) / (having + 0.5))
+            self._weights[term] = log1p(max(0, count - having + 0.5) / (having + 0.5))
         self._total = sum(self._weights.values())
 
     def of(self, match: Match) -> float:

@@ -13,13 +13,13 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError
 from koru_delta.log import CausalLog
+from koru_delta.log.log import WORKSPACES
 from koru_delta.transaction import Intents, WriteOptions
 from koru_delta.values import Value, canonical_bytes, check_name
 
 Pattern = Literal["event", "reference", "procedure"]
 
 PATTERNS: Final[tuple[str, ...]] = get_args(Pattern)
-WORKSPACES: Final = "$workspaces"
 _MAX_NAME_BYTES: Final = 160  # leaves room for its namespaces
 _TRIES: Final = 20  # against others who change the same settings at the same time
 
