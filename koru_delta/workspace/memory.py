@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import combinations
-from typing import Any, Final, Literal, get_args
-
-from blake3 import blake3
+from typing import Any, Final, Literal
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
 from koru_delta.errors import InvalidDataError, KeyNotFoundError, QueryError
@@ -21,16 +19,15 @@ from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Match
 from koru_delta.search.filters import Filter
 from koru_delta.transaction import CauseLike, ttl_microseconds
-from koru_delta.values import Value, Vector, as_vector, canonical_bytes
+from koru_delta.values import Value, Vector, as_vector
 from koru_delta.workspace.inside import Item
-from koru_delta.workspace.patterns import Outcomes, Span, timeline
+from koru_delta.workspace.patterns import Outcomes
 from koru_delta.workspace.recall import Relevance, checked_budget, checked_share, chosen_by
 from koru_delta.workspace.recollection import (
     Context,
     Contradiction,
     Forgotten,
     Memory,
-    MemoryType,
     check_word,
     context_of,
     memory_of,
@@ -38,13 +35,10 @@ from koru_delta.workspace.recollection import (
     value_of,
     within,
 )
-from koru_delta.workspace.settings import Settings
-from koru_delta.workspace.workspace import Workspace, outcomes_of
+from koru_delta.workspace.shelf import MEMORY, Shelf, claim_prefix, says
+from koru_delta.workspace.workspace import Workspace
 from koru_delta.workspace.writes import Intended
 
-MEMORY: Final = "memory"  # the namespace of all three
-CLAIMS: Final = "memory.claims"  # which facts are also asserted apart
-TYPES: Final[tuple[str, ...]] = get_args(MemoryType)
 _PREFIXES: Final = ("episode:", "fact:", "claim:", "procedure:")
 _WIDER: Final = (1, 4, 16)  # times k that are looked at, for as many that are relevant enough
 _FORGOTTEN_BY_QUERY: Final = 0.5  # relevance from which on a query forgets
@@ -62,10 +56,9 @@ class AgentMemory:
     def __init__(self, workspace: Workspace) -> None:
         """Made by `Workspace.ai_context`."""
         self._workspace = workspace
-        self._inside = workspace.inside
-        self._db = self._inside.db
-        self._whole = self._inside.whole(MEMORY)
-        self._index = self._inside.whole(CLAIMS)
+        self._shelf = Shelf(workspace)
+        self._db = self._shelf.db
+        self._whole = self._shelf.whole
 
     @property
     def workspace(self) -> Workspace:
@@ -140,7 +133,7 @@ class AgentMemory:
             at = said.pop("at", None)
             value = value_of("episode", **said)
             items.append(Item(None, value, value["text"], {"valid_from": at}))
-        return self._remember(
+        return self._shelf.remember(
             items, prefix="episode:", causes=causes, ttl=ttl, author=author, run=run
         )
 
@@ -191,16 +184,16 @@ class AgentMemory:
         siblings: Callable[[], list[str]] | None = None
         besides: list[Intended] = []
         if supersede:
-            siblings = lambda: self._claims(key)  # noqa: E731 - read anew for each try
+            siblings = lambda: self._shelf.claims(key)  # noqa: E731 - read anew for each try
             identity = f"fact:{key}"
         else:
             by = source or author
             if not by:
                 raise InvalidDataError("what is asserted apart needs a source= (or an author=)")
-            identity = f"{_claim_prefix(key)}{by}"
-            if identity not in self._claims(key):
-                besides.append(Intended(self._index, identity, {"key": key}))
-        return self._remember(
+            identity = f"{claim_prefix(key)}{by}"
+            if identity not in self._shelf.claims(key):
+                besides.append(Intended(self._shelf.index, identity, {"key": key}))
+        return self._shelf.remember(
             [Item(identity, said, said["text"], times, siblings)], besides=besides, causes=causes,
             ttl=ttl, author=author, run=run,
         )[0]  # fmt: skip
@@ -236,7 +229,7 @@ class AgentMemory:
             "procedure", text=sentence(name, steps) if text is None else text, name=name,
             value=steps, tags=tags, session=session, source=source, data=data,
         )  # fmt: skip
-        return self._remember(
+        return self._shelf.remember(
             [Item(f"procedure:{name}", said, said["text"])], causes=causes, ttl=ttl,
             author=author, run=run,
         )[0]  # fmt: skip
@@ -340,7 +333,7 @@ class AgentMemory:
         """
         check_word("id", id)
         version = self._db.version(self._whole, id, as_of=as_of, valid_at=valid_at)
-        return self._memory(version, as_of)
+        return self._shelf.memory(version, as_of, valid_at)
 
     def memories(
         self,
@@ -355,7 +348,7 @@ class AgentMemory:
         """Everything that is remembered and passes, by id: episodes in the order of time."""
         where = chosen_by(types, tags, session)
         rows = self._db.query(self._whole, where, limit=limit, as_of=as_of, valid_at=valid_at)
-        return [self._memory(row.version, as_of) for row in rows]
+        return [self._shelf.memory(row.version, as_of, valid_at) for row in rows]
 
     def history(self, id: str, *, as_of: AsOf = None) -> list[Version]:
         """Every version of a memory and what was said of it, oldest first."""
@@ -383,7 +376,9 @@ class AgentMemory:
         clock = microseconds(self._db.as_of(at).time)
         when = clock if valid_at is None else microseconds(valid_at)
         believed = [
-            span for _, span in self._spans(key, at) if span.valid_from <= when < span.valid_to
+            span
+            for _, span in self._shelf.spans(key, at)
+            if span.valid_from <= when < span.valid_to
         ]
         if not believed:
             return None
@@ -396,7 +391,7 @@ class AgentMemory:
         What was forgotten by then, or ended, is left out.
         """
         check_word("key", key)
-        found = sorted(span for _, span in self._spans(key, as_of))
+        found = sorted(span for _, span in self._shelf.spans(key, as_of))
         return [memory_of(span.version, span=span) for span in found]
 
     def contradictions(self, *, as_of: AsOf = None) -> list[Contradiction]:
@@ -404,16 +399,18 @@ class AgentMemory:
 
         Those that are over by that moment are left out: `as_of` shows them as they stood.
         """
-        said: list[Any] = [row.value for row in self._db.query(self._index, as_of=as_of)]
+        said: list[Any] = [row.value for row in self._db.query(self._shelf.index, as_of=as_of)]
         keys = {each["key"] for each in said}
         clock = microseconds(self._db.as_of(as_of).time)
         found = []
         for key in sorted(keys):
-            for (one, first), (other, second) in combinations(sorted(self._spans(key, as_of)), 2):
+            for (one, first), (other, second) in combinations(
+                sorted(self._shelf.spans(key, as_of)), 2
+            ):
                 starts = max(first.valid_from, second.valid_from)
                 ends = min(first.valid_to, second.valid_to)
                 over = ends <= max(starts, clock)
-                if one == other or over or _says(first) == _says(second):
+                if one == other or over or says(first) == says(second):
                     continue
                 pair = (
                     memory_of(first.version, span=first),
@@ -470,17 +467,17 @@ class AgentMemory:
                 what, k, types=types, tags=tags, session=session, min_relevance=min_relevance
             )
         else:
-            chosen = [self.get(id) for id in _ids(what)]
+            chosen = [self._shelf.known(id) for id in _ids(what)]
         ids = list(dict.fromkeys(memory.id for memory in chosen))
         why = message or (f"forgotten: {what}" if isinstance(what, str) else "forgotten")
         until: datetime | None = None
         if length is not None:
-            written = self._end(ids, length, author=author, message=why)
+            written = self._shelf.end(ids, length, author=author, message=why)
             until = written[0].expires_at if written else None
             versions = [version.id for version in written]
         else:
             hidden = self._db.hide_many(
-                [each for id in ids for each in self._puts(id)], author=author, message=why
+                [each for id in ids for each in self._shelf.puts(id)], author=author, message=why
             )
             written = hidden
             versions = [str(entry.target) for entry in hidden]
@@ -505,16 +502,10 @@ class AgentMemory:
             hidden = list(what.versions) if what.mode == "hide" else []
         else:
             ids = _ids([what] if isinstance(what, str) else what)
-            hidden = [version.id for id in ids for version in self._puts(id)]
+            hidden = [version.id for id in ids for version in self._shelf.puts(id)]
         self._db.unhide_many(hidden, author=author, message=why)
-        self._end(ids, None, author=author, message=why)
-        restored = []
-        for id in ids:
-            try:
-                restored.append(self.get(id))
-            except KeyNotFoundError:
-                continue  # it has ended by itself, or said something of another time only
-        return restored
+        self._shelf.end(ids, None, author=author, message=why)
+        return [self._shelf.known(id) for id in ids]
 
     def forgotten(self, *, as_of: AsOf = None) -> list[Memory]:
         """What is hidden, and would be recalled if it were not: by id."""
@@ -532,35 +523,13 @@ class AgentMemory:
             KeyNotFoundError: there is no such memory.
         """
         ids = _ids([memories] if isinstance(memories, str) else memories)
-        versions = [self._db.version(self._whole, id) for id in ids]
+        versions = [self._shelf.known(id).version for id in ids]
         tell = getattr(self._db, "used", None)
         if tell is not None and versions:
             tell(versions)
         return len(versions)
 
     # Parts of the above
-
-    def _remember(
-        self,
-        items: Sequence[Item],
-        *,
-        prefix: str = "",
-        besides: Sequence[Intended] = (),
-        causes: Sequence[CauseLike],
-        ttl: float | timedelta | None,
-        author: str | None,
-        run: str | None,
-    ) -> list[Memory]:
-        workspace = self._workspace
-        if workspace.settings.pattern(MEMORY, "procedure:") is None:
-            self._db.configure_text(self._whole, fields=["text", "tags"], author=author)
-            for prefixed, pattern in _PATTERNS.items():
-                workspace.pattern(MEMORY, pattern, prefix=prefixed, author=author)
-        options = {"causes": self._inside.causes(causes), "ttl": ttl}
-        written = self._inside.write(
-            MEMORY, items, options, prefix=prefix, besides=besides, author=author, run=run
-        )
-        return [memory_of(version) for version in written]
 
     def _recalled(
         self,
@@ -591,115 +560,10 @@ class AgentMemory:
             kept = [pair for pair in rated if pair[1] > 0 and pair[1] >= relevant][:k]
             if len(kept) == k or len(found) < wider * k or not relevant:
                 break
-        return [self._memory(match.version, as_of, match, share) for match, share in kept]
-
-    def _memory(
-        self,
-        version: Version,
-        as_of: AsOf,
-        match: Match | None = None,
-        relevance: float | None = None,
-    ) -> Memory:
-        span: Span | None = None
-        outcomes: Outcomes | None = None
-        kind = version.key.partition(":")[0]
-        if kind in ("fact", "claim"):
-            spans = timeline(self._entries(version.key, as_of))
-            span = next((each for each in spans if each.version == version), None)
-        elif kind == "procedure":
-            outcomes = outcomes_of(self._workspace, version, as_of)
-        return memory_of(version, span=span, outcomes=outcomes, match=match, relevance=relevance)
-
-    def _entries(self, id: str, as_of: AsOf) -> list[Version]:
-        return self._db.history(
-            self._whole, id, as_of=as_of, reverse=True, include_annotations=True
-        )
-
-    def _claims(self, key: str, as_of: AsOf = None) -> list[str]:
-        """The ids under which a fact is asserted apart, now or at some other valid time."""
-        return self._db.list_keys(self._index, prefix=_claim_prefix(key), as_of=as_of)
-
-    def _spans(self, key: str, as_of: AsOf) -> list[tuple[str, Span]]:
-        """Everything a fact says, by the id under which it does, at a moment."""
-        clock = self._db.as_of(as_of).time
         return [
-            (id, span)
-            for id in (f"fact:{key}", *self._claims(key, as_of))
-            for span in timeline(self._entries(id, as_of))
-            if span.version.expires_at is None or clock < span.version.expires_at
+            self._shelf.memory(match.version, as_of, valid_at, match, share)
+            for match, share in kept
         ]
-
-    def _puts(self, id: str) -> list[Version]:
-        """Every put of a memory.
-
-        Raises:
-            KeyNotFoundError: there never was one.
-        """
-        puts = [each for each in self._db.history(self._whole, id) if not each.is_tombstone]
-        if not puts:
-            raise KeyNotFoundError(self._whole, id)
-        return puts
-
-    def _end(
-        self, ids: Sequence[str], length: int | None, *, author: str | None, message: str
-    ) -> list[Version]:
-        """Write memories anew with an end, or without the one that was said later."""
-
-        def plan(_: Settings) -> list[Intended]:
-            made = []
-            for id in ids:
-                entries = self._entries(id, None)
-                last: Version | None = entries[0] if entries else None
-                for span in timeline(entries):
-                    if length is None and not _ends_later(span.version, entries):
-                        continue
-                    each = self._anew(span)
-                    if length is not None:
-                        each.options["ttl"] = timedelta(microseconds=length)
-                    if last is not None:
-                        each.options["if_last"], last = last, None
-                    made.append(each)
-            return made
-
-        model = self._workspace.settings.embedder
-        return self._inside.writer.commit(plan, model=model, author=author, message=message)
-
-    def _anew(self, span: Span) -> Intended:
-        """The same memory once more, where it holds."""
-        version = span.version
-        vectors = self._db.vectors(version)
-        model = self._workspace.settings.embedder
-        return Intended(
-            self._whole, version.key, version.value,
-            vectors.get(model) if model is not None else None, planned=True,
-            options={
-                "valid_from": moment(span.valid_from),
-                "valid_to": None if span.valid_to == FOREVER else moment(span.valid_to),
-                "causes": [("derived_from", version)],
-            },
-        )  # fmt: skip
-
-
-_PATTERNS: Final[dict[str, Any]] = {
-    "episode:": "event", "fact:": "reference", "claim:": "reference", "procedure:": "procedure",
-}  # fmt: skip
-
-
-def _claim_prefix(key: str) -> str:
-    return f"claim:{blake3(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}:"
-
-
-def _says(span: Span) -> Any:
-    value: Any = span.version.value
-    return canonical_bytes(value["value"])
-
-
-def _ends_later(version: Version, entries: Sequence[Version]) -> bool:
-    """Whether its end was said later: it was written anew from a version of the same memory."""
-    own = {entry.id for entry in entries}
-    return version.expires_at is not None and any(
-        kind == "derived_from" and id in own for kind, id in version.causes
-    )
 
 
 def _ids(given: Memory | Iterable[str | Memory]) -> list[str]:

@@ -143,7 +143,9 @@ def test_every_memory_says_where_it_comes_from_and_why_it_is_there(life: Life) -
 
     assert found.id == life.said["friday"].id
     assert (found.type, found.session, found.source) == ("episode", "s2", "calendar")
-    assert found.version.time == life.day(2) + timedelta(microseconds=found.version.time.microsecond)
+    assert found.version.time == life.day(2) + timedelta(
+        microseconds=found.version.time.microsecond
+    )
     assert found.valid_from == found.time
     assert found.explanation is not None
     assert found.explanation.verify(life.db)

@@ -64,12 +64,17 @@ def picture(space: Workspace) -> dict[str, Any]:
     return {
         "namespaces": space.list_namespaces(),
         "keys": {
-            name: [key.split(":")[0] for key in space.list_keys(name)]
+            name: [
+                key if name in ("n", "m") else key.split(":")[0].split("T")[0]
+                for key in space.list_keys(name)
+            ]
             for name in space.list_namespaces()
         },
         "export": [(r["namespace"], r["value"], r["hidden"]) for r in space.export()
                    if not r["namespace"].endswith(".outcomes")],
-        "found": {word: sorted(str(hit.value) for hit in space.search("n", word)) for word in WORDS},
+        "found": {
+            word: sorted(str(hit.value) for hit in space.search("n", word)) for word in WORDS
+        },
         "rows": [(row.key, row.value) for row in space.query("n")],
         "recalled": {
             word: sorted((m.text, round(m.relevance or 0, 6), m.outcomes and m.outcomes.trials)
@@ -92,9 +97,7 @@ def test_another_workspace_answers_as_if_it_were_alone(
     steps: list[tuple[str, tuple[str, str, str, str]]], embedded: bool
 ) -> None:
     def opened() -> Database:
-        return koru_delta.open(
-            clock=FixedClock(), embedder=HashEmbedder() if embedded else None
-        )
+        return koru_delta.open(clock=FixedClock(), embedder=HashEmbedder() if embedded else None)
 
     with opened() as shared:
         for name, step in steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,9 @@ def test_a_quota_stops_remembering_whole(plain: Database, memory: AgentMemory) -
     assert [m.text for m in memory.memories()] == ["one", "two"]
 
 
-ODD = ["🦄", "ß İ ﬁ", "日本語のテキスト", "a" * 20_000, "line\nbreak\r\n\ttab", "\"quoted\" -not +must *",
-       "<|endoftext|>", "{'text': 1}", " spaced ", "e\u0301", "\u202eright to left"]  # fmt: skip
+ODD = ["🦄", "ß İ ﬁ", "日本語のテキスト", "a" * 20_000, "line\nbreak\r\n\ttab",
+       '"quoted" -not +must *', "<|endoftext|>", "{'text': 1}", " spaced ",
+       "e\u0301", "\u202eright to left"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -244,6 +246,11 @@ def test_a_fact_said_for_a_while_gives_back_to_what_held_before(memory: AgentMem
             for m in memory.timeline("city")] == [
         ("Rome", 2020, 2022), ("Oslo", 2022, 2023), ("Rome", 2023, None),
     ]  # fmt: skip
+    for year, value, since in ((2021, "Rome", 2020), (2022, "Oslo", 2022), (2024, "Rome", 2023)):
+        when = datetime(year, 6, 1, tzinfo=UTC)
+        for found in (memory.get("fact:city", valid_at=when),
+                      memory.recall("city", valid_at=when)[0]):  # fmt: skip
+            assert (found.value, found.valid_from.year) == (value, since)
 
 
 def test_what_is_planned_stands_when_the_present_changes(
@@ -338,7 +345,7 @@ def test_facts_in_any_order_are_a_line_of_time_that_a_simple_model_agrees_with(
                     assert found.valid_from <= when
                     assert found.valid_to is None or when < found.valid_to
         line = memory.timeline("f")
-        for before, after in zip(line, line[1:], strict=False):
+        for before, after in pairwise(line):
             assert before.valid_to is not None
             assert before.valid_to <= after.valid_from
 
@@ -347,7 +354,9 @@ def test_facts_in_any_order_are_a_line_of_time_that_a_simple_model_agrees_with(
 
 
 def test_there_are_as_many_as_match_up_to_k(memory: AgentMemory) -> None:
-    memory.remember_episodes([{"text": f"rain number{n}", "session": f"s{n % 2}"} for n in range(40)])
+    memory.remember_episodes(
+        [{"text": f"rain number{n}", "session": f"s{n % 2}"} for n in range(40)]
+    )
     memory.remember_episodes([{"text": f"sun number{n}", "session": "s0"} for n in range(40)])
     assert len(memory.recall("rain")) == 10
     assert len(memory.recall("rain", 100)) == 40
@@ -514,6 +523,19 @@ def test_a_ttl_of_its_own_is_not_lifted_by_restore(memory: AgentMemory, clock: F
     assert back.expires_at == told.expires_at
     clock.advance(seconds=3601)
     assert memory.recall("hour") == []
+
+
+def test_what_was_true_only_once_can_be_forgotten(memory: AgentMemory) -> None:
+    told = memory.remember_fact(
+        "office", "Bonn", valid_from="2012-01-01T00:00:00Z", valid_to="2020-01-01T00:00:00Z"
+    )
+    with pytest.raises(errors.KeyNotFoundError):
+        memory.get(told.id)
+    gone = memory.forget([told.id])
+    assert ids(list(gone.memories)) == [told.id]
+    assert memory.timeline("office") == []
+    assert ids(memory.restore([told.id])) == [told.id]
+    assert [m.value for m in memory.timeline("office")] == ["Bonn"]
 
 
 def test_used_is_told_to_the_database_if_it_listens(

@@ -194,9 +194,7 @@ def test_namespaces_that_cannot_be_are_refused(space: Workspace, namespace: Any)
 
 
 def test_a_workspace_has_an_embedder_of_its_own(plain: Database) -> None:
-    small, large = (
-        embedders.as_embedder(HashEmbedder(size), name=f"h{size}") for size in (16, 32)
-    )
+    small, large = (embedders.as_embedder(HashEmbedder(size), name=f"h{size}") for size in (16, 32))
     one = plain.workspace("one", embedder=small)
     two = plain.workspace("two", embedder=large)
     three = plain.workspace("three")
