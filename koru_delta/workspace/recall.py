@@ -13,6 +13,7 @@ from koru_delta.causal import When
 from koru_delta.errors import QueryError
 from koru_delta.log.log import AsOf
 from koru_delta.search.answers import Match
+from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter
 from koru_delta.search.text.analysis import Analyzer
 from koru_delta.values import Vector
@@ -38,10 +39,12 @@ class Relevance:
     ) -> None:
         self._workspace, self._vector = workspace, vector
         terms = dict.fromkeys(_analyzer().terms(question))
-        count = workspace.count(namespace, as_of=as_of, valid_at=valid_at) if terms else 0
+        db, whole = workspace.inside.db, workspace.inside.whole(namespace)
+        # With a causal filter it counts what can be searched, and need not ask the log.
+        count = db.count(whole, causal=CausalFilter(), as_of=as_of, valid_at=valid_at)
         self._weights: dict[str, float] = {}
         for term in terms:
-            having = workspace.count(namespace, text=term, as_of=as_of, valid_at=valid_at)
+            having = db.count(whole, text=term, as_of=as_of, valid_at=valid_at)
             self._weights[term] = log1p(max(0, count - having + 0.5) / (having + 0.5))
         self._total = sum(self._weights.values())
 

@@ -297,7 +297,7 @@ def test_assertions_of_several_stand_apart_until_one_fact_supersedes_them(
 _YEARS = st.integers(2000, 2030)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(
     said=st.lists(
         st.tuples(_YEARS, st.one_of(st.none(), st.integers(1, 8)), st.integers(0, 4)), max_size=8
