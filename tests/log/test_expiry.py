@@ -163,6 +163,26 @@ def test_what_is_planned_for_later_is_not_written_over(db: Database, clock: Fixe
     assert at("2026-07-01T00:00:00Z") == "planned"
 
 
+def test_what_somebody_plans_meanwhile_is_not_written_over(
+    db: Database, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.put("n", "k", "now")
+    clock.advance(seconds=1)
+    real = db._log.history  # behind the door: nothing else comes between
+
+    def meanwhile(*args: Any, **options: Any) -> Any:
+        found = real(*args, **options)
+        monkeypatch.setattr(db._log, "history", real)
+        db.put("n", "k", "planned", valid_from="2026-06-01T00:00:00Z")
+        return found
+
+    monkeypatch.setattr(db._log, "history", meanwhile)
+    db.expire("n", "k", ttl=60)
+
+    assert db.get("n", "k", valid_at="2026-07-01T00:00:00Z") == "planned"
+    assert db.version("n", "k").expires_at is not None
+
+
 @pytest.mark.parametrize("verb", ["expire", "touch"])
 def test_ends_that_cannot_be_are_refused_and_write_nothing(db: Database, verb: str) -> None:
     say = getattr(db, verb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -348,6 +349,34 @@ def test_facts_in_any_order_are_a_line_of_time_that_a_simple_model_agrees_with(
         for before, after in pairwise(line):
             assert before.valid_to is not None
             assert before.valid_to <= after.valid_from
+
+
+def test_two_who_learn_of_the_past_at_once_agree_on_the_line_of_time(
+    plain: Database, memory: AgentMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.remember_fact("city", "Paris", valid_from="2020-01-01T00:00:00Z")
+    other = plain.workspace("agent").ai_context()
+    real = plain.history
+
+    def meanwhile(*args: Any, **options: Any) -> Any:
+        found = real(*args, **options)
+        if options.get("limit") is not None:
+            return found  # it looks again, at all of it
+        monkeypatch.setattr(plain, "history", real)
+        writer = threading.Thread(
+            target=other.remember_fact, args=("city", "Milan"),
+            kwargs={"valid_from": "2015-01-01T00:00:00Z"},
+        )  # fmt: skip
+        writer.start()
+        writer.join()
+        return found
+
+    monkeypatch.setattr(plain, "history", meanwhile)
+    memory.remember_fact("city", "Rome", valid_from="2010-01-01T00:00:00Z")
+
+    assert [(m.value, m.valid_to and m.valid_to.year) for m in memory.timeline("city")] == [
+        ("Rome", 2015), ("Milan", 2020), ("Paris", None),
+    ]  # fmt: skip
 
 
 # Recalling
