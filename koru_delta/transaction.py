@@ -80,6 +80,7 @@ class WriteOptions(TypedDict, total=False):
     valid_to: When | None
     if_match: Version | str | None
     if_last: Version | str | None
+    expires_at: When | None
 
 
 class Intents:
@@ -263,6 +264,8 @@ class Intents:
             ttl = options.get("ttl")
             if ttl is not None:
                 write.ttl = ttl_microseconds(ttl)
+            ends_at = options.get("expires_at")
+            write.expires_at = None if ends_at is None else microseconds(ends_at)
             starts, ends = options.get("valid_from"), options.get("valid_to")
             write.valid_from = None if starts is None else microseconds(starts)
             write.valid_to = None if ends is None else microseconds(ends)
@@ -364,8 +367,9 @@ class Transaction:
         """Add a put; the result may be named as a cause later in this transaction.
 
         Options are those of `Database.put`; and `if_last`, the last entry that the key must
-        have had, annotations included (None: it was never written). Unlike `if_match` it also
-        tells of what was written for other valid times.
+        have had, annotations included (None: it was never written); unlike `if_match` it also
+        tells of what was written for other valid times. `expires_at` says when it ends, as
+        `ttl` does.
         """
         merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
         return self._add(self._intents.put(namespace, key, value, merged))

@@ -114,7 +114,8 @@ class Write:
         return Write(
             self.operation, self.namespace, key, body, fallback, vectors, self.carried,
             self.if_match, self.causes, self.parents, self.valid_from, self.valid_to, self.ttl,
-            self.author, self.message, self.run, self.missing_ok, if_last=self.if_last,
+            self.author, self.message, self.run, self.missing_ok, expires_at=self.expires_at,
+            if_last=self.if_last,
         )  # fmt: skip
 
 

@@ -63,6 +63,9 @@ class Memory:
     outcomes: Outcomes | None = None
     match: Match | None = field(default=None, repr=False, compare=False)
 
+    def __hash__(self) -> int:
+        return hash(self.version.id)
+
     @property
     def time(self) -> datetime:
         """When it was recorded (UTC)."""

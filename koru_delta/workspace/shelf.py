@@ -125,19 +125,29 @@ class Shelf:
     def end(
         self, ids: Sequence[str], length: int | None, *, author: str | None, message: str
     ) -> list[Version]:
-        """Write memories anew with an end, or without the one that was said later."""
+        """Write memories anew to end in so many microseconds, or as they were to end at first.
+
+        What ends before that by itself is left as it is.
+        """
 
         def plan(_: Settings) -> list[Intended]:
+            now = self.db.as_of(None).time
             made = []
             for id in ids:
                 entries = self.entries(id, None)
                 last: Version | None = entries[0] if entries else None
                 for span in timeline(entries):
-                    if length is None and not _ends_later(span.version, entries):
-                        continue
+                    ends = span.version.expires_at
+                    if length is None:
+                        wanted = _first(span.version, entries).expires_at
+                        if ends == wanted or (wanted is not None and wanted <= now):
+                            continue
+                    else:
+                        wanted = now + timedelta(microseconds=length)
+                        if ends is not None and ends <= wanted:
+                            continue
                     each = self._anew(span)
-                    if length is not None:
-                        each.options["ttl"] = timedelta(microseconds=length)
+                    each.options["expires_at"] = wanted
                     if last is not None:
                         each.options["if_last"], last = last, None
                     made.append(each)
@@ -173,9 +183,11 @@ def says(span: Span) -> bytes:
     return canonical_bytes(value["value"])
 
 
-def _ends_later(version: Version, entries: Sequence[Version]) -> bool:
-    """Whether its end was said later: it was written anew from a version of the same memory."""
-    own = {entry.id for entry in entries}
-    return version.expires_at is not None and any(
-        kind == "derived_from" and id in own for kind, id in version.causes
-    )
+def _first(version: Version, entries: Sequence[Version]) -> Version:
+    """The version of a memory that this one was written anew from."""
+    own = {entry.id: entry for entry in entries}
+    while True:
+        before = [own[id] for kind, id in version.causes if kind == "derived_from" and id in own]
+        if not before:
+            return version
+        [version] = before

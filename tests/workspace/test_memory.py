@@ -554,6 +554,29 @@ def test_a_ttl_of_its_own_is_not_lifted_by_restore(memory: AgentMemory, clock: F
     assert memory.recall("hour") == []
 
 
+def test_forgetting_later_never_makes_a_memory_live_longer(
+    memory: AgentMemory, clock: FixedClock
+) -> None:
+    told = memory.remember_episode("for an hour", ttl=3600)
+    assert memory.forget([told], mode="ttl", ttl=86_400).until is None
+    assert memory.get(told.id) == told
+    gone = memory.forget([told], mode="ttl", ttl=60)
+    assert memory.get(told.id).expires_at == gone.until
+    assert gone.until is not None
+    assert gone.until < told.expires_at if told.expires_at else False
+
+    clock.advance(seconds=61)
+    assert memory.recall("hour") == []
+    [back] = memory.restore(gone)
+    assert back.expires_at == told.expires_at  # its own end, exactly
+    assert ids(memory.recall("hour")) == [told.id]
+    clock.advance(seconds=3600)
+    memory.forget([told], mode="ttl", ttl=60)
+    memory.restore([told])
+    assert memory.recall("hour") == []
+    assert len({told, back, told}) == 2
+
+
 def test_what_was_true_only_once_can_be_forgotten(memory: AgentMemory) -> None:
     told = memory.remember_fact(
         "office", "Bonn", valid_from="2012-01-01T00:00:00Z", valid_to="2020-01-01T00:00:00Z"
