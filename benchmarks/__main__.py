@@ -36,6 +36,7 @@ from benchmarks import (
     ingesting,
     opening,
     reading,
+    remembering,
     retrieval,
     searching,
     storing,
@@ -57,6 +58,7 @@ SUBJECTS: dict[str, Subject] = {
     "ingest": ingesting.run,
     "storage": storing.run,
     "synthesis": synthesis.run,
+    "memory": remembering.run,
     "adapters": adapters.run,
 }
 
