@@ -42,6 +42,7 @@ from benchmarks import (
     storing,
     synthesis,
     text,
+    tiers,
     writing,
 )
 from benchmarks.measure import Row, SkippedError, Target
@@ -59,6 +60,7 @@ SUBJECTS: dict[str, Subject] = {
     "storage": storing.run,
     "synthesis": synthesis.run,
     "memory": remembering.run,
+    "tiers": tiers.run,
     "adapters": adapters.run,
 }
 

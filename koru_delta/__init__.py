@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from koru_delta import embedders, errors, testing
+from koru_delta import adapters, embedders, errors, testing
 from koru_delta.aio import AsyncDatabase, AsyncTransaction, AsyncView
 from koru_delta.causal import (
     Cause,
@@ -20,7 +20,7 @@ from koru_delta.causal import (
 from koru_delta.database import Database, Erased, View, open
 from koru_delta.errors import ErasedError, KoruDeltaError
 from koru_delta.log import VerifyReport
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.log.retention import Retention, Swept
 from koru_delta.search.answers import Match, Matches
 from koru_delta.search.causality import CausalFilter
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from koru_delta.ingest.chunking import Chunk, ChunkingConfig, chunk_document
     from koru_delta.ingest.lineage import Lineage
     from koru_delta.ingest.quarantine import Quarantine
-    from koru_delta.ingest.writer import Run
+    from koru_delta.ingest.run import Run
     from koru_delta.workspace import (
         AgentMemory,
         AsyncAgentMemory,
@@ -115,6 +115,7 @@ __all__ = [
     "Words",
     "Workspace",
     "__version__",
+    "adapters",
     "chunk_document",
     "embedders",
     "errors",
@@ -139,7 +140,7 @@ _LATER = {
     "Memory": "koru_delta.workspace",
     "Outcomes": "koru_delta.workspace",
     "Quarantine": "koru_delta.ingest.quarantine",
-    "Run": "koru_delta.ingest.writer",
+    "Run": "koru_delta.ingest.run",
     "Workspace": "koru_delta.workspace",
     "chunk_document": "koru_delta.ingest.chunking",
 }

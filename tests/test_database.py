@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -488,6 +489,36 @@ def test_a_view_stands_still(db: Database) -> None:
     assert view.similar("n", [1.0, 0.0])[0].score == 1.0
     assert view.seq == 1
     assert not hasattr(view, "put")
+
+
+def test_a_view_reads_at_its_moment_or_at_an_earlier_one(db: Database) -> None:
+    first = db.put("n", "k", 1)
+    second = db.put("n", "k", 2)
+    db.tag("then", second)
+    view = db.as_of("tag:then")
+    later = db.put("n", "k", 3)
+
+    assert [view.get("n", "k"), view.get("n", "k", as_of=first)] == [2, 1]
+    assert view.as_of(first).history("n", "k") == view.history("n", "k", as_of=first) == [first]
+    assert list(view.changes()) == [first, second]
+    assert [view.tags(), db.as_of(later).tags()] == [{}, {"then": 2}]
+    with pytest.raises(errors.InvalidTimestampError, match="after this view"):
+        view.get("n", "k", as_of=later)
+    with pytest.raises(errors.InvalidTimestampError, match="after this view"):
+        view.as_of(later)
+
+
+def test_a_view_knows_no_version_written_later(db: Database) -> None:
+    first = db.embed("n", "k", [1.0, 0.0], 1)
+    view = db.as_of(first)
+    later = db.embed("n", "k", [0.0, 1.0], 2)
+
+    assert view.get_version(first.id[:12]) == first
+    assert view.vectors(first)["default"].tolist() == [1.0, 0.0]
+    for ask in (view.get_version, view.vectors, lambda given: view.diff(first, given)):
+        for given in (later, later.id, later.id[:12]):
+            with pytest.raises(errors.UnknownVersionError):
+                ask(given)
 
 
 def test_get_many_reads_one_moment(db: Database) -> None:
@@ -1034,3 +1065,21 @@ async def test_a_task_begun_inside_a_transaction_may_begin_its_own_after_it() ->
         over.set()
         await task
         assert await db.list_keys("a") == ["first", "later"]
+
+
+@pytest.mark.parametrize("verb", ["put_many", "embed_many"])
+def test_what_cannot_be_stored_is_told_of_by_its_key_and_the_first_of_its_faults(
+    db: koru_delta.Database, verb: str
+) -> None:
+    values: dict[str, Any] = {"good": 1, "bad": {"a": [1, {"b": {1, 2}}], "c": object()}}
+
+    put = [("n", key, value) for key, value in values.items()]
+    embed = [(key, [1.0, 0.0], value) for key, value in values.items()]
+
+    with pytest.raises(errors.InvalidDataError) as caught:
+        _ = db.put_many(put) if verb == "put_many" else db.embed_many("n", embed)
+
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.namespace, error.key, error.path) == ("n", "bad", "$.a[1].b")
+        assert str(error).endswith("(at $.a[1].b); it is of key 'bad' in namespace 'n'")
+    assert db.list_keys("n") == []

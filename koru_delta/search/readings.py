@@ -32,7 +32,9 @@ from koru_delta.values import Value, decode
 Scores = npt.NDArray[np.float64]
 TINY: Final = 1e-25  # shorter vectors are left to float64
 _ROWS_AT_ONCE = 8192
+_NO_OBJECT: Final = 0  # nor what is below it
 _NAMES_KEPT: Final = 2_000_000
+NAME_BYTES: Final = 160  # of a key's name in memory, about
 _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
 _FEW_MORE: Final = 128  # until so many more are there
 _FEW: Final = 8  # numbers that Python is through with before numpy has begun
@@ -105,6 +107,7 @@ class SpaceReadings:
         self._costs = costs
         self.erased = log.engine.erased(space.namespace)  # the last erasure it takes account of
         self._names: dict[int, str] = {}
+        self.names_kept = _NAMES_KEPT
         self._columns = Columns(self._values)
         self._columns_lock = threading.Lock()
         self.moved: Callable[[], None] = lambda: None  # called after the log was read
@@ -154,7 +157,7 @@ class SpaceReadings:
         except KeyError:
             missing = [key_id for key_id in key_ids if key_id not in known]
             found = dict(zip(missing, self.log.engine.keys_of(missing), strict=True))
-            if len(known) < _NAMES_KEPT:
+            if len(known) < self.names_kept:
                 known.update(found)
             return [found.get(key_id) or known[key_id] for key_id in key_ids]
 
@@ -267,9 +270,16 @@ class SpaceReadings:
         self._wanted = []
 
     def vectors_of(self, objects: Sequence[int]) -> Matrix:
-        """Vectors from the log, each checked against its hash."""
-        data = b"".join(self.log.engine.vectors(objects))
-        return np.frombuffer(data, dtype="<f4").reshape(-1, self.space.dimensions)
+        """Vectors from the log, each checked against its hash; blank ones for what is none."""
+        there = [item for item in objects if item > _NO_OBJECT]
+        data = b"".join(self.log.engine.vectors(there))
+        found = np.frombuffer(data, dtype="<f4").reshape(-1, self.space.dimensions)
+        if len(there) == len(objects):
+            return found
+        every = np.zeros((len(objects), self.space.dimensions), dtype=np.float32)
+        every[:, 0] = 1
+        every[np.array(objects) > _NO_OBJECT] = found
+        return every
 
     def objects(self, start: int, stop: int) -> list[int]:
         """The objects of the slots `start` to `stop`."""
@@ -283,10 +293,17 @@ class SpaceReadings:
         bodies = dict(zip(distinct, self.log.engine.bodies(distinct), strict=True))
         return [decode(bodies[seq] or b"null") for seq in seqs]
 
+    @property
+    def fixed_bytes(self) -> int:
+        """What is in memory whatever the budget: rows, the tail, and names of some keys."""
+        rows = self._rows.nbytes + self._squares.nbytes + self._scales.nbytes
+        return rows + self._objects.nbytes + self._room.nbytes + len(self._names) * NAME_BYTES
+
     def statistics(self) -> dict[str, Any]:
         """What is held, and what it takes: in memory of this process, or mapped from files.
 
-        `codes` and `graph` are as their libraries account for them. `per_row` is of each
+        `codes` and `graph` are as their libraries account for them. `tiers` tells how many
+        vectors are in each, the tail among the hot ones. `per_row` is of each
         row ever stored, `resident_per_live` of each that nothing has ended.
         """
         reading = self.reading
@@ -303,6 +320,10 @@ class SpaceReadings:
             + self._objects.nbytes,
         }  # fmt: skip
         resident = sum(size.values()) - size["mapped"]
+        tiers = dict.fromkeys(("hot", "warm", "cold"), 0)
+        for segment in segments:
+            tiers[segment.tier] += segment.rows
+        tiers["hot"] += truth.slots - truth.sealed
         return {
             "namespace": self.space.namespace,
             "model": self.space.model,
@@ -312,6 +333,7 @@ class SpaceReadings:
             "live": seen.live,
             "vectors": truth.slots,
             "segments": len(segments),
+            "tiers": tiers,
             "codes": sorted({s.codes.name for s in segments if s.codes is not None}),
             "in_tail": truth.slots - truth.sealed,
             "in_graph": 0 if graph is None else graph.live.live,
@@ -437,6 +459,60 @@ class SpaceReadings:
                 seq, self._rows.seen(), self._truth(tuple(segments)), self._tiny(0), None, (), 0, {}
             )
 
+    def follow(self, old: SpaceReadings) -> None:
+        """Go on from what another has read, without what was erased since.
+
+        Slots keep their numbers. One whose vector is gone has a blank one, of length 1, and no
+        object; no row leads there.
+
+        Raises:
+            Unusable: a file that it has mapped does not hold any more what was written.
+        """
+        erased = self.log.engine.erased_between(self.space.namespace, old.erased, self.erased)
+        before, arrays = old.dump()
+        truth, graph = before.truth, before.graph
+        with self.lock:
+            self.forget()
+            self._rows.restore(
+                {n.removeprefix("rows."): a for n, a in arrays.items() if n.startswith("rows.")}
+            )
+            rows, lost = self._rows.erase(np.array(erased, dtype=np.int64))
+            self._objects, self._squares = arrays["objects"], arrays["squares"]
+            self._objects[lost], self._squares[lost] = -1 - lost, 1
+            if self.space.metric == "cosine":
+                self._scales = arrays["scales"]
+                self._scales[lost] = 1
+            self._held, self._slots = len(self._objects), None
+            self._room = _blanked(truth.tail, lost - truth.sealed)
+            segments = tuple(_without_lost(segment, lost) for segment in truth.segments)
+            self._names = old._names
+            with self._columns_lock, old._columns_lock:
+                self._columns = old._columns.without(rows, self._values, moving_up=False)
+            self.reading = Reading(
+                before.seq, self._rows.seen(), self._truth(segments), self._tiny(0), None, (), 0, {}
+            )
+            if graph is not None and not graph.live.broken:
+                graph.live.forget(lost)
+                self.publish_graph(None, graph)
+
+
+def _without_lost(segment: Segment, lost: Numbers) -> Segment:
+    """A segment with blank vectors in some slots, and no codes that tell of what was there."""
+    mine = lost[(segment.start <= lost) & (lost < segment.stop)] - segment.start
+    if not len(mine):
+        return segment
+    held = _blanked(segment.vectors(), mine)
+    return Segment(segment.start, segment.stop, held, None, uncoded=True)
+
+
+def _blanked(vectors: Matrix, rows: Numbers) -> Matrix:
+    """A copy with other vectors in some rows; those that are none are left out."""
+    found = vectors.copy()
+    rows = rows[(rows >= 0) & (rows < len(vectors))]
+    found[rows] = 0
+    found[rows, 0] = 1
+    return found
+
 
 def _squares(vectors: Matrix) -> Scores:
     """The squared length of each vector, as `_exact` comes to it."""
@@ -453,15 +529,14 @@ def _squares(vectors: Matrix) -> Scores:
     return found
 
 
-def _scales(squares: Scores) -> npt.NDArray[np.floating[Any]] | list[float]:
+def _scales(squares: Scores) -> npt.NDArray[np.float32] | list[float]:
     """One over each length; an infinite one, of whatever is no longer than nothing: all rows."""
     if len(squares) <= _FEW:
         few = squares.tolist()
         if all(TINY**2 < square < inf for square in few):
             return [1 / sqrt(square) for square in few]
     with np.errstate(over="ignore", divide="ignore"):
-        found: npt.NDArray[np.floating[Any]] = 1 / np.sqrt(squares)
-    return found
+        return (1 / np.sqrt(squares)).astype(np.float32)
 
 
 def _grown(array: npt.NDArray[Any], held: int, count: int) -> npt.NDArray[Any]:

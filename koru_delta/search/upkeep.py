@@ -29,13 +29,15 @@ from koru_delta.errors import (
 )
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
+from koru_delta.search.budget import Need, Place, allot
 from koru_delta.search.cache import CacheFile, Unusable
-from koru_delta.search.codes import CodesUnavailable, Int8Bounds
+from koru_delta.search.codes import CodesUnavailable, Int8Bounds, Shelved
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
-from koru_delta.search.nearest import Target, VectorSpace
+from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
 from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.rows import Numbers
+from koru_delta.search.scoring import Target
 from koru_delta.search.truth import Matrix, Segment
 
 FORMAT: Final = 2
@@ -49,12 +51,14 @@ BULK_ROWS: Final = 2_000  # given to a graph that nobody asks yet
 PAUSE_SECONDS: Final = 0.05
 QUIET_SECONDS: Final = 0.25  # without a write, until a graph is given the last few rows
 SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
+OVERWRITTEN_PART: Final = 1000  # of a graph one in so many, and no more
 _GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
 _UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than its floors
 _CALIBRATED: Final = 512  # queries a graph's efforts are measured by
 _TOGETHER: Final = 8_000_000  # products of these with all vectors that are held at once
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
 _UNSAID: Final = {"erased": 0}  # by files from before anything could be erased
+_NEAR: Final = Place({}, graph=True)  # where memory is not limited
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
 _log = logging.getLogger("koru_delta")
 
@@ -66,9 +70,17 @@ class _Stopped(Exception):  # noqa: N818 - no error
 class Upkeep:
     """Keeps the spaces of one database fast. At most one thread of it works at a time."""
 
-    def __init__(self, log: CausalLog, opened: Callable[[], Iterable[VectorSpace]]) -> None:
+    def __init__(
+        self,
+        log: CausalLog,
+        opened: Callable[[], Iterable[VectorSpace]],
+        memory: int | None = None,
+    ) -> None:
+        """Keep within `memory` bytes, if given, whatever of `opened` can be read from files."""
         self._log = log
         self._opened = opened
+        self._memory = memory
+        self._places: dict[int, Place] = {}  # by space, as the budget was last shared out
         engine = log.engine
         self._folder = None if engine.temporary else engine.directory / "index"
         self._writable = not engine.read_only
@@ -83,6 +95,7 @@ class Upkeep:
         self._saved: dict[int, int] = {}  # position of the last state written or read
         self._swept: set[int] = set()  # spaces whose folder was looked through
         self._saved_graphs: dict[int, tuple[Graph, int]] = {}
+        self._unsaved: set[tuple[str, int]] = set()  # whose files an erasure has removed
 
     # Settings
 
@@ -134,6 +147,8 @@ class Upkeep:
 
     def _wants(self, space: VectorSpace) -> bool:
         reading = space.reading
+        if ("state", space.space.space_id) in self._unsaved:
+            return True
         tail = reading.truth.slots - reading.truth.sealed
         uncoded = tail >= SEAL_ROWS or any(s.uncoded for s in reading.truth.segments)
         if uncoded and not self._has_given_up("codes", space):
@@ -151,6 +166,7 @@ class Upkeep:
         return (
             min(reading.seen.live, reading.truth.slots) >= GRAPH_ROWS
             and reading.truth.slots >= seen_before + GRAPH_ROWS // 4
+            and self._place_of(space).graph
             and not self._has_given_up("graph", space)
             and graph.available()
         )
@@ -219,8 +235,10 @@ class Upkeep:
         steps = (
             ("files", self._sweep),
             ("codes", self._seal),
+            ("memory", self._share_out),
             ("codes", self._recode),
             ("files", self._save),
+            ("memory", self._fit),
             ("graph", self._load_graph),
             ("graph", self._build_graph),
             ("names", self._read_names),
@@ -228,12 +246,16 @@ class Upkeep:
             ("bounds", self._bound),
         )
         with self._working:
+            self._unsaved.discard(("state", space.space.space_id))
             self._take(steps, space, complete=complete)
 
     def load(self, space: VectorSpace) -> None:
         """Take up what is in files, and make nothing."""
         with self._working:
-            steps = (("codes", self._load_codes), ("graph", self._load_graph))
+            steps = (
+                ("memory", self._share_out), ("codes", self._load_codes), ("memory", self._fit),
+                ("graph", self._load_graph),
+            )  # fmt: skip
             self._take(steps, space, complete=False)
 
     def _take(self, steps: Sequence[_Step], space: VectorSpace, *, complete: bool) -> None:
@@ -302,7 +324,10 @@ class Upkeep:
             return None
 
     def _load_codes(self, space: VectorSpace, _complete: bool) -> None:
+        tiers = self._place_of(space).tiers
         for segment in space.reading.truth.segments:
+            if tiers.get(segment.start) == "cold":
+                continue
             kept = self._kept_codes(space, segment) if segment.uncoded else None
             if kept is not None and kept.name == codes.best_kind():
                 space.publish((segment,), replace(segment, codes=kept, uncoded=False))
@@ -312,8 +337,10 @@ class Upkeep:
 
         What is not in a file is made anew.
         """
-        kind = codes.best_kind()
+        kind, tiers = codes.best_kind(), self._place_of(space).tiers
         for segment in space.reading.truth.segments:
+            if tiers.get(segment.start) == "cold" and segment.file is not None:
+                continue
             if not segment.uncoded and (segment.codes is None or segment.codes.name == kind):
                 continue
             self._check_unless(complete)
@@ -331,7 +358,7 @@ class Upkeep:
 
     def _bound(self, space: VectorSpace, complete: bool) -> None:
         """Give large segments bounds for exact scans."""
-        if not Int8Bounds.available():
+        if not Int8Bounds.available() or self._memory is not None:
             return
         for segment in space.reading.truth.segments:
             if segment.bounds is None and segment.rows >= BOUNDED_ROWS and not segment.unbounded:
@@ -433,9 +460,94 @@ class Upkeep:
         floors = np.quantile(scores, _UNUSUAL, axis=0)
         return made.calibrate(queries, tops), tuple(floors.tolist())
 
+    # Memory
+
+    def _place_of(self, space: VectorSpace) -> Place:
+        return self._places.get(space.space.space_id, _NEAR)
+
+    def _share_out(self, _space: VectorSpace, _complete: bool) -> None:
+        """Decide what of all spaces is kept in memory, if that is limited."""
+        if self._memory is None:
+            return
+        fixed, needs, live = 0, [], {}
+        for space in self._opened():
+            reading = space.reading
+            alive = reading.seen.slots_of(reading.seen.alive(), reading.truth.slots)
+            live[space.space.space_id] = int(np.count_nonzero(alive))
+            fixed += space.fixed_bytes
+            for segment in reading.truth.segments:
+                share = np.count_nonzero(alive[segment.start : segment.stop]) / segment.rows
+                needs.append(
+                    Need(
+                        space.space.space_id, segment.start, segment.stop,
+                        space.space.dimensions, round(float(share), 1),
+                    )
+                )  # fmt: skip
+        self._places = allot(self._memory, fixed, needs, live)
+
+    def _fit(self, _space: VectorSpace, _complete: bool) -> None:
+        """Let go of what is not to be in memory, where files have it."""
+        if self._memory is None:
+            return
+        for space in self._opened():
+            place = self._place_of(space)
+            known = space.reading.graph
+            if known is not None and not place.graph:
+                space.drop_graph(known)
+            for segment in space.reading.truth.segments:
+                tier = place.tiers.get(segment.start, "hot")
+                if segment.mapped is None:
+                    continue  # it has no file yet
+                segment.mapped.frugal = tier != "hot"
+                if tier == "hot":
+                    continue
+                segment.mapped.release()
+                shelved = segment.codes
+                if tier == "cold" and not isinstance(shelved, Shelved):
+                    shelved = self._shelved(space, segment)
+                if shelved is not segment.codes or segment.bounds is not None:
+                    uncoded = tier == "warm" and segment.uncoded
+                    fresh = replace(segment, codes=shelved, bounds=None, uncoded=uncoded)
+                    space.publish((segment,), fresh)
+
+    def _shelved(self, space: VectorSpace, segment: Segment) -> Shelved | None:
+        """Codes of a segment in a file of their own, made if it is missing; None: of no use."""
+        place, mine = self._place(space), space.space
+        assert place is not None
+        path = place / _signs_name(segment)
+
+        def read() -> codes.Codes:
+            try:
+                file = CacheFile(path)
+                about = self._fits(space, file, "signs")
+                if about["of"] != segment.identity:
+                    raise Unusable(f"{path.name} is of other vectors")
+                return codes.load(file.data("codes"), mine.metric, mine.dimensions, segment.rows)
+            except (Unusable, CorruptionError, KeyError) as error:
+                raise CodesUnavailable(f"codes in {path.name} cannot be read: {error}") from error
+
+        try:
+            return Shelved(read)
+        except CodesUnavailable:
+            if not self._writable:
+                return None
+        made = codes.encode(segment.vectors(), mine.metric, kind="signs")
+        if segment.mapped is not None:
+            segment.mapped.release()
+        if made is None:
+            return None
+        with cache.writing(place) as alone:
+            if not alone or space.is_stale:
+                return None
+            about = self._about(space, "signs") | {"of": segment.identity}
+            cache.write(path, about, {"codes": made.dump()})
+        return Shelved(read)
+
     # Names
 
     def _read_names(self, space: VectorSpace, _complete: bool) -> None:
+        if self._memory is not None:
+            return
         seen = space.reading.seen
         for _, some in _pieces(np.unique(seen.key[seen.alive()]), 10_000):
             space.names(some.tolist())
@@ -494,8 +606,11 @@ class Upkeep:
             cache.write(place / name, about, arrays)
             self._saved[space.space.space_id] = reading.seq
             keep = {name, *(segment.file for segment in segments)}
-            for file in [*place.glob("state-*.kdx"), *place.glob("vectors-*.kdx")]:
-                if file.name not in keep:
+            keep |= {_signs_name(segment) for segment in segments}
+            for kind in ("state", "vectors", "signs"):
+                for file in place.glob(f"{kind}-*.kdx"):
+                    if file.name in keep:
+                        continue
                     file.unlink(missing_ok=True)
 
     def _write_segment(self, space: VectorSpace, place: Path, segment: Segment) -> None:
@@ -511,9 +626,11 @@ class Upkeep:
         fresh = replace(segment, held=None, mapped=mapped, file=name, identity=file.identity.hex())
         space.publish((segment,), fresh)
 
-    def restore(self, space: VectorSpace) -> None:
-        """Go on from the newest files that fit the log, if there are any."""
+    def restore(self, space: VectorSpace, old: VectorSpace | None = None) -> None:
+        """Go on from another that became stale, or the newest files that fit the log, if any."""
         place = self._place(space)
+        if old is not None and old.reading.seq and self._follow(space, old):
+            place = None
         if place is not None:
             for path in sorted(place.glob("state-*.kdx"), reverse=True):
                 try:
@@ -528,6 +645,17 @@ class Upkeep:
         space.moved = partial(self.nudge, space)
         self.nudge(space)
 
+    def _follow(self, space: VectorSpace, old: VectorSpace) -> bool:
+        try:
+            space.follow(old)
+        except Unusable as error:
+            space.forget()
+            _log.info("a cache is not used, and made anew from the log: %s", error)
+            return False
+        if self._folder is not None and self._writable:
+            self._unsaved |= {("state", space.space.space_id), ("graph", space.space.space_id)}
+        return True
+
     def _restore(self, space: VectorSpace, place: Path, path: Path) -> None:
         state = CacheFile(path)
         about = self._fits(space, state, "state")
@@ -541,6 +669,7 @@ class Upkeep:
                 raise Unusable(f"{name} is not the file that {path.name} names")
             self._fits(space, file, "vectors")
             mapped = file.mapped("vectors")
+            mapped.frugal = self._memory is not None  # until the memory is shared out
             segments.append(
                 Segment(start, stop, None, mapped, uncoded=True, file=name, identity=identity)
             )
@@ -563,7 +692,11 @@ class Upkeep:
             return
         last = self._saved_graphs.get(space.space.space_id)
         changed = known.live.fed - (last[1] if last and last[0].live is known.live else 0)
-        if changed < (1 if complete else max(FEED_ROWS, known.live.live // 4)):
+        due = changed >= (1 if complete else max(FEED_ROWS, known.live.live // 4))
+        if not due and ("graph", space.space.space_id) not in self._unsaved:
+            return
+        self._unsaved.discard(("graph", space.space.space_id))
+        if not self._overwritten(space, reading, known):
             return
         with cache.writing(place) as mine:
             if not mine or space.is_stale:
@@ -580,6 +713,22 @@ class Upkeep:
             }  # fmt: skip
             cache.write(place / "graph.kdx", about, {})
         self._saved_graphs[space.space.space_id] = (known, known.live.fed)
+
+    def _overwritten(self, space: VectorSpace, reading: Reading, known: Graph) -> bool:
+        """See to it that a graph tells nothing of what was erased; False if that is too much.
+
+        Then it is asked on, and written to no file.
+        """
+        gone = known.live.forgotten()
+        if len(gone) > max(FEED_ROWS, known.live.live // OVERWRITTEN_PART):
+            return False
+        if len(gone):
+            alive, _, _ = space.present_slots(reading)
+            others = np.flatnonzero(alive)
+            if not len(others):
+                return False
+            known.live.overwrite(gone, reading.truth.take(np.resize(others, len(gone))))
+        return True
 
     def _load_graph(self, space: VectorSpace, _complete: bool) -> None:
         place, reading = self._place(space), space.reading
@@ -620,6 +769,10 @@ def _lags(space: VectorSpace) -> bool:
 
 def _kept(place: Path, segment: Segment) -> bool:
     return segment.file is not None and (place / segment.file).exists()
+
+
+def _signs_name(segment: Segment) -> str:
+    return f"signs-{segment.start}-{segment.stop}.kdx"
 
 
 def _state_name(seq: int) -> str:

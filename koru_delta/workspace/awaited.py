@@ -15,10 +15,15 @@ T = TypeVar("T")
 
 
 class Threads(Protocol):
-    """An `AsyncDatabase`, as far as this needs it: where calls run, off the loop."""
+    """Where calls run, off the loop."""
 
-    async def _read(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def _write(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def read(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call that may run beside others."""
+        ...
+
+    async def write(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call after all that were made before it."""
+        ...
 
 
 def _on_workspace(
@@ -36,7 +41,7 @@ def _on_workspace(
             return found if then is None else then(found)
 
         threads = self._threads
-        return await (threads._write(call) if writes else threads._read(call))
+        return await (threads.write(call) if writes else threads.read(call))
 
     return awaited
 
@@ -49,7 +54,7 @@ def _on_memory(
     @wraps(verb)
     async def awaited(self: AsyncAgentMemory, /, *args: P.args, **kwargs: P.kwargs) -> T:
         threads = self._threads
-        run = threads._write if writes else threads._read
+        run = threads.write if writes else threads.read
         return await run(verb, self._memory, *args, **kwargs)
 
     return awaited
@@ -78,7 +83,7 @@ class AsyncWorkspace:
 
     async def export(self, **options: Any) -> list[dict[str, Any]]:
         """As `Workspace.export`, all of it in a list."""
-        return await self._threads._read(lambda: list(self._workspace.export(**options)))
+        return await self._threads.read(lambda: list(self._workspace.export(**options)))
 
     configure = _on_workspace(Workspace.configure, writes=True)
     pattern = _on_workspace(Workspace.pattern, writes=True)

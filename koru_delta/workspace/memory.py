@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
 from koru_delta.errors import InvalidDataError, KeyNotFoundError, QueryError
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
 from koru_delta.search.filters import Filter
 from koru_delta.transaction import CauseLike, ttl_microseconds

@@ -11,7 +11,7 @@ import numpy as np
 
 from koru_delta.causal import When
 from koru_delta.errors import QueryError
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
 from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter

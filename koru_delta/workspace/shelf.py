@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
 from koru_delta.errors import KeyNotFoundError
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
 from koru_delta.transaction import CauseLike
 from koru_delta.values import canonical_bytes

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from koru_delta.causal import Version, When
 from koru_delta.embedders import Embedder, TextEmbedder
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koru_delta.causal import Version, When
 from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
 from koru_delta.errors import ImmutableEventError, InvalidDataError, ModelMismatchError
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.log.retention import checked_policy
 from koru_delta.search.answers import Matches
 from koru_delta.search.causality import CausalFilter

@@ -10,7 +10,7 @@ import pytest
 
 import koru_delta
 from koru_delta import errors
-from koru_delta.storage import schema, sqlite
+from koru_delta.storage import formats, schema
 
 
 def test_an_older_format_is_brought_up_to_date_in_one_transaction(
@@ -26,18 +26,18 @@ def test_an_older_format_is_brought_up_to_date_in_one_transaction(
         step(con)
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr(sqlite, "FORMAT", sqlite.FORMAT + 1)
+    monkeypatch.setattr(formats, "FORMAT", formats.FORMAT + 1)
     with pytest.raises(errors.ReadOnlyError, match="older format"):
         koru_delta.open(tmp_path, read_only=True)
-    monkeypatch.setattr(sqlite, "MIGRATIONS", {sqlite.FORMAT - 1: failing})
+    monkeypatch.setattr(formats, "MIGRATIONS", {formats.FORMAT - 1: failing})
     with pytest.raises(RuntimeError):
         koru_delta.open(tmp_path)
-    monkeypatch.setattr(sqlite, "MIGRATIONS", {sqlite.FORMAT - 1: step})
+    monkeypatch.setattr(formats, "MIGRATIONS", {formats.FORMAT - 1: step})
     with koru_delta.open(tmp_path) as db:
         assert db.get("n", "k") == 1
         assert db.verify().ok
     con = apsw.Connection(str(tmp_path / "log.db"))
-    assert con.execute("PRAGMA user_version").get == sqlite.FORMAT
+    assert con.execute("PRAGMA user_version").get == formats.FORMAT
     assert con.execute("SELECT count(*) FROM added").get == 0
     con.close()
 
@@ -143,3 +143,15 @@ def test_a_handle_that_is_dropped_keeps_no_file_open(tmp_path: Path) -> None:
         koru_delta.open(None).list_keys("n")
     gc.collect()
     assert count() <= before + 2
+
+
+@pytest.mark.parametrize("question", [schema.IS_USED, schema.TOLD_BY])
+def test_erasing_many_looks_each_object_up_and_scans_no_table(
+    tmp_path: Path, question: str
+) -> None:
+    with koru_delta.open(tmp_path) as db:
+        db.erase(db.embed("n", "k", [1.0, 0.0], 1))
+        con = db._log.engine._writer_connection()  # plans depend on how it is set up
+        plan = [row[3] for row in con.execute(f"EXPLAIN QUERY PLAN {question}", (1,))]
+        assert any("SEARCH" in step for step in plan)
+        assert not [step for step in plan if step.startswith("SCAN") and "CONSTANT" not in step]
