@@ -36,6 +36,7 @@ from benchmarks import (
     ingesting,
     opening,
     reading,
+    remembering,
     retrieval,
     searching,
     storing,
@@ -58,6 +59,7 @@ SUBJECTS: dict[str, Subject] = {
     "ingest": ingesting.run,
     "storage": storing.run,
     "synthesis": synthesis.run,
+    "memory": remembering.run,
     "tiers": tiers.run,
     "adapters": adapters.run,
 }

@@ -40,7 +40,8 @@ from koru_delta.values import Value, decode
 
 QUARANTINES: Final = "$quarantines"
 TEXTS: Final = "$text"  # how the words of each namespace are read
-OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION)  # namespaces that only KoruDelta writes
+WORKSPACES: Final = "$workspaces"  # embedder, quota, retention and patterns of each
+OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION, WORKSPACES)  # only KoruDelta writes these
 _FREE_PAGES: Final = 64  # fewer are left in the file for the next writes
 _MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
 _HOT_BYTES = 64 * 1024 * 1024
