@@ -20,7 +20,7 @@ from koru_delta.causal import (
 from koru_delta.database import Database, Erased, View, open
 from koru_delta.errors import ErasedError, KoruDeltaError
 from koru_delta.log import VerifyReport
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.log.retention import Retention, Swept
 from koru_delta.search.answers import Match, Matches
 from koru_delta.search.causality import CausalFilter
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from koru_delta.ingest.chunking import Chunk, ChunkingConfig, chunk_document
     from koru_delta.ingest.lineage import Lineage
     from koru_delta.ingest.quarantine import Quarantine
-    from koru_delta.ingest.writer import Run
+    from koru_delta.ingest.run import Run
 
 __version__ = "0.1.0"
 
@@ -111,7 +111,7 @@ _LATER = {
     "ChunkingConfig": "koru_delta.ingest.chunking",
     "Lineage": "koru_delta.ingest.lineage",
     "Quarantine": "koru_delta.ingest.quarantine",
-    "Run": "koru_delta.ingest.writer",
+    "Run": "koru_delta.ingest.run",
     "chunk_document": "koru_delta.ingest.chunking",
 }
 

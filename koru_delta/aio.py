@@ -9,66 +9,86 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
-from koru_delta.causal import (
-    Clock,
-    Version,
-)
-from koru_delta.database import Database, View
+from koru_delta.causal import Clock, Version
+from koru_delta.database import Database, ReadVerbs, View
 from koru_delta.embedders import Embedder
 from koru_delta.errors import DatabaseClosedError
 from koru_delta.log import Pending
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.transaction import KEEP, Erasable, Transaction
 from koru_delta.values import Value, VectorLike
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S_co = TypeVar("S_co", covariant=True)  # what is served
+Reads_co = TypeVar("Reads_co", bound=ReadVerbs, covariant=True)
 _READERS = 8
 
 
+class _Threads:
+    """Where the verbs run: one thread for writes, which keeps their order, some for reads."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Start with threads of one's own, as a forked child does."""
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="koru-delta-write")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="koru-delta-read")
+
+    async def read(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._on(self._readers, partial(call, *args, **kwargs))
+
+    async def write(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._on(self._writer, partial(call, *args, **kwargs))
+
+    def close(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+
+    async def _on(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        try:
+            work = asyncio.get_running_loop().run_in_executor(threads, call)
+        except RuntimeError as error:
+            raise DatabaseClosedError from error  # the threads ended with `close`
+        return await work
+
+
+class _Awaited(Generic[S_co]):
+    """A handle, served by threads."""
+
+    def __init__(self, served: S_co, threads: _Threads) -> None:
+        self._served = served
+        self._threads = threads
+
+
 def _reading(
-    verb: Callable[Concatenate[Database, P], T], then: Callable[[T], T] | None = None
-) -> Callable[Concatenate[AsyncDatabase, P], Coroutine[Any, Any, T]]:
+    verb: Callable[Concatenate[S_co, P], T], then: Callable[[T], T] | None = None
+) -> Callable[Concatenate[_Awaited[S_co], P], Coroutine[Any, Any, T]]:
     """A verb that reads, awaited: run on a thread, `then` included."""
 
     @wraps(verb)
-    async def awaited(self: AsyncDatabase, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def awaited(self: _Awaited[S_co], /, *args: P.args, **kwargs: P.kwargs) -> T:
         def call() -> T:
-            found = verb(self._database, *args, **kwargs)
+            found = verb(self._served, *args, **kwargs)
             return found if then is None else then(found)
 
-        return await self._read(call)
+        return await self._threads.read(call)
 
     return awaited
 
 
 def _writing(
-    verb: Callable[Concatenate[Database, P], T],
-) -> Callable[Concatenate[AsyncDatabase, P], Coroutine[Any, Any, T]]:
+    verb: Callable[Concatenate[S_co, P], T],
+) -> Callable[Concatenate[_Awaited[S_co], P], Coroutine[Any, Any, T]]:
     """A verb that writes, awaited: in the order of the calls."""
 
     @wraps(verb)
-    async def awaited(self: AsyncDatabase, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._write(verb, self._database, *args, **kwargs)
-
-    return awaited
-
-
-def _viewing(
-    verb: Callable[Concatenate[View, P], T], then: Callable[[T], T] | None = None
-) -> Callable[Concatenate[AsyncView, P], Coroutine[Any, Any, T]]:
-    """A verb of a view, awaited."""
-
-    @wraps(verb)
-    async def awaited(self: AsyncView, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        def call() -> T:
-            found = verb(self._view, *args, **kwargs)
-            return found if then is None else then(found)
-
-        return await self._read(call)
+    async def awaited(self: _Awaited[S_co], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._threads.write(verb, self._served, *args, **kwargs)
 
     return awaited
 
@@ -78,7 +98,54 @@ def _every_loaded(found: list[Matches]) -> list[Matches]:
     return [matches.load() for matches in found]
 
 
-class AsyncDatabase:
+class AsyncReads(_Awaited[Reads_co]):
+    """Every verb that reads, awaited: of a database and of its views."""
+
+    async def as_of(self, ref: AsOf) -> AsyncView:
+        """The database as it stood at a moment, to be read only."""
+        return AsyncView(await self._threads.read(self._served.as_of, ref), self._threads)
+
+    async def changes(self, after: AsOf = 0, *, as_of: AsOf = None) -> AsyncIterator[Version]:
+        """As `Database.changes`."""
+        found = await self._threads.read(self._served.changes, after, as_of=as_of)
+        while (version := await self._threads.read(next, found, None)) is not None:
+            yield version
+
+    tags = _reading(ReadVerbs.tags)
+    get = _reading(ReadVerbs.get)
+    get_raw = _reading(ReadVerbs.get_raw)
+    get_many = _reading(ReadVerbs.get_many)
+    get_at = _reading(ReadVerbs.get_at)
+    version = _reading(ReadVerbs.version)
+    get_version = _reading(ReadVerbs.get_version)
+    contains = _reading(ReadVerbs.contains)
+    query = _reading(ReadVerbs.query)
+    count = _reading(ReadVerbs.count)
+    list_keys = _reading(ReadVerbs.list_keys)
+    list_namespaces = _reading(ReadVerbs.list_namespaces)
+    history = _reading(ReadVerbs.history)
+    diff = _reading(ReadVerbs.diff)
+    commits = _reading(ReadVerbs.commits)
+    ancestors = _reading(ReadVerbs.ancestors)
+    descendants = _reading(ReadVerbs.descendants)
+    path = _reading(ReadVerbs.path)
+    similar = _reading(ReadVerbs.similar, Matches.load)
+    similar_many = _reading(ReadVerbs.similar_many, _every_loaded)
+    search = _reading(ReadVerbs.search, Matches.load)
+    explain = _reading(ReadVerbs.explain)
+    retrieval_diff = _reading(ReadVerbs.retrieval_diff)
+    related = _reading(ReadVerbs.related)
+    layers = _reading(ReadVerbs.layers)
+    descend = _reading(ReadVerbs.descend)
+    navigate = _reading(ReadVerbs.navigate, Matches.load)
+    lineage = _reading(ReadVerbs.lineage)
+    quarantines = _reading(ReadVerbs.quarantines)
+    similar_at = _reading(ReadVerbs.similar_at, Matches.load)
+    embed_search = _reading(ReadVerbs.embed_search, Matches.load)
+    vectors = _reading(ReadVerbs.vectors)
+
+
+class AsyncDatabase(AsyncReads[Database]):
     """`Database` for event loops: same names, same arguments, awaited.
 
     Writes happen in the order they were made; reads may run side by side. Cancelling an
@@ -93,15 +160,8 @@ class AsyncDatabase:
                 f"AsyncDatabase() takes an open Database, not {type(given).__name__}; "
                 "to open one: await AsyncDatabase.open(path)"
             )
-        self._database = database
-        self._begin()
-        database._log.engine.after_fork.append(self._begin)
-
-    def _begin(self) -> None:
-        """Start with threads of one's own, as a forked child does."""
-        # One thread for writes keeps their order.
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="koru-delta-write")
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="koru-delta-read")
+        super().__init__(database, _Threads())
+        database._log.engine.after_fork.append(self._threads.begin)
 
     @classmethod
     async def open(
@@ -128,7 +188,7 @@ class AsyncDatabase:
     @property
     def database(self) -> Database:
         """The same database, for synchronous code."""
-        return self._database
+        return self._served
 
     async def __aenter__(self) -> AsyncDatabase:
         return self
@@ -152,18 +212,8 @@ class AsyncDatabase:
         run: str | None = None,
     ) -> AsyncTransaction:
         """As `Database.transaction`, with `async with`."""
-        begun = self._database.transaction(author=author, message=message, run=run)
-        return AsyncTransaction(self, begun)
-
-    async def as_of(self, ref: AsOf) -> AsyncView:
-        """The database as it stood at a moment, to be read only."""
-        return AsyncView(self, await self._read(self._database.as_of, ref))
-
-    async def changes(self, after: AsOf = 0, *, as_of: AsOf = None) -> AsyncIterator[Version]:
-        """As `Database.changes`."""
-        found = await self._read(self._database.changes, after, as_of=as_of)
-        while (version := await self._read(next, found, None)) is not None:
-            yield version
+        begun = self._served.transaction(author=author, message=message, run=run)
+        return AsyncTransaction(begun, self._threads)
 
     put = _writing(Database.put)
     put_many = _writing(Database.put_many)
@@ -184,42 +234,10 @@ class AsyncDatabase:
     sweep = _writing(Database.sweep)
     compact = _writing(Database.compact)
     tag = _writing(Database.tag)
-    tags = _reading(Database.tags)
-    get = _reading(Database.get)
-    get_raw = _reading(Database.get_raw)
-    get_many = _reading(Database.get_many)
-    get_at = _reading(Database.get_at)
-    version = _reading(Database.version)
-    get_version = _reading(Database.get_version)
-    contains = _reading(Database.contains)
-    query = _reading(Database.query)
-    count = _reading(Database.count)
-    list_keys = _reading(Database.list_keys)
-    list_namespaces = _reading(Database.list_namespaces)
-    history = _reading(Database.history)
-    diff = _reading(Database.diff)
-    commits = _reading(Database.commits)
-    ancestors = _reading(Database.ancestors)
-    descendants = _reading(Database.descendants)
-    path = _reading(Database.path)
-    similar = _reading(Database.similar, Matches.load)
-    similar_many = _reading(Database.similar_many, _every_loaded)
-    search = _reading(Database.search, Matches.load)
-    explain = _reading(Database.explain)
-    retrieval_diff = _reading(Database.retrieval_diff)
-    related = _reading(Database.related)
-    layers = _reading(Database.layers)
-    descend = _reading(Database.descend)
-    navigate = _reading(Database.navigate, Matches.load)
     ingest = _writing(Database.ingest)
-    lineage = _reading(Database.lineage)
     quarantine = _writing(Database.quarantine)
     release = _writing(Database.release)
-    quarantines = _reading(Database.quarantines)
     configure_text = _writing(Database.configure_text)
-    similar_at = _reading(Database.similar_at, Matches.load)
-    embed_search = _reading(Database.embed_search, Matches.load)
-    vectors = _reading(Database.vectors)
     stats = _reading(Database.stats)
     build_index = _reading(Database.build_index)
     tune = _reading(Database.tune)
@@ -232,70 +250,29 @@ class AsyncDatabase:
     import_log = _writing(Database.import_log)
 
     def _close(self) -> None:
-        self._writer.shutdown()
-        self._readers.shutdown()
-        self._database.close()
-
-    async def _read(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._on(self._readers, partial(call, *args, **kwargs))
-
-    async def _write(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._on(self._writer, partial(call, *args, **kwargs))
-
-    async def _on(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-        try:
-            work = asyncio.get_running_loop().run_in_executor(threads, call)
-        except RuntimeError as error:
-            raise DatabaseClosedError from error  # the threads ended with `close`
-        return await work
+        self._threads.close()
+        self._served.close()
 
 
-class AsyncView:
+class AsyncView(AsyncReads[View]):
     """`View`, awaited: the database as it stood at one moment."""
-
-    def __init__(self, database: AsyncDatabase, view: View) -> None:
-        self._view = view
-        self._read = database._read
 
     @property
     def seq(self) -> int:
         """The last position of the log this view sees."""
-        return self._view.seq
+        return self._served.seq
 
     @property
     def time(self) -> datetime:
         """The moment of the view (UTC)."""
-        return self._view.time
-
-    get = _viewing(View.get)
-    get_raw = _viewing(View.get_raw)
-    get_many = _viewing(View.get_many)
-    contains = _viewing(View.contains)
-    version = _viewing(View.version)
-    query = _viewing(View.query)
-    count = _viewing(View.count)
-    list_keys = _viewing(View.list_keys)
-    list_namespaces = _viewing(View.list_namespaces)
-    history = _viewing(View.history)
-    commits = _viewing(View.commits)
-    ancestors = _viewing(View.ancestors)
-    descendants = _viewing(View.descendants)
-    similar = _viewing(View.similar, Matches.load)
-    similar_many = _viewing(View.similar_many, _every_loaded)
-    search = _viewing(View.search, Matches.load)
-    lineage = _viewing(View.lineage)
-    quarantines = _viewing(View.quarantines)
-    related = _viewing(View.related)
-    layers = _viewing(View.layers)
-    descend = _viewing(View.descend)
-    navigate = _viewing(View.navigate, Matches.load)
+        return self._served.time
 
 
 class AsyncTransaction:
     """`Transaction`, awaited: `async with db.transaction() as tx: await tx.put(...)`."""
 
-    def __init__(self, database: AsyncDatabase, transaction: Transaction) -> None:
-        self._database = database
+    def __init__(self, transaction: Transaction, threads: _Threads) -> None:
+        self._threads = threads
         self._transaction = transaction
 
     @property
@@ -305,7 +282,7 @@ class AsyncTransaction:
 
     async def __aenter__(self) -> AsyncTransaction:
         # The flag against nesting lives in this task's context, the storage in a thread.
-        self._transaction.begin(await self._database._read(self._transaction.now))
+        self._transaction.begin(await self._threads.read(self._transaction.now))
         return self
 
     async def __aexit__(
@@ -316,13 +293,13 @@ class AsyncTransaction:
     ) -> None:
         self._transaction.end()
         if kind is None:
-            await self._database._write(self._transaction.commit)
+            await self._threads.write(self._transaction.commit)
 
     async def put(self, namespace: str, key: str, value: Value, **options: Any) -> Pending:
-        return await self._database._read(self._transaction.put, namespace, key, value, **options)
+        return await self._threads.read(self._transaction.put, namespace, key, value, **options)
 
     async def delete(self, namespace: str, key: str, **options: Any) -> Pending:
-        return await self._database._read(self._transaction.delete, namespace, key, **options)
+        return await self._threads.read(self._transaction.delete, namespace, key, **options)
 
     async def hide(
         self,
@@ -332,7 +309,7 @@ class AsyncTransaction:
         version: Version | str | Pending | None = None,
         **options: Any,
     ) -> Pending:
-        return await self._database._read(
+        return await self._threads.read(
             self._transaction.hide, namespace, key, version=version, **options
         )
 
@@ -344,12 +321,12 @@ class AsyncTransaction:
         version: Version | str | Pending | None = None,
         **options: Any,
     ) -> Pending:
-        return await self._database._read(
+        return await self._threads.read(
             self._transaction.unhide, namespace, key, version=version, **options
         )
 
     async def erase(self, what: Erasable | Iterable[Erasable], **options: Any) -> None:
-        await self._database._read(self._transaction.erase, what, **options)
+        await self._threads.read(self._transaction.erase, what, **options)
 
     async def embed(
         self,
@@ -362,7 +339,7 @@ class AsyncTransaction:
         metric: str | None = None,
         **options: Any,
     ) -> Pending:
-        return await self._database._read(
+        return await self._threads.read(
             self._transaction.embed, namespace, key, vector, value, model=model, metric=metric,
             **options,
         )  # fmt: skip
@@ -376,15 +353,15 @@ class AsyncTransaction:
         metric: str | None = None,
         **options: Any,
     ) -> list[Pending]:
-        return await self._database._read(
+        return await self._threads.read(
             self._transaction.embed_many, namespace, items, model=model, metric=metric, **options
         )
 
     async def delete_many(self, namespace: str, keys: Iterable[str], **options: Any) -> None:
-        await self._database._read(self._transaction.delete_many, namespace, keys, **options)
+        await self._threads.read(self._transaction.delete_many, namespace, keys, **options)
 
     async def get(self, namespace: str, key: str) -> Value:
-        return await self._database._read(self._transaction.get, namespace, key)
+        return await self._threads.read(self._transaction.get, namespace, key)
 
     async def contains(self, namespace: str, key: str) -> bool:
-        return await self._database._read(self._transaction.contains, namespace, key)
+        return await self._threads.read(self._transaction.contains, namespace, key)

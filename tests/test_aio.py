@@ -20,7 +20,7 @@ from koru_delta.testing import FixedClock, HashEmbedder
 
 # What only one of the two has: the async one is opened by a class method, and shows the
 # database it serves, which has these properties.
-ONLY_SYNC = {name for name in vars(Database) if isinstance(vars(Database)[name], property)}
+ONLY_SYNC = {"directory", "embedder", "read_only"}
 ONLY_ASYNC = {"open", "database"}
 
 
@@ -33,7 +33,7 @@ async def adb(tmp_path: Path) -> AsyncIterator[AsyncDatabase]:
 
 
 def _public(kind: type) -> set[str]:
-    return {name for name in vars(kind) if not name.startswith("_")}
+    return {name for name in dir(kind) if not name.startswith("_")}
 
 
 def _parameters(verb: Any) -> list[tuple[str, Any, Any]]:
@@ -44,6 +44,12 @@ def _parameters(verb: Any) -> list[tuple[str, Any, Any]]:
 def test_both_have_the_same_verbs() -> None:
     assert _public(Database) - ONLY_SYNC == _public(AsyncDatabase) - ONLY_ASYNC
     assert _public(View) == _public(AsyncView)
+
+
+@pytest.mark.parametrize("name", sorted(_public(View) - {"seq", "time"}))
+def test_a_verb_of_a_view_is_that_of_the_database(name: str) -> None:
+    assert getattr(View, name) is getattr(Database, name)
+    assert getattr(AsyncView, name) is getattr(AsyncDatabase, name)
 
 
 @pytest.mark.parametrize("name", sorted(_public(Database) - ONLY_SYNC))

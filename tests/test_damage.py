@@ -26,7 +26,7 @@ import pytest
 
 import koru_delta
 from koru_delta import Database, errors
-from koru_delta.storage import sqlite
+from koru_delta.storage import formats
 from koru_delta.testing import FixedClock
 from tests.test_fork import in_child
 
@@ -486,7 +486,7 @@ def test_a_newer_format_says_what_to_upgrade(whole: Path, tmp_path: Path) -> Non
     with pytest.raises(errors.UnsupportedFormatError, match="upgrade"):
         koru_delta.open(path)
     con = apsw.Connection(str(path / "log.db"))
-    con.execute(f"PRAGMA user_version = {sqlite.FORMAT}")
+    con.execute(f"PRAGMA user_version = {formats.FORMAT}")
     con.close()
     with koru_delta.open(path) as db:
         assert db.verify().ok

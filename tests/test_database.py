@@ -490,6 +490,36 @@ def test_a_view_stands_still(db: Database) -> None:
     assert not hasattr(view, "put")
 
 
+def test_a_view_reads_at_its_moment_or_at_an_earlier_one(db: Database) -> None:
+    first = db.put("n", "k", 1)
+    second = db.put("n", "k", 2)
+    db.tag("then", second)
+    view = db.as_of("tag:then")
+    later = db.put("n", "k", 3)
+
+    assert [view.get("n", "k"), view.get("n", "k", as_of=first)] == [2, 1]
+    assert view.as_of(first).history("n", "k") == view.history("n", "k", as_of=first) == [first]
+    assert list(view.changes()) == [first, second]
+    assert [view.tags(), db.as_of(later).tags()] == [{}, {"then": 2}]
+    with pytest.raises(errors.InvalidTimestampError, match="after this view"):
+        view.get("n", "k", as_of=later)
+    with pytest.raises(errors.InvalidTimestampError, match="after this view"):
+        view.as_of(later)
+
+
+def test_a_view_knows_no_version_written_later(db: Database) -> None:
+    first = db.embed("n", "k", [1.0, 0.0], 1)
+    view = db.as_of(first)
+    later = db.embed("n", "k", [0.0, 1.0], 2)
+
+    assert view.get_version(first.id[:12]) == first
+    assert view.vectors(first)["default"].tolist() == [1.0, 0.0]
+    for ask in (view.get_version, view.vectors, lambda given: view.diff(first, given)):
+        for given in (later, later.id, later.id[:12]):
+            with pytest.raises(errors.UnknownVersionError):
+                ask(given)
+
+
 def test_get_many_reads_one_moment(db: Database) -> None:
     db.put_many([("n", "a", 1), ("n", "b", 2)])
     assert db.get_many("n", ["b", "x", "a"]) == {"b": 2, "a": 1}

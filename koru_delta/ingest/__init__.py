@@ -8,8 +8,8 @@ from koru_delta.ingest.lineage import Edge, Lineage, Node, Origin, commit_time, 
 from koru_delta.ingest.quarantine import Quarantine
 from koru_delta.ingest.reasons import SkipReason
 from koru_delta.ingest.records import ingest_records
+from koru_delta.ingest.run import Report, Run
 from koru_delta.ingest.sources import Files, Git, Records
-from koru_delta.ingest.writer import Report, Run
 
 __all__ = [
     "Chunk",

@@ -8,7 +8,8 @@ from typing import Final
 
 from koru_delta.ingest.chunking import ChunkingConfig, chunk_document, chunk_text
 from koru_delta.ingest.chunking.config import checked
-from koru_delta.ingest.writer import Cutter, Settings
+from koru_delta.ingest.settings import Settings
+from koru_delta.ingest.writer import Cutter
 from koru_delta.values import Value
 
 _MAX_CHARS: Final = 1200

@@ -20,15 +20,10 @@ from koru_delta.ingest.files import (
     read_files,
 )
 from koru_delta.ingest.progress import Progress, shown
-from koru_delta.ingest.writer import (
-    EmbedderChoice,
-    Moment,
-    Run,
-    Store,
-    Writer,
-    chosen_embedder,
-    settings_of,
-)
+from koru_delta.ingest.run import Run
+from koru_delta.ingest.settings import settings_of
+from koru_delta.ingest.store import EmbedderChoice, Store, chosen_embedder
+from koru_delta.ingest.writer import Moment, Writer
 from koru_delta.values import Value
 
 

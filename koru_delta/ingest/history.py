@@ -23,16 +23,10 @@ from koru_delta.ingest.git import BlobReader, Commit, CommitRef, History, read_h
 from koru_delta.ingest.layout import commits_of
 from koru_delta.ingest.progress import Progress, shown
 from koru_delta.ingest.reasons import SkipReason
-from koru_delta.ingest.writer import (
-    EmbedderChoice,
-    Entry,
-    Moment,
-    Run,
-    Store,
-    Writer,
-    chosen_embedder,
-    settings_of,
-)
+from koru_delta.ingest.run import Run
+from koru_delta.ingest.settings import settings_of
+from koru_delta.ingest.store import EmbedderChoice, Store, chosen_embedder
+from koru_delta.ingest.writer import Entry, Moment, Writer
 from koru_delta.values import Value
 
 _END_OF_TIME: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)

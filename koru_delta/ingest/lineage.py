@@ -17,7 +17,8 @@ from typing import Any, Final, Literal, NamedTuple
 from koru_delta.causal import CAUSE_KINDS, Cut, Version
 from koru_delta.errors import InvalidDataError, QueryError, UnknownVersionError
 from koru_delta.ingest.layout import chunks_of, commits_of, runs_of
-from koru_delta.ingest.writer import Run, Store
+from koru_delta.ingest.run import Run
+from koru_delta.ingest.store import Store
 from koru_delta.log import CausalLog
 from koru_delta.log.causes import Walk
 from koru_delta.search.answers import Match

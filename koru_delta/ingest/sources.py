@@ -14,7 +14,8 @@ from koru_delta.ingest.folders import ingest_files
 from koru_delta.ingest.history import ingest_git
 from koru_delta.ingest.progress import Progress
 from koru_delta.ingest.records import Record, ingest_records
-from koru_delta.ingest.writer import EmbedderChoice, Run, Store
+from koru_delta.ingest.run import Run
+from koru_delta.ingest.store import EmbedderChoice, Store
 
 
 @dataclass(frozen=True, slots=True)

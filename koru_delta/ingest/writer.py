@@ -17,14 +17,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from koru_delta.causal import FOREVER, Version, microseconds, moment
-from koru_delta.embedders import Embedder, TextEmbedder, as_embedder
-from koru_delta.errors import ConflictError, EmbedderError, IngestError
+from koru_delta.embedders import TextEmbedder
+from koru_delta.errors import ConflictError, IngestError
 from koru_delta.ingest.chunking import Chunk
 from koru_delta.ingest.layout import (
     check_home,
@@ -36,12 +33,13 @@ from koru_delta.ingest.layout import (
     runs_of,
     text_hash,
 )
-from koru_delta.ingest.reasons import SkipReason
+from koru_delta.ingest.run import Run
+from koru_delta.ingest.settings import Settings, check_settings
+from koru_delta.ingest.store import Store
 from koru_delta.log import Pending
 from koru_delta.transaction import Transaction
 from koru_delta.values import Value, Vector, canonical_bytes, distinction_id
 
-EmbedderChoice = Embedder | Literal["own"] | None
 Cutter = Callable[[str], Sequence[Chunk]]
 Place = dict[str, Value]  # where a chunk stands in its document, besides lines
 
@@ -51,183 +49,10 @@ _FLUSH_CHARS: Final = 8_000_000
 _TEXTS_PER_CALL: Final = 512
 _STATES_KEPT: Final = 20_000
 _VECTOR_BYTES_KEPT: Final = 128 * 1024 * 1024
-_NAMED: Final = 3  # paths, in the text for people
 _COUNTS: Final = (
     "commits", "documents", "deleted_documents", "unchanged_documents",
     "chunks", "deleted_chunks", "unchanged_chunks", "embedded",
 )  # fmt: skip
-
-
-class Store(Protocol):
-    """What ingest needs of a `Database`."""
-
-    @property
-    def directory(self) -> Path | None:
-        """As `Database.directory`."""
-        ...
-
-    def transaction(
-        self, *, author: str | None = ..., message: str | None = ..., run: str | None = ...
-    ) -> Transaction:
-        """As `Database.transaction`."""
-        ...
-
-    def get(
-        self,
-        namespace: str,
-        key: str,
-        default: Value = ...,
-        *,
-        as_of: Any = ...,
-        valid_at: datetime | str | None = ...,
-    ) -> Value:
-        """As `Database.get`."""
-        ...
-
-    def get_many(
-        self,
-        namespace: str,
-        keys: Sequence[str],
-        *,
-        as_of: Any = ...,
-        valid_at: datetime | str | None = ...,
-    ) -> dict[str, Value]:
-        """As `Database.get_many`."""
-        ...
-
-    def list_keys(
-        self,
-        namespace: str,
-        *,
-        prefix: str = ...,
-        limit: int | None = ...,
-        as_of: Any = ...,
-        valid_at: datetime | str | None = ...,
-    ) -> list[str]:
-        """As `Database.list_keys`."""
-        ...
-
-    def history(
-        self, namespace: str, key: str, *, reverse: bool = ..., limit: int | None = ...
-    ) -> list[Version]:
-        """As `Database.history`."""
-        ...
-
-    def vectors(self, version: Version | str) -> dict[str, Vector]:
-        """As `Database.vectors`."""
-        ...
-
-    def ancestors(
-        self,
-        version: Version | str,
-        *,
-        kinds: Sequence[str] | None = ...,
-        max_hops: int | None = ...,
-    ) -> list[Version]:
-        """As `Database.ancestors`."""
-        ...
-
-    def quarantines(self) -> Sequence[Any]:
-        """As `Database.quarantines`."""
-        ...
-
-
-@dataclass(slots=True)
-class Run:
-    """What a run found and wrote; counts of 0 and `run` None when there was nothing new.
-
-    `run` names it and is its key in the namespace `runs_of(namespace)`. `documents` and
-    `chunks` count versions stored, `unchanged_documents` those found as they stand,
-    `unchanged_chunks` those of changed documents that were there already, `embedded` the
-    texts given to the embedder. `skipped` tells why a path (its newest state) was left
-    out; `gone` are files of an ingested directory that are no longer in it (they are stored
-    and found as before, unless the run was to prune), and records that are not in a complete
-    source any more. `quarantined` are documents that this run stored and of which earlier
-    versions stand in quarantine: the new ones are found, until they are quarantined too.
-    `is_shallow`: the clone lacks older commits. `elsewhere` counts commits ingested earlier
-    that are not in the history asked for now (nor follow it): it was rewritten, or they are
-    on another branch. What they said still stands. Printed, it is told for people.
-    """
-
-    namespace: str
-    source: str
-    run: str | None = None
-    head: str | None = None
-    commits: int = 0
-    documents: int = 0
-    deleted_documents: int = 0
-    chunks: int = 0
-    deleted_chunks: int = 0
-    unchanged_chunks: int = 0
-    embedded: int = 0
-    is_shallow: bool = False
-    elsewhere: int = 0
-    skipped: dict[str, SkipReason] = field(default_factory=dict)
-    gone: list[str] = field(default_factory=list)
-    unchanged_documents: int = 0
-    quarantined: list[str] = field(default_factory=list)
-
-    @property
-    def chunks_namespace(self) -> str:
-        """The namespace to search: that of the chunks."""
-        return chunks_of(self.namespace)
-
-    @property
-    def found_nothing(self) -> bool:
-        """Whether there was no file or record at all."""
-        return self.source != "git" and not (
-            self.documents or self.unchanged_documents or self.skipped
-        )
-
-    def __str__(self) -> str:
-        """What it did, what was left out and what to do about it, for people."""
-        what = {"git": "commits", "files": "files"}.get(self.source, "records")
-        if self.run is not None:
-            commits = f"{_count(self.commits, 'commit')}, " if self.source == "git" else ""
-            lines = [
-                f"{self.namespace}: {commits}{_count(self.documents, 'document')} stored, "
-                f"{self.deleted_documents:,} deleted, {self.unchanged_documents:,} unchanged; "
-                f"{_count(self.chunks, 'chunk')} stored, {self.embedded:,} embedded "
-                f"(run {self.run})"
-            ]
-        elif self.found_nothing:
-            lines = [f"{self.namespace}: no {what} were found"]
-        else:
-            lines = [f"{self.namespace}: nothing new"]
-        reasons: dict[str, list[str]] = {}
-        for path, reason in self.skipped.items():
-            reasons.setdefault(reason.value, []).append(path)
-        for why, paths in sorted(reasons.items()):
-            lines.append(f"skipped {len(paths):,} ({why}): {_some(paths)}")
-        if self.gone and not self.deleted_documents:
-            lines.append(
-                f"gone, but still stored and found: {_some(self.gone)}; to delete what is gone, "
-                "ingest koru_delta.ingest.Files(paths, prune=True)"
-            )
-        if self.quarantined:
-            lines.append(
-                f"found again, though earlier versions are in quarantine: "
-                f"{_some(self.quarantined)}; for each that is as bad: "
-                f"db.quarantine(({self.namespace!r}, {document_key(self.quarantined[0])!r}))"
-            )
-        if not self.found_nothing:
-            lines.append(f'search it: db.search("{self.chunks_namespace}", "your question")')
-        return "\n".join(lines)
-
-
-Report = Run  # its earlier name
-
-
-class Settings(NamedTuple):
-    """What must be the same in every run that fills a namespace."""
-
-    source: str
-    include: tuple[str, ...]
-    max_chars: int | None  # None where `chunking` says how
-    min_chars: int | None
-    max_bytes: int
-    model: str | None
-    chunking: Value = None
 
 
 class Moment(NamedTuple):
@@ -309,7 +134,7 @@ class Writer:
         self._chunks, self._runs = chunks_of(namespace), runs_of(namespace)
         earlier = db.list_keys(self._runs)
         if earlier:
-            _check_settings(namespace, db.get(self._runs, earlier[-1]), settings)
+            check_settings(namespace, db.get(self._runs, earlier[-1]), settings)
         self._stored_paths: dict[str, str] = {}  # by key, of the documents of this run
         self._number = len(earlier) + 1
         self._run = run
@@ -609,25 +434,6 @@ class Writer:
         return value
 
 
-def chosen_embedder(db: Store, embedder: EmbedderChoice) -> TextEmbedder | None:
-    """The embedder a run uses; None for text alone.
-
-    Raises:
-        EmbedderError: the store's own was asked for, and it has none.
-    """
-    if embedder is None:
-        return None
-    if embedder != "own":
-        return as_embedder(embedder)
-    own = getattr(db, "embedder", None)  # not every store has one
-    if own is None:
-        raise EmbedderError(
-            "ingest was told of no embedder; pass embedder= (koru_delta.embedders.local() needs "
-            "no network), or embedder=None to ingest text without vectors"
-        )
-    return as_embedder(own)
-
-
 def _state_of(version: Version, until: int) -> _State:
     if version.is_tombstone:
         return _absent(until)
@@ -671,57 +477,3 @@ def _place(chunk: Chunk, pages: Sequence[int]) -> Place:
     if chunk.kind is not None:
         place["kind"] = chunk.kind
     return place
-
-
-def settings_of(db: Store, namespace: str) -> dict[str, Value] | None:
-    """What an earlier run into a namespace was asked to do; None if there was none."""
-    runs = runs_of(namespace)
-    earlier = db.list_keys(runs)
-    if not earlier:
-        return None
-    value = db.get(runs, earlier[-1])
-    return value if isinstance(value, dict) else None
-
-
-def _check_settings(namespace: str, earlier: Value, settings: Settings) -> None:
-    before, now = (_cutting(each) for each in (earlier, settings._asdict()))
-    if before != now:
-        raise IngestError(
-            f"namespace {namespace!r} was filled with chunking={before}, this run has {now}; "
-            "leave chunking out to cut as before, or ingest into another namespace"
-        )
-    for name, given in settings._asdict().items():
-        asked = list(given) if isinstance(given, tuple) else given
-        if earlier.get(name) != asked:
-            raise IngestError(
-                f"namespace {namespace!r} was filled with {name} {_shown(earlier.get(name))}, "
-                f"this run has {_shown(asked)}; ingest the same way, or into another namespace"
-            )
-
-
-def _cutting(settings: Value) -> str:
-    """How texts are cut, as one would write it."""
-    told = settings.get("chunking")
-    if told is None:
-        told = {
-            "strategy": "content", "size": settings.get("max_chars"),
-            "min_size": settings.get("min_chars"),
-        }  # fmt: skip
-    rest = [f"{name}={told[name]!r}" for name in sorted(told.keys() - {"strategy"})]
-    return f"ChunkingConfig({', '.join([repr(told['strategy']), *rest])})"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (
-        f" and {len(names) - _NAMED:,} more" * (len(names) > _NAMED)
-    )
-
-
-def _shown(setting: Value) -> str:
-    if setting is None or setting == []:
-        return "unset"
-    return ", ".join(setting) if isinstance(setting, list) else str(setting)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final, Literal
 
 from koru_delta.causal import CAUSE_KINDS
-from koru_delta.log.log import identified_record
+from koru_delta.log.records import identified_record
 from koru_delta.storage import SqliteEngine
 
 Direction = Literal["up", "down", "both"]

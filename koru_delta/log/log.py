@@ -1,62 +1,41 @@
 """The causal log: every write goes through here, and every question gets its moment here.
 
-Times, versions, commits and tags become a `Cut` in `CausalLog.cut` and nowhere else.
-Writes that wait for each other in one process are committed together. Values read at
-the present are kept in memory for as long as no process has written.
+How that is named is the business of `moments`. Writes that wait for each other in one process
+are committed together. Values read at the present are kept in memory for as long as no
+process has written.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from koru_delta.causal import (
-    DELETE,
     ERASE,
     FOREVER,
-    GENESIS,
-    OPERATIONS,
     PUT,
     Clock,
     Commit,
     Cut,
     Erasure,
     Version,
-    When,
     check_kept,
-    checked_clock,
-    microseconds,
     moment,
-    version_id,
 )
-from koru_delta.errors import (
-    CorruptionError,
-    ErasedError,
-    InvalidDataError,
-    InvalidTimestampError,
-    KeyNotFoundError,
-    StorageError,
-    UnknownVersionError,
-)
-from koru_delta.log.append import ANY, RETENTION, Appender, Pending, Write
-from koru_delta.storage import ENGINE_FAILURES, Head, SqliteEngine, Stored, StoredCommit
-from koru_delta.values import Value, canonical_bytes, decode, distinction_id
+from koru_delta.errors import ErasedError, KeyNotFoundError, StorageError, UnknownVersionError
+from koru_delta.log.append import RETENTION, Appender, Write
+from koru_delta.log.moments import TAGS, Moments
+from koru_delta.log.records import as_commit, checked, checked_record, damaged, identified_record
+from koru_delta.storage import ENGINE_FAILURES, Head, SqliteEngine, Stored
+from koru_delta.values import Value, decode
 
-__all__ = ["ANY", "AsOf", "CausalLog", "Pending", "Write"]
-
-AsOf = int | datetime | str | Version | Commit | Cut | None
-TAGS: Final = "$tags"
 QUARANTINES: Final = "$quarantines"
 TEXTS: Final = "$text"  # how the words of each namespace are read
 OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION)  # namespaces that only KoruDelta writes
-_HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 _HOT_BYTES = 64 * 1024 * 1024
 _HOT_LARGEST = _HOT_BYTES // 64
-_CUTS_KEPT = 4096
 _TOGETHER = 256  # most batches in one group commit
 
 
@@ -94,15 +73,13 @@ class _Ticket:
         self.turn: threading.Lock | None = None  # held while another thread leads
 
 
-class CausalLog:
+class CausalLog(Moments):
     """One append-only log over one storage engine. Safe to share by threads."""
 
     def __init__(self, engine: SqliteEngine, clock: Clock, *, node: str = "local") -> None:
-        self.engine = engine
-        self.clock = clock
+        super().__init__(engine, clock)
         self.node = node
         self.after_erase: Callable[[], object] = lambda: None  # called once it is committed
-        self._cuts: dict[str, Cut] = {}
         self._horizons: tuple[int, dict[str, int]] = (0, {})  # at a generation
         self._begin()
         engine.after_fork.append(self._begin)
@@ -229,175 +206,6 @@ class CausalLog:
                         hot.values[write.namespace].pop(write.key, None)
             hot.at = after
 
-    # Moments
-
-    def _now(self) -> int:
-        return checked_clock(self.clock())
-
-    def now(self) -> Cut:
-        """The present: everything written, by a clock that never runs backwards."""
-        head = self.engine.head()
-        now = self._now()
-        return Cut(head.seq, now if now > head.tx_time else head.tx_time)
-
-    def cut(self, as_of: AsOf = None, *, ahead: bool = False) -> Cut:
-        """Turn any way of naming a moment into a `Cut`.
-
-        Args:
-            ahead: Take a time that lies ahead too: up to then, all that is written now.
-
-        Raises:
-            InvalidTimestampError: a time that is naive, unreadable or ahead, or a
-                position inside a commit or past the end.
-            UnknownVersionError: a version, commit or tag this log does not hold.
-        """
-        if as_of is None:
-            return self.now()
-        if isinstance(as_of, Cut):
-            return as_of
-        if isinstance(as_of, Version):
-            return self._cuts.get(as_of.id) or self._cut_at_id(as_of.id)
-        if isinstance(as_of, Commit):
-            return self._cut_at_commit(as_of)
-        if isinstance(as_of, int) and not isinstance(as_of, bool):
-            return self._cut_at_seq(as_of)
-        if isinstance(as_of, str):
-            if as_of.startswith("tag:"):
-                return self._cut_at_tag(as_of[4:])
-            if _HEX_ID.match(as_of):
-                known = self._cuts.get(as_of)
-                if known is not None:
-                    return known
-                identity = self.full_id(as_of, missing_ok=True)
-                if identity is not None:
-                    return self._cut_at_id(identity)
-                if len(as_of) > 8:
-                    raise UnknownVersionError(f"version {as_of}")
-        if isinstance(as_of, (datetime, str)):
-            return self._cut_at_time(as_of, ahead=ahead)
-        raise InvalidTimestampError(
-            repr(as_of),
-            "not a moment; pass a datetime, ISO 8601 text, a version, a commit, "
-            "a position or 'tag:name'",
-        )
-
-    def checked_cut(self, cut: Cut) -> Cut:
-        """A cut that came from outside, if this log has got that far.
-
-        Raises:
-            InvalidTimestampError: it has not.
-        """
-        end = self.engine.head().seq
-        if not 0 <= cut.seq <= end or (cut.seq and self.position(cut.clock) < cut.seq):
-            raise InvalidTimestampError(
-                f"position {cut.seq}", f"is not of this database, whose log goes from 0 to {end}"
-            )
-        return cut
-
-    def full_id(
-        self, reference: str | Version, *, missing_ok: bool = False, until: int = FOREVER
-    ) -> str | None:
-        """The whole id of a version given by itself, its id, or at least 8 digits of it.
-
-        Digits are looked for among the entries up to position `until`.
-
-        Raises:
-            UnknownVersionError: there is none, or more than one.
-        """
-        if isinstance(reference, Version):
-            return reference.id
-        if not isinstance(reference, str):
-            raise InvalidDataError(
-                f"a version is named by itself or its id, not by {type(reference).__name__}"
-            )
-        found = self.engine.ids_like(reference, until) if _HEX_ID.match(reference) else []
-        if len(found) == 1:
-            return found[0][1].hex()
-        if missing_ok and not found:
-            return None
-        many = "more than one version starts with " if found else "version "
-        raise UnknownVersionError(f"{many}{reference}")
-
-    def _cut_at_id(self, version_id: str) -> Cut:
-        seq = self.engine.seq_of(bytes.fromhex(version_id))
-        if seq is None:
-            raise UnknownVersionError(f"version {version_id}")
-        cut = self._cut_around(seq)
-        if len(self._cuts) >= _CUTS_KEPT:
-            self._cuts.clear()
-        self._cuts[version_id] = cut
-        return cut
-
-    def _cut_around(self, seq: int) -> Cut:
-        """The end of the commit that holds entry `seq`."""
-        entry = self.engine.at(seq)
-        commit = None if entry is None else self.engine.commit_at(entry.tx_time)
-        if commit is None:
-            raise CorruptionError(f"entry {seq} belongs to no commit; run: kdelta verify")
-        return Cut(commit.last_seq, commit.tx_time)
-
-    def _cut_at_commit(self, commit: Commit) -> Cut:
-        found = self.engine.commit_at(commit.tx_time)
-        if found is None or found.root.hex() != commit.root:
-            raise UnknownVersionError(f"commit {commit.root[:16]}")
-        return Cut(found.last_seq, found.tx_time)
-
-    def _cut_at_seq(self, seq: int) -> Cut:
-        if seq == 0:
-            return Cut(0, 0)
-        end = self.engine.head().seq
-        if not 0 < seq <= end:
-            raise InvalidTimestampError(f"position {seq}", f"the log goes from 0 to {end}")
-        cut = self._cut_around(seq)
-        if cut.seq != seq:
-            raise InvalidTimestampError(
-                f"position {seq}", f"lies inside a commit, which ends at {cut.seq}; use that"
-            )
-        return cut
-
-    def _cut_at_time(self, when: When, *, ahead: bool) -> Cut:
-        time = microseconds(when)
-        head = self.engine.head()
-        latest = max(self._now(), head.tx_time)
-        if time > latest and not ahead:
-            raise InvalidTimestampError(
-                repr(when) if isinstance(when, str) else when.isoformat(),
-                f"lies ahead of the database, which has got to {moment(latest).isoformat()}; "
-                "to ask what is planned to be true then, use valid_at=",
-            )
-        if time >= head.tx_time:
-            return Cut(head.seq, time)
-        return Cut(self.position(time), time)
-
-    def _cut_at_tag(self, name: str) -> Cut:
-        found = self.engine.visible(TAGS, name, FOREVER, self.now().clock)
-        if found is None or found.operation == DELETE or found.body is None:
-            raise UnknownVersionError(f"tag {name!r}")
-        pointed = decode(found.body)
-        return Cut(int(pointed["seq"]), int(pointed["time"]))
-
-    def position(self, time: int) -> int:
-        """The last entry written at or before `time` (microseconds); 0 if none was."""
-        commit = self.engine.commit_at(time)
-        return 0 if commit is None else commit.last_seq
-
-    def root_at(self, seq: int) -> bytes:
-        """The chained root of the commit that ends at `seq`: what the log was up to there."""
-        entry = self.engine.at(seq)
-        commit = None if entry is None else self.engine.commit_at(entry.tx_time)
-        return GENESIS if commit is None else commit.root
-
-    def root_of(self, cut: Cut) -> bytes:
-        """The chained root of the log at a cut, which may come from outside.
-
-        Raises:
-            InvalidTimestampError: this log has not got that far.
-        """
-        head = self.engine.head()
-        if head.seq == cut.seq:
-            return head.root
-        return self.root_at(self.checked_cut(cut).seq)
-
     # Reading
 
     def present(self, namespace: str, key: str) -> bytes:
@@ -467,7 +275,7 @@ class CausalLog:
             raise KeyNotFoundError(namespace, key)
         record = checked_record(found)
         if record["key"] != key or record["namespace"] != namespace:
-            raise _damaged(found.seq, f"is filed under {key!r}, and belongs elsewhere")
+            raise damaged(found.seq, f"is filed under {key!r}, and belongs elsewhere")
         if found.operation != PUT or clock >= found.expires_at:
             expired = found.operation == PUT
             raise KeyNotFoundError(
@@ -475,16 +283,16 @@ class CausalLog:
             )
         return record
 
-    def version(self, reference: str | Version) -> Version:
+    def version(self, reference: str | Version, *, until: int = FOREVER) -> Version:
         """The version of that id (or its first 8 or more digits), with its value.
 
         Raises:
-            UnknownVersionError: this log holds none.
+            UnknownVersionError: this log holds none up to position `until`.
         """
-        identity = self.full_id(reference)
+        identity = self.full_id(reference, until=until)
         assert identity is not None
         seq = self.engine.seq_of(bytes.fromhex(identity))
-        if seq is None:
+        if seq is None or seq > until:
             raise UnknownVersionError(f"version {identity}")
         return self.versions([seq])[0]
 
@@ -502,14 +310,12 @@ class CausalLog:
             if entry.erased:
                 erasure = erasures[entry.erased].get(identity)
                 if erasure is None:
-                    raise _damaged(
-                        entry.seq, "is filed as erased, by an entry that does not say so"
-                    )
+                    raise damaged(entry.seq, "is filed as erased, by an entry that does not say so")
             body = None if entry.body is None else checked(entry, record.get("distinction"))
             found.append(Version(entry.seq, identity, record, body, erasure))
         for version, key in zip(found, keys or (), strict=keys is not None):
             if version.key != key:
-                raise _damaged(version.seq, f"is filed under {key!r}, and belongs elsewhere")
+                raise damaged(version.seq, f"is filed under {key!r}, and belongs elsewhere")
         return found
 
     def _erasures(self, seqs: set[int]) -> dict[int, dict[str, Erasure]]:
@@ -557,11 +363,6 @@ class CausalLog:
         )  # fmt: skip
         return [as_commit(row) for row in rows]
 
-    def _time_of(self, seq: int) -> int:
-        """When the entry at `seq` was written; before all others for 0."""
-        entry = self.engine.at(seq) if seq else None
-        return -(2**63) if entry is None else entry.tx_time
-
     def commit_of(self, version: Version) -> Commit:
         """The commit a version belongs to."""
         found = self.engine.commit_at(version.tx_time)
@@ -601,14 +402,6 @@ class CausalLog:
         ):
             raise ErasedError(namespace, horizon=moment(horizon))
 
-    # Tags
-
-    def tag_value(self, cut: Cut) -> bytes:
-        """What a tag keeps of the moment it names."""
-        commit = self.engine.commit_at(cut.clock)
-        root = GENESIS if commit is None else commit.root
-        return canonical_bytes({"seq": cut.seq, "time": cut.clock, "root": root.hex()})
-
     def close(self) -> None:
         """Close the engine; later calls raise `DatabaseClosedError`."""
         self.engine.close()
@@ -628,65 +421,3 @@ def _shallow(value: Value) -> tuple[dict[str, Any], tuple[str, ...]] | None:
                 return None
             names.append(name)
     return value, tuple(names)
-
-
-def identified_record(seq: int, identity: bytes, stored: bytes) -> dict[str, Any]:
-    """The record of the entry at `seq`, once it matches its id.
-
-    Raises:
-        CorruptionError: it does not.
-    """
-    if version_id(stored) != identity:
-        raise _damaged(seq, "does not match its id")
-    record: dict[str, Any] = decode(stored)
-    return record
-
-
-def checked_record(entry: Stored) -> dict[str, Any]:
-    """The record of an entry, once it matches its id and the facts it is filed under.
-
-    Raises:
-        CorruptionError: it does not.
-    """
-    record = identified_record(entry.seq, entry.version_id, entry.record)
-    time = record["time"]
-    if (
-        entry.tx_time != time
-        or entry.operation != OPERATIONS.index(record["op"])
-        or entry.valid_from != record.get("valid_from", time)
-        or entry.valid_to != record.get("valid_to", FOREVER)
-        or entry.expires_at != record.get("expires_at", FOREVER)
-    ):
-        raise _damaged(entry.seq, "is filed under other facts than its record states")
-    return record
-
-
-def checked(entry: Stored, distinction: str | None) -> bytes:
-    """The body of a put, once it matches the hash its record names.
-
-    Raises:
-        CorruptionError: it does not.
-    """
-    body = entry.body
-    if body is None or distinction_id("json", body).hex() != distinction:
-        raise _damaged(entry.seq, "holds a value that does not match its hash")
-    return body
-
-
-def _damaged(seq: int, problem: str) -> CorruptionError:
-    return CorruptionError(
-        f"entry {seq} {problem}; restore a backup, and run kdelta verify to see what else is "
-        "damaged"
-    )
-
-
-def as_commit(row: StoredCommit) -> Commit:
-    """A commit with what its first version says of it."""
-    try:
-        record: dict[str, Value] = decode(row.record)
-    except ValueError as error:
-        raise _damaged(row.first_seq, "does not match its id") from error
-    return Commit(
-        row.number, row.first_seq, row.last_seq, row.tx_time, row.root.hex(),
-        record.get("author"), record.get("message"), record.get("run"),
-    )  # fmt: skip

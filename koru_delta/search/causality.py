@@ -22,7 +22,7 @@ from koru_delta.causal import Commit, Cut, Version, When, microseconds
 from koru_delta.errors import InvalidDataError, KeyNotFoundError, QueryError, UnknownVersionError
 from koru_delta.log import CausalLog
 from koru_delta.log.causes import ALL_KINDS, Direction, Walk
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.provenance import Provenance
 from koru_delta.search.rows import Mask, Numbers
 from koru_delta.values import check_key

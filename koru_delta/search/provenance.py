@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from koru_delta.log import CausalLog
-from koru_delta.log.log import identified_record
+from koru_delta.log.records import identified_record
 from koru_delta.search.rows import Mask, Numbers
 
 Codes = npt.NDArray[np.int32]

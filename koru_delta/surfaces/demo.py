@@ -163,7 +163,7 @@ def run(
         elif questions:
             asked = _asked(database, embedder, questions)
         else:
-            standard = _OWN if (place / "koru_delta" / "database.py").exists() else _GENERAL
+            standard = _OWN if (place / "koru_delta" / "causal.py").exists() else _GENERAL
             asked = _asked(database, embedder, standard, prose=True)
         finder = _Finder(database, embedder)
         now = points[-1]

@@ -26,7 +26,7 @@ from koru_delta import (
     verify_inclusion,
 )
 from koru_delta.search import texts, upkeep
-from koru_delta.storage import sqlite
+from koru_delta.storage import scrubber
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.indexing import SMALL, lower
 from tests.worker import Worker
@@ -382,7 +382,7 @@ def test_another_process_does_not_go_on_serving_what_was_erased(path: Path) -> N
 def test_a_reader_in_the_way_delays_the_cleaning_and_no_answer(
     kept: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_READERS_LEAVE_MS", 20)
+    monkeypatch.setattr(scrubber, "_READERS_LEAVE_MS", 20)
     kept.put("n", "a", {"text": SECRET})
     reader = apsw.Connection(str(path / "log.db"))
     reader.execute("BEGIN")

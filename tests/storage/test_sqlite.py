@@ -10,7 +10,7 @@ import pytest
 
 import koru_delta
 from koru_delta import errors
-from koru_delta.storage import schema, sqlite
+from koru_delta.storage import formats, schema
 
 
 def test_an_older_format_is_brought_up_to_date_in_one_transaction(
@@ -26,18 +26,18 @@ def test_an_older_format_is_brought_up_to_date_in_one_transaction(
         step(con)
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr(sqlite, "FORMAT", sqlite.FORMAT + 1)
+    monkeypatch.setattr(formats, "FORMAT", formats.FORMAT + 1)
     with pytest.raises(errors.ReadOnlyError, match="older format"):
         koru_delta.open(tmp_path, read_only=True)
-    monkeypatch.setattr(sqlite, "MIGRATIONS", {sqlite.FORMAT - 1: failing})
+    monkeypatch.setattr(formats, "MIGRATIONS", {formats.FORMAT - 1: failing})
     with pytest.raises(RuntimeError):
         koru_delta.open(tmp_path)
-    monkeypatch.setattr(sqlite, "MIGRATIONS", {sqlite.FORMAT - 1: step})
+    monkeypatch.setattr(formats, "MIGRATIONS", {formats.FORMAT - 1: step})
     with koru_delta.open(tmp_path) as db:
         assert db.get("n", "k") == 1
         assert db.verify().ok
     con = apsw.Connection(str(tmp_path / "log.db"))
-    assert con.execute("PRAGMA user_version").get == sqlite.FORMAT
+    assert con.execute("PRAGMA user_version").get == formats.FORMAT
     assert con.execute("SELECT count(*) FROM added").get == 0
     con.close()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koru_delta.causal import Version
 from koru_delta.errors import QueryError
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.synthesis.proximity import Proximity, ranks
 from koru_delta.search.synthesis.relations import Edge, resolve
 from koru_delta.search.synthesis.store import Store

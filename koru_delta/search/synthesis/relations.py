@@ -34,7 +34,7 @@ import numpy as np
 
 from koru_delta.causal import Cut, Version, When
 from koru_delta.errors import KeyNotFoundError, QueryError, UnknownVersionError
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.synthesis.layers import text_of
 from koru_delta.search.synthesis.proximity import MOST_HOPS, unit
 from koru_delta.search.synthesis.store import Store

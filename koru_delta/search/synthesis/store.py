@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from koru_delta.causal import Version, When
-from koru_delta.log.log import AsOf
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.search.filters import Filter
 from koru_delta.search.query import Row

@@ -1,0 +1,148 @@
+"""`Database`: opening and closing it, and the families of verbs it is made of."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Literal
+
+from koru_delta.causal import Clock, system_clock
+from koru_delta.database.care import CareVerbs
+from koru_delta.database.erasing import EraseVerbs
+from koru_delta.database.handle import Parts
+from koru_delta.database.ingesting import IngestVerbs
+from koru_delta.database.writes import WriteVerbs
+from koru_delta.embedders import Embedder, as_embedder
+from koru_delta.errors import InvalidDataError, NotPicklableError
+from koru_delta.log import CausalLog
+from koru_delta.log.sweeper import Sweeper
+from koru_delta.storage import SqliteEngine
+from koru_delta.transaction import Intents
+
+
+class Database(CareVerbs, EraseVerbs, IngestVerbs, WriteVerbs):
+    """A causal database: what is, what was, and how it came about.
+
+    Safe to share by threads; several processes may open one directory. A forked child
+    may go on using its handle; a handle cannot be pickled. Close it, or use `with`.
+
+    Every read takes `as_of` (what was known then: a position, an aware datetime, ISO 8601
+    text with a zone, a `Version` or `Commit` or version id, `"tag:name"`; that instant
+    included) and `valid_at` (what was true then, by default at the moment of `as_of`).
+    Every write takes `author`, `message`, `run`; `causes`, a list of versions or of
+    `(kind, version)` with a kind out of `caused_by derived_from supersedes references
+    same_run`; and `valid_from` (inclusive) and `valid_to` (exclusive), by default from
+    now on. All but the obvious: reads raise `InvalidTimestampError` or
+    `UnknownVersionError` for a moment that is none, any call raises
+    `DatabaseClosedError` after `close`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        durability: Literal["full", "relaxed"] = "full",
+        read_only: bool = False,
+        embedder: Embedder | None = None,
+        clock: Clock | None = None,
+        author: str | None = None,
+        run: str | None = None,
+        node: str = "local",
+        lock_timeout_seconds: float = 30.0,
+    ) -> None:
+        """Open the database in the directory `path`, made if missing; None is in memory.
+
+        Args:
+            durability: "full" syncs every commit to disk before it returns; "relaxed"
+                may lose the last ones in a power cut (never in a crash of the process).
+            read_only: Refuse writes; the directory must hold a database.
+            embedder: Turns text to vectors: a callable from a list of texts to vectors,
+                sync or async, or a LangChain or LlamaIndex embeddings object.
+            clock: Microseconds since 1970, UTC; the system's clock by default.
+            author: Who writes, unless a write says otherwise.
+            run: The run writes belong to, unless a write says otherwise.
+            node: The name of this copy in vector clocks.
+            lock_timeout_seconds: How long a write waits for other processes' writes.
+
+        Raises:
+            NotADatabaseError: the path is a file or holds something else.
+            UnsupportedFormatError: written by a newer KoruDelta.
+            CorruptionError: damaged, or acknowledged entries are missing.
+            ReadOnlyError: the directory cannot be written; open it read-only.
+        """
+        if durability not in ("full", "relaxed"):
+            raise InvalidDataError(f"durability is 'full' or 'relaxed', not {durability!r}")
+        text = None if embedder is None else as_embedder(embedder)
+        engine = SqliteEngine(
+            path, durability=durability, read_only=read_only,
+            lock_timeout_seconds=lock_timeout_seconds,
+        )  # fmt: skip
+        log = CausalLog(engine, clock or system_clock, node=node)
+        parts = Parts.of(log, Intents(log, text, author=author, run=run))
+        super().__init__(parts)
+        log.after_erase = parts.scrub
+        self._transaction = ContextVar("transaction", default=None)
+        self._sweeper = Sweeper(self._sweep_quietly)
+        engine.after_fork.append(self._sweeper.begin)
+        self._swept = {}
+        self._closing = threading.Lock()
+        if not read_only and not engine.temporary:
+            if not engine.is_scrubbed():  # whoever erased was killed before it had cleaned up
+                parts.scrub()
+            if any(policy.is_active for policy in self.retentions().values()):
+                self._sweeper.start()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce_ex__(self, _protocol: object) -> Any:
+        raise NotPicklableError(
+            f"a database handle cannot be pickled or copied; pass its path ({self.directory}) "
+            "and open it again there"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Database {'in memory' if self.directory is None else str(self.directory)!r}>"
+
+    def close(self) -> None:
+        """Close every file; indexes made meanwhile are kept for the next opening.
+
+        Matches that are still held keep their values. Closing twice is fine.
+        """
+        with self._closing:
+            try:
+                self._sweeper.stop()
+            finally:
+                self._parts.close()
+
+
+def open(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    durability: Literal["full", "relaxed"] = "full",
+    read_only: bool = False,
+    embedder: Embedder | None = None,
+    clock: Clock | None = None,
+    author: str | None = None,
+    run: str | None = None,
+    node: str = "local",
+    lock_timeout_seconds: float = 30.0,
+) -> Database:
+    """Open the database in a directory, made if missing; None is in memory.
+
+    Arguments and errors are those of `Database`.
+    """
+    return Database(
+        path, durability=durability, read_only=read_only, embedder=embedder, clock=clock,
+        author=author, run=run, node=node, lock_timeout_seconds=lock_timeout_seconds,
+    )  # fmt: skip
