@@ -176,12 +176,13 @@ class AsyncDatabase(AsyncReads[Database]):
         run: str | None = None,
         node: str = "local",
         lock_timeout_seconds: float = 30.0,
+        track: bool = True,
     ) -> AsyncDatabase:
         """Open a database as `koru_delta.open` does."""
         opening = partial(
             Database, path, durability=durability, read_only=read_only, embedder=embedder,
             clock=clock, author=author, run=run, node=node,
-            lock_timeout_seconds=lock_timeout_seconds,
+            lock_timeout_seconds=lock_timeout_seconds, track=track,
         )  # fmt: skip
         return cls(await asyncio.to_thread(opening))
 
@@ -231,6 +232,7 @@ class AsyncDatabase(AsyncReads[Database]):
     erase = _writing(Database.erase)
     retain = _writing(Database.retain)
     retentions = _reading(Database.retentions)
+    used = _reading(Database.used)
     sweep = _writing(Database.sweep)
     compact = _writing(Database.compact)
     tag = _writing(Database.tag)
