@@ -41,6 +41,7 @@ from benchmarks import (
     storing,
     synthesis,
     text,
+    tiers,
     writing,
 )
 from benchmarks.measure import Row, SkippedError, Target
@@ -57,6 +58,7 @@ SUBJECTS: dict[str, Subject] = {
     "ingest": ingesting.run,
     "storage": storing.run,
     "synthesis": synthesis.run,
+    "tiers": tiers.run,
     "adapters": adapters.run,
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,19 +172,15 @@ def _peers(folder: Path, embedding: NoOp) -> Iterator[tuple[str, VectorStore]]:
 
 
 def _faiss(embedding: NoOp) -> VectorStore:
-    with warnings.catch_warnings():  # that they will not be kept up, and of their own parts
-        warnings.simplefilter("ignore")
-        import faiss
-        from langchain_community.docstore.in_memory import InMemoryDocstore
-        from langchain_community.vectorstores import FAISS
+    import faiss
+
+    from benchmarks.faiss_in_langchain import FAISS, InMemoryDocstore
 
     return FAISS(embedding, faiss.IndexFlatIP(DIMENSIONS), InMemoryDocstore(), {})
 
 
 def _chroma(folder: Path, embedding: NoOp) -> VectorStore:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from langchain_chroma import Chroma
+    from langchain_chroma import Chroma
 
     return _Chroma(Chroma(embedding_function=embedding, persist_directory=str(folder / "chroma")))
 

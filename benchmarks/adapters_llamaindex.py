@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,11 +167,9 @@ def _is_there(module: str) -> bool:
 
 
 def _chroma(folder: Path) -> Any:
-    with warnings.catch_warnings():  # of their own parts
-        warnings.simplefilter("ignore")
-        import chromadb
-        from llama_index.vector_stores.chroma import ChromaVectorStore
+    import chromadb
+    from llama_index.vector_stores.chroma import ChromaVectorStore
 
-        client = chromadb.PersistentClient(str(folder / "chroma"))
-        collection = client.create_collection("nodes", metadata={"hnsw:space": "cosine"})
-        return ChromaVectorStore(chroma_collection=collection)
+    client = chromadb.PersistentClient(str(folder / "chroma"))
+    collection = client.create_collection("nodes", metadata={"hnsw:space": "cosine"})
+    return ChromaVectorStore(chroma_collection=collection)

@@ -176,13 +176,15 @@ class AsyncDatabase(AsyncReads[Database]):
         run: str | None = None,
         node: str = "local",
         lock_timeout_seconds: float = 30.0,
+        vector_memory: int | None = None,
         track: bool = True,
     ) -> AsyncDatabase:
         """Open a database as `koru_delta.open` does."""
         opening = partial(
             Database, path, durability=durability, read_only=read_only, embedder=embedder,
             clock=clock, author=author, run=run, node=node,
-            lock_timeout_seconds=lock_timeout_seconds, track=track,
+            lock_timeout_seconds=lock_timeout_seconds, vector_memory=vector_memory,
+            track=track,
         )  # fmt: skip
         return cls(await asyncio.to_thread(opening))
 

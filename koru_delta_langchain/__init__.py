@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from koru_delta_langchain.bytestore import KoruDeltaByteStore
     from koru_delta_langchain.caches import KoruDeltaCache, KoruDeltaSemanticCache
     from koru_delta_langchain.chats import KoruDeltaChatMessageHistory
+    from koru_delta_langchain.embedding import KoruDeltaEmbeddings
     from koru_delta_langchain.index import KoruDeltaDocumentIndex
     from koru_delta_langchain.langgraph import (
         KoruDeltaNodeCache,
@@ -31,6 +32,7 @@ __all__ = [
     "KoruDeltaCache",
     "KoruDeltaChatMessageHistory",
     "KoruDeltaDocumentIndex",
+    "KoruDeltaEmbeddings",
     "KoruDeltaNodeCache",
     "KoruDeltaRecordManager",
     "KoruDeltaRetriever",
@@ -50,6 +52,7 @@ _HOMES = {
     "KoruDeltaCache": "caches",
     "KoruDeltaChatMessageHistory": "chats",
     "KoruDeltaDocumentIndex": "index",
+    "KoruDeltaEmbeddings": "embedding",
     "KoruDeltaNodeCache": "langgraph",
     "KoruDeltaRecordManager": "records",
     "KoruDeltaRetriever": "retriever",
@@ -62,6 +65,11 @@ _HOMES = {
     "self_query_retriever": "selfquery",
 }
 
+if find_spec("langgraph") is None:  # `import *` and `help` ask for all that is in __all__
+    for _name, _home in _HOMES.items():
+        if _home == "langgraph":
+            __all__.remove(_name)
+
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
@@ -72,4 +80,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})

@@ -14,7 +14,10 @@ from typing import Any, Final
 from langchain_core.caches import BaseCache
 from langchain_core.embeddings import Embeddings
 from langchain_core.load.serializable import Serializable
-from langchain_core.outputs import Generation
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, Generation
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 import koru_delta
 from koru_delta import Database
@@ -30,8 +33,10 @@ class KoruDeltaCache(Home, BaseCache):
     """What a model answered to a prompt, given again exactly: tool calls, usage and all.
 
     For `langchain_core.globals.set_llm_cache` or a model's `cache=`. An answer that would
-    not come back equal is not kept, and logged as a warning; a look-up never makes anything
-    of another class than messages and generations, and reads no environment.
+    not come back equal is not kept, and one that cannot be read back is none; both are logged
+    as warnings. What a model with structured output parsed comes back as the JSON of it, which
+    LangChain makes the object of again. A look-up never makes anything of another class than
+    messages and generations, and reads no environment.
 
     >>> from langchain_core.outputs import Generation
     >>> with KoruDeltaCache() as cache:
@@ -103,15 +108,20 @@ class KoruDeltaCache(Home, BaseCache):
 
     def _value(self, prompt: str, answers: Sequence[Generation]) -> dict[str, Any] | None:
         try:
-            return {"prompt": prompt, "answers": self._codec.encode(list(answers))}
-        except koru_delta.errors.InvalidDataError as error:
+            plain = [_without_objects(answer) for answer in answers]
+            return {"prompt": prompt, "answers": self._codec.encode(plain)}
+        except (koru_delta.errors.InvalidDataError, PydanticSerializationError) as error:
             _log.warning("an answer is not cached: %s", error)
             return None
 
     def _answers(self, value: Any) -> list[Generation] | None:
         if value is None:
             return None
-        found: list[Generation] = self._codec.decode(value["answers"])
+        try:
+            found: list[Generation] = self._codec.decode(value["answers"])
+        except koru_delta.errors.InvalidDataError as error:
+            _log.warning("a cached answer is passed over: %s", error)
+            return None
         return found
 
 
@@ -121,7 +131,8 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
     Only what the last message says is compared by meaning. All the rest, which is the
     model, its settings, and the messages before, must be equal: a system prompt or an
     earlier turn that differs is another question. Meaning is no proof ("2019" and "2020" are
-    near), so keep the threshold high, and use it where a near answer will do.
+    near), so keep the threshold high, and use it where a near answer will do. Answers kept
+    with another embedding, by its name, are found by equal prompts alone.
     """
 
     def __init__(
@@ -154,6 +165,8 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
         if embedding is None and (database is None or database.embedder is None):
             embedding = koru_delta.embedders.local()
         self._embedding = embedding_of(embedding, database)
+        # Files the vectors: another embedder's mean something else, and are not compared.
+        self._model = koru_delta.embedders.as_embedder(self._embedding).name
         self._threshold = threshold
         super().__init__(
             database=database, path=path, namespace=namespace, ttl=ttl, keep=keep,
@@ -192,10 +205,13 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
         await asyncio.to_thread(self._keep, prompt, llm_string, return_val, vector)
 
     def _near(self, vector: VectorLike, rest: str, llm_string: str) -> list[Generation] | None:
-        found = self._reader().similar(
-            self._namespace, vector, k=1, filter={"rest": _hash(rest, llm_string)},
-            threshold=self._threshold, model=self._model,
-        )  # fmt: skip
+        try:
+            found = self._reader().similar(
+                self._namespace, vector, k=1, filter={"rest": _hash(rest, llm_string)},
+                threshold=self._threshold, model=self._model,
+            )  # fmt: skip
+        except koru_delta.errors.ModelMismatchError:
+            return None  # all there is was embedded by others, and means something else to them
         return self._answers(found[0].value) if found else None
 
     def _keep(
@@ -216,10 +232,18 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
         value["rest"] = _hash(_last_words(prompt)[1], llm_string)
         self._database.embed(self._namespace, key, vector, value, ttl=self._ttl, model=self._model)
 
-    @property
-    def _model(self) -> str:
-        """Files the vectors: another embedder's mean something else, and are not compared."""
-        return getattr(self._embedding, "name", None) or "default"
+
+def _without_objects(answer: Generation) -> Generation:
+    """The answer with JSON in the place of what was parsed of it, as LangChain writes it."""
+    if not isinstance(answer, ChatGeneration) or not isinstance(answer.message, AIMessage):
+        return answer
+    extra = answer.message.additional_kwargs
+    parsed = extra.get("parsed")
+    if not isinstance(parsed, BaseModel):
+        return answer
+    plain = {**extra, "parsed": parsed.model_dump(mode="json")}
+    message = answer.message.model_copy(update={"additional_kwargs": plain})
+    return answer.model_copy(update={"message": message})
 
 
 def _key(prompt: str, llm_string: str) -> str:

@@ -13,6 +13,7 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.load.serializable import Serializable
 from langchain_core.messages import BaseMessage
 
+import koru_delta
 from koru_delta import AsOf, Database
 from koru_delta_langchain.codec import Codec
 from koru_delta_langchain.home import Home
@@ -54,8 +55,13 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
             allowed_objects: Classes of messages, besides LangChain's own.
 
         Raises:
-            InvalidDataError: both `database` and `path`; and the errors of `koru_delta.open`.
+            InvalidDataError: both `database` and `path`, or a session that is no string; and
+                the errors of `koru_delta.open`.
         """
+        if not isinstance(session_id, str):  # 5 and "5" would be two conversations
+            raise koru_delta.errors.InvalidDataError(
+                f"a session is named by a string, not {type(session_id).__name__}"
+            )
         super().__init__(namespace, database, path)
         self.session_id = session_id
         self._ttl = ttl
@@ -74,7 +80,7 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
         """
         rows = self._reader(as_of).query(self._namespace, {_FIELD: self.session_id})
         rows.sort(key=lambda row: row.version.seq)  # as they were written, by whomever
-        return [self._codec.decode(row.value["message"]) for row in rows]
+        return self._codec.decode_all(row.value["message"] for row in rows)
 
     async def aget_messages(self, *, as_of: AsOf = None) -> list[BaseMessage]:
         """As `get_messages`."""
@@ -84,9 +90,15 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
         """Add messages, in one commit.
 
         Raises:
-            InvalidDataError: one would not come back equal; nothing is added.
+            InvalidDataError: one would not come back equal, or is no message; nothing is added.
         """
         self._check_writable()
+        for message in messages:
+            if not isinstance(message, BaseMessage):
+                raise koru_delta.errors.InvalidDataError(
+                    f"a message is a BaseMessage, as HumanMessage(...), not "
+                    f"{type(message).__name__}; several are given as a list"
+                )
         items = [
             (
                 self._namespace,

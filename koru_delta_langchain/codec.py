@@ -48,7 +48,7 @@ class Codec:
 
     def __init__(self, more: Iterable[type[Serializable]] = ()) -> None:
         """Allow messages, generations, and some classes more."""
-        self._allowed = (*_ALLOWED, *more)
+        self._allowed = {kind.__name__: kind for kind in (*_ALLOWED, *more)}
 
     def encode(self, given: Any) -> str:
         """Text that `decode` makes the same of.
@@ -71,13 +71,14 @@ class Codec:
         Raises:
             InvalidDataError: it names a class that is not allowed, or is damaged.
         """
+        # Allowing a class takes longer than making one, so only those the text may name are.
+        allowed = [kind for name, kind in self._allowed.items() if name in text]
         try:
             with suppress_langchain_beta_warning():
                 return cast(
                     "Any",
                     loads(
-                        text, allowed_objects=self._allowed, secrets_map={},
-                        secrets_from_env=False,
+                        text, allowed_objects=allowed, secrets_map={}, secrets_from_env=False
                     ),
                 )  # fmt: skip
         except (ValueError, NotImplementedError, ImportError, TypeError) as error:
@@ -85,6 +86,10 @@ class Codec:
                 f"this cannot be read back: {error}; a class of your own is allowed by "
                 "allowed_objects="
             ) from error
+
+    def decode_all(self, texts: Iterable[str]) -> list[Any]:
+        """As `decode`, of several texts, in less time than one by one."""
+        return cast("list[Any]", self.decode(f"[{','.join(texts)}]"))
 
 
 def _unequal() -> koru_delta.errors.InvalidDataError:

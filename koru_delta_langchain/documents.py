@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
@@ -22,7 +22,11 @@ Rows: TypeAlias = Callable[[], Iterable[Row]]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Checked documents: each id as it was given; by key and once each, texts and values."""
+    """Checked documents: each id as it was given, and values by key, once each.
+
+    `texts` are those to embed, in the order of values. A blank text, as of an empty page, says
+    nothing that a vector could: its document is kept without one.
+    """
 
     ids: list[str]
     texts: list[str]
@@ -46,7 +50,13 @@ class Batch:
                 )
             ids.append(name)
             values[key_of(name)] = {"id": name, "text": text, "metadata": metadata}
-        return cls(ids, [value["text"] for value in values.values()], values)
+        texts = [value["text"] for value in values.values() if not is_blank(value)]
+        return cls(ids, texts, values)
+
+
+def is_blank(value: Mapping[str, Any]) -> bool:
+    """Whether a document's text says nothing."""
+    return not value["text"].strip()
 
 
 def of_texts(

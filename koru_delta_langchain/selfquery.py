@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.structured_query import (
@@ -34,6 +35,7 @@ _COMPARATORS: Final = {
     Comparator.IN: "$in",
     Comparator.NIN: "$nin",
 }
+_NUMBERS: Final = ("integer", "float", "number")
 _OPERATORS: Final = {Operator.AND: "$and", Operator.OR: "$or", Operator.NOT: "$not"}
 
 
@@ -41,15 +43,23 @@ class KoruDeltaTranslator(Visitor):
     """Makes a `filter` over the metadata of a structured query: all its operators, nested.
 
     An attribute is a dotted path. A date is compared as ISO 8601 text, which is how metadata
-    holds one. Values stay values: nothing is built of text.
+    holds one. Values stay values: nothing is built of text. A filter never mixes types, models
+    do: what is asked of `numbers`, attributes that hold numbers, is read as one where it is
+    the text of one.
 
     >>> query = StructuredQuery("rain", Comparison(Comparator.GTE, "year", 1990))
     >>> KoruDeltaTranslator().visit_structured_query(query)
     ('rain', {'filter': {'year': {'$gte': 1990}}})
+    >>> KoruDeltaTranslator({"year"}).visit_comparison(Comparison(Comparator.EQ, "year", "1990"))
+    {'year': {'$eq': 1990}}
     """
 
     allowed_comparators = tuple(_COMPARATORS)
     allowed_operators = tuple(_OPERATORS)
+
+    def __init__(self, numbers: Collection[str] = ()) -> None:
+        """Know which attributes hold numbers."""
+        self._numbers = frozenset(numbers)
 
     def visit_operation(self, operation: Operation) -> dict[str, Any]:
         """The filter of a combination.
@@ -69,6 +79,8 @@ class KoruDeltaTranslator(Visitor):
         """The filter of a comparison."""
         self._validate_func(comparison.comparator)
         value = _plain(comparison.value)
+        if comparison.attribute in self._numbers:
+            value = [_number(each) for each in value] if isinstance(value, list) else _number(value)
         return {comparison.attribute: {_COMPARATORS[comparison.comparator]: value}}
 
     def visit_structured_query(
@@ -91,7 +103,8 @@ def self_query_retriever(
 
     Args:
         document_contents: What the documents are, for the model.
-        metadata_field_info: An `AttributeInfo` for each field of the metadata.
+        metadata_field_info: An `AttributeInfo` for each field of the metadata; where its type is
+            "integer", "float" or "number", a model may say a number as text.
         **kwargs: Those of `SelfQueryRetriever.from_llm`.
 
     Raises:
@@ -103,9 +116,11 @@ def self_query_retriever(
         raise koru_delta.errors.MissingExtraError(
             "a self-query retriever", "langchain-classic"
         ) from error
+    told = [info if isinstance(info, dict) else dict(info) for info in metadata_field_info]
+    numbers = {info["name"] for info in told if info["type"] in _NUMBERS}
     return SelfQueryRetriever.from_llm(
         llm, store, document_contents, metadata_field_info,
-        structured_query_translator=KoruDeltaTranslator(), **kwargs,
+        structured_query_translator=KoruDeltaTranslator(numbers), **kwargs,
     )  # fmt: skip
 
 
@@ -116,3 +131,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return value
+
+
+def _number(value: Any) -> Any:
+    """A number where the value is the text of one, and else what it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if not math.isfinite(number):
+        return value
+    return int(number) if number.is_integer() else number

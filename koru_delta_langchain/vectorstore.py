@@ -20,7 +20,14 @@ from langchain_core.vectorstores import VectorStore
 
 import koru_delta
 from koru_delta import AsOf, Database, Filter, Version, When, prefixed
-from koru_delta_langchain.documents import Batch, Rows, document_of, of_documents, of_texts
+from koru_delta_langchain.documents import (
+    Batch,
+    Rows,
+    document_of,
+    is_blank,
+    of_documents,
+    of_texts,
+)
 from koru_delta_langchain.embedding import Embedder, VectorLike
 from koru_delta_langchain.ids import keys_of
 from koru_delta_langchain.retriever import SEARCH_TYPES, KoruDeltaRetriever, check_search_type
@@ -43,7 +50,8 @@ class KoruDeltaVectorStore(Searches, VectorStore):
     `1 / (1 + exp(-dot))`, `1 / (1 + distance)`. Equal scores come in key order.
 
     An id is any string; where it cannot be a key, its hash is the key. A batch is one
-    commit, all of it or nothing, and the last of equal ids wins.
+    commit, all of it or nothing, and the last of equal ids wins. A blank text is not
+    embedded: its document is kept, and no search by meaning finds it.
 
     Every search takes, all of it applied before the best `k` are chosen:
 
@@ -299,7 +307,11 @@ class KoruDeltaVectorStore(Searches, VectorStore):
         return await self.asimilarity_search(query, **{**SEARCH_TYPES[search_type], **kwargs})
 
     def as_retriever(self, **kwargs: Any) -> KoruDeltaRetriever:
-        """A retriever of this store: `search_type=`, `search_kwargs=`, `k=`, `tags=`."""
+        """A retriever of this store: `search_type=`, `search_kwargs=`, `k=`, `tags=`.
+
+        Options of a search, as `filter`, go into `search_kwargs`.
+        """
+        check_options("as_retriever", kwargs, KoruDeltaRetriever.model_fields)
         tags = kwargs.pop("tags", None) or [*self._get_retriever_tags()]
         return KoruDeltaRetriever(vectorstore=self, tags=tags, **kwargs)
 
@@ -326,10 +338,11 @@ class KoruDeltaVectorStore(Searches, VectorStore):
                 f"the embedding was given {len(batch.texts):,} texts and returned "
                 f"{len(vectors):,} vectors; it must return one for each"
             )
-        pairs = zip(batch.values.items(), vectors, strict=True)
-        items = [(key, vector, value) for (key, value), vector in pairs]
+        each = iter(vectors)
+        items = [(key, next(each), value) for key, value in batch.values.items()
+                 if not is_blank(value)]  # fmt: skip
         model = self._filed_under()
-        if self._records is None:
+        if self._records is None and len(items) == len(batch.values):
             self._database.embed_many(
                 self._namespace, items, model=model, metric=self._metric, **more
             )
@@ -337,7 +350,11 @@ class KoruDeltaVectorStore(Searches, VectorStore):
         whole = {name: more.pop(name) for name in _TOGETHER if name in more}
         with self._database.transaction(**whole) as tx:
             tx.embed_many(self._namespace, items, model=model, metric=self._metric, **more)
-            self._records.note(tx, batch.values.values())
+            for key, value in batch.values.items():
+                if is_blank(value):
+                    tx.put(self._namespace, key, value, **more)
+            if self._records is not None:
+                self._records.note(tx, batch.values.values())
         return batch.ids
 
     def _remove(

@@ -133,3 +133,10 @@ def group_path(name: object) -> tuple[str, ...]:
 
 def _is_number(given: object) -> bool:
     return isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool)
+
+
+def memory_budget(given: int | None) -> int | None:
+    """`vector_memory`, if it makes sense."""
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 0):
+        raise InvalidDataError(f"vector_memory is a number of bytes, or None, not {given!r}")
+    return given

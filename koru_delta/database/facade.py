@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from koru_delta.causal import Clock, system_clock
 from koru_delta.database import erasing
+from koru_delta.database.arguments import memory_budget
 from koru_delta.database.care import CareVerbs
 from koru_delta.database.erasing import EraseVerbs
 from koru_delta.database.handle import Parts
@@ -53,6 +54,7 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, LifecycleVerbs, WriteVerbs):
         run: str | None = None,
         node: str = "local",
         lock_timeout_seconds: float = 30.0,
+        vector_memory: int | None = None,
         track: bool = True,
     ) -> None:
         """Open the database in the directory `path`, made if missing; None is in memory.
@@ -68,6 +70,9 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, LifecycleVerbs, WriteVerbs):
             run: The run writes belong to, unless a write says otherwise.
             node: The name of this copy in vector clocks.
             lock_timeout_seconds: How long a write waits for other processes' writes.
+            vector_memory: Bytes of memory for vectors and what makes search by them fast, about;
+                None is all it takes. Beyond it codes stay in memory and vectors in files,
+                then both in files: hits and scores stay as exact, searches take longer.
             track: Note which keys are used, so that what matters can be kept near (see
                 `lifecycle`). It is kept beside the log, never in it.
 
@@ -87,7 +92,9 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, LifecycleVerbs, WriteVerbs):
         log = CausalLog(engine, clock or system_clock, node=node)
         file = UsageFile(None if engine.temporary else engine.directory / "tiers" / "usage.db")
         tracker = Tracker(None if read_only else file, log.clock, is_on=track)
-        parts = Parts.of(log, Intents(log, text, author=author, run=run), tracker)
+        parts = Parts.of(
+            log, Intents(log, text, author=author, run=run), tracker, memory_budget(vector_memory)
+        )
         super().__init__(parts)
         log.after_erase = parts.scrub
         self._transaction = ContextVar("transaction", default=None)
@@ -146,6 +153,7 @@ def open(
     run: str | None = None,
     node: str = "local",
     lock_timeout_seconds: float = 30.0,
+    vector_memory: int | None = None,
     track: bool = True,
 ) -> Database:
     """Open the database in a directory, made if missing; None is in memory.
@@ -155,5 +163,5 @@ def open(
     return Database(
         path, durability=durability, read_only=read_only, embedder=embedder, clock=clock,
         author=author, run=run, node=node, lock_timeout_seconds=lock_timeout_seconds,
-        track=track,
+        vector_memory=vector_memory, track=track,
     )  # fmt: skip

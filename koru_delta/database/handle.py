@@ -41,11 +41,13 @@ class Parts:
     layers: LayersOf
 
     @classmethod
-    def of(cls, log: CausalLog, intents: Intents, tracker: Tracker) -> Parts:
+    def of(
+        cls, log: CausalLog, intents: Intents, tracker: Tracker, vector_memory: int | None = None
+    ) -> Parts:
         """A log with readings that have read nothing yet."""
         return cls(
-            log, intents, tracker, Vectors(log), Texts(log), Causality(log), Answers(log),
-            LayersOf(log, Analyzer().terms),
+            log, intents, tracker, Vectors(log, vector_memory), Texts(log), Causality(log),
+            Answers(log), LayersOf(log, Analyzer().terms),
         )  # fmt: skip
 
     def scrub(self) -> bool:

@@ -36,7 +36,8 @@ from koru_delta.search.explained import explained, of_similar
 from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.fusion import Fusion, Mode, checked_weights
 from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of, window_of
-from koru_delta.search.nearest import Target, VectorSpace
+from koru_delta.search.nearest import VectorSpace
+from koru_delta.search.scoring import Target
 from koru_delta.search.synthesis.explanation import Explanation
 from koru_delta.search.text.queries import excludes, is_bounded, meaning
 from koru_delta.transaction import DEFAULT_MODEL

@@ -156,11 +156,11 @@ class CacheFile:
         self.name = path.name
         self.stamp = self._stamped()
         size = self.stamp[0]
-        head = self._read(0, _HEAD)
+        head = self.read(0, _HEAD)
         length = int.from_bytes(head[40:48], "little")
         if head[:8] != _MAGIC or length > min(size, _LARGEST_DESCRIPTION):
             raise Unusable(f"{path.name} is no cache file of this format")
-        description = self._read(_HEAD, length)
+        description = self.read(_HEAD, length)
         self.identity = blake3(description).digest()
         if self.identity != head[8:40]:
             raise Unusable(f"{path.name}: its description is damaged")
@@ -184,7 +184,7 @@ class CacheFile:
     def data(self, name: str) -> bytes:
         """A section of bytes, checked."""
         offset, length, _ = self._sections[name]
-        data = self._read(self._start + offset, length)
+        data = self.read(self._start + offset, length)
         first = self._first_digest(name)
         for number, start in enumerate(range(0, length, _BLOCK_BYTES), first):
             if xxh3_128_digest(data[start : start + _BLOCK_BYTES]) != self._digest(number):
@@ -219,7 +219,12 @@ class CacheFile:
         found = os.fstat(self._descriptor)
         return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
-    def _read(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the file, not checked.
+
+        Raises:
+            Unusable: there are none.
+        """
         try:
             data = os.pread(self._descriptor, length, offset)
             while len(data) < length:
@@ -252,6 +257,7 @@ class Mapped:
         """Map `length` bytes from `start` on, which begins a page."""
         self._file = file
         self._descriptor = file._descriptor
+        self._start = start
         self._digest = digest
         self._row_bytes = max(1, length // max(1, shape[0]))
         page = mmap.ALLOCATIONGRANULARITY
@@ -261,6 +267,7 @@ class Mapped:
         )
         self._bytes = memoryview(self._map)[start - begin :]
         self.rows: npt.NDArray[Any] = np.frombuffer(self._bytes, dtype=dtype).reshape(shape)
+        self.frugal = False  # whether what was looked at is let go of again
         self._blocks = -(-length // _BLOCK_BYTES)
         self._unchecked: npt.NDArray[np.bool_] | None = np.ones(self._blocks, dtype=np.bool_)
 
@@ -289,11 +296,34 @@ class Mapped:
             wanted = np.unique(np.concatenate([first, last]))
             wanted = wanted[unchecked[wanted]]
         bad = self._damaged(wanted)
+        if self.frugal and len(wanted):
+            self.release()
         if bad:
             raise Unusable(f"{self._file.name}: block {bad[0]} is damaged")
         unchecked[wanted] = False
         if len(wanted) and not unchecked.any() and self._unchecked is unchecked:
             self._unchecked = None
+
+    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A copy of some rows, checked.
+
+        A frugal one reads them: to look at one would map up to two megabytes around it.
+
+        Raises:
+            Unusable: they are not as they were written.
+        """
+        self.check(rows)
+        if not self.frugal:
+            return self.rows.take(rows, axis=0)
+        size, start = self._row_bytes, self._start
+        data = b"".join([
+            self._file.read(start + row * size, size) for row in rows.tolist()
+        ])  # fmt: skip
+        return np.frombuffer(data, self.rows.dtype).reshape(len(rows), *self.rows.shape[1:])
+
+    def release(self) -> None:
+        """Let go of the memory behind what was looked at; the file has it all."""
+        self._map.madvise(mmap.MADV_DONTNEED)
 
     def _doubt(self) -> None:
         self._unchecked = np.ones(self._blocks, dtype=np.bool_)

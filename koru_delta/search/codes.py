@@ -17,7 +17,7 @@ import hashlib
 import importlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
@@ -86,6 +86,11 @@ class Codes(Protocol):
 
         If it stands later, others may have been missed, and more should be asked for.
         """
+        ...
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """How many rows it took in a trial to find a share of the best, by share."""
         ...
 
     @property
@@ -468,11 +473,15 @@ class _Signs:
         count = _bits(len(frame.centre)) // 64
         if len(data) != rows * (8 * count + 8):
             raise CorruptionError("codes are not as long as they should be")
-        words = np.frombuffer(data, "<u8", rows * count).astype(np.uint64).reshape(count, rows)
+        words = np.frombuffer(data, "<u8", rows * count).astype(np.uint64, copy=False)
+        words = words.reshape(count, rows)
         lengths, aside = np.frombuffer(data, "<f4", 2 * rows, 8 * rows * count).reshape(2, rows)
         if not ((np.abs(lengths) <= 2 * _FAR).all() and (np.abs(aside) <= 2 * _FAR**2).all()):
             raise CorruptionError("codes have a length that no vectors have")
-        return cls(words, lengths.astype(np.float32), aside.astype(np.float32), frame)
+        narrow = np.float32
+        return cls(
+            words, lengths.astype(narrow, copy=False), aside.astype(narrow, copy=False), frame
+        )
 
     def dump(self) -> bytes:
         """See `Codes`."""
@@ -545,6 +554,41 @@ class _Signs:
         near *= lengths
         near += aside * np.float32(share / larger)
         return near
+
+
+class Shelved:
+    """Codes that stay in a file: read for each search, and held no longer than that."""
+
+    nbytes: Final = 0
+
+    def __init__(self, read: Callable[[], Codes]) -> None:
+        """`read` gives them, or raises `CodesUnavailable`; it is called once here."""
+        self._read = read
+        known = read()
+        self.name, self.rows = known.name, known.rows
+        self.spare, self.shallow = known.spare, known.shallow
+        self._needs = known.needs
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """See `Codes`."""
+        return self._needs
+
+    def candidates(self, k: int, recall: float) -> int | None:
+        """See `Codes`."""
+        return _candidates(self._needs, k, recall)
+
+    def nearest(self, query: Vector, count: int, mask: Mask | None) -> Numbers:
+        """See `Codes`."""
+        return self._read().nearest(query, count, mask)
+
+    def nearest_many(self, queries: Matrix, count: int, mask: Mask | None) -> Numbers:
+        """See `Codes`."""
+        return self._read().nearest_many(queries, count, mask)
+
+    def dump(self) -> bytes:
+        """See `Codes`."""
+        return self._read().dump()
 
 
 class Int8Bounds:

@@ -33,6 +33,7 @@ Scores = npt.NDArray[np.float64]
 TINY: Final = 1e-25  # shorter vectors are left to float64
 _ROWS_AT_ONCE = 8192
 _NAMES_KEPT: Final = 2_000_000
+NAME_BYTES: Final = 160  # of a key's name in memory, about
 _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
 _FEW_MORE: Final = 128  # until so many more are there
 _FEW: Final = 8  # numbers that Python is through with before numpy has begun
@@ -105,6 +106,7 @@ class SpaceReadings:
         self._costs = costs
         self.erased = log.engine.erased(space.namespace)  # the last erasure it takes account of
         self._names: dict[int, str] = {}
+        self.names_kept = _NAMES_KEPT
         self._columns = Columns(self._values)
         self._columns_lock = threading.Lock()
         self.moved: Callable[[], None] = lambda: None  # called after the log was read
@@ -154,7 +156,7 @@ class SpaceReadings:
         except KeyError:
             missing = [key_id for key_id in key_ids if key_id not in known]
             found = dict(zip(missing, self.log.engine.keys_of(missing), strict=True))
-            if len(known) < _NAMES_KEPT:
+            if len(known) < self.names_kept:
                 known.update(found)
             return [found.get(key_id) or known[key_id] for key_id in key_ids]
 
@@ -283,10 +285,17 @@ class SpaceReadings:
         bodies = dict(zip(distinct, self.log.engine.bodies(distinct), strict=True))
         return [decode(bodies[seq] or b"null") for seq in seqs]
 
+    @property
+    def fixed_bytes(self) -> int:
+        """What is in memory whatever the budget: rows, the tail, and names of some keys."""
+        rows = self._rows.nbytes + self._squares.nbytes + self._scales.nbytes
+        return rows + self._objects.nbytes + self._room.nbytes + len(self._names) * NAME_BYTES
+
     def statistics(self) -> dict[str, Any]:
         """What is held, and what it takes: in memory of this process, or mapped from files.
 
-        `codes` and `graph` are as their libraries account for them. `per_row` is of each
+        `codes` and `graph` are as their libraries account for them. `tiers` tells how many
+        vectors are in each, the tail among the hot ones. `per_row` is of each
         row ever stored, `resident_per_live` of each that nothing has ended.
         """
         reading = self.reading
@@ -303,6 +312,10 @@ class SpaceReadings:
             + self._objects.nbytes,
         }  # fmt: skip
         resident = sum(size.values()) - size["mapped"]
+        tiers = dict.fromkeys(("hot", "warm", "cold"), 0)
+        for segment in segments:
+            tiers[segment.tier] += segment.rows
+        tiers["hot"] += truth.slots - truth.sealed
         return {
             "namespace": self.space.namespace,
             "model": self.space.model,
@@ -312,6 +325,7 @@ class SpaceReadings:
             "live": seen.live,
             "vectors": truth.slots,
             "segments": len(segments),
+            "tiers": tiers,
             "codes": sorted({s.codes.name for s in segments if s.codes is not None}),
             "in_tail": truth.slots - truth.sealed,
             "in_graph": 0 if graph is None else graph.live.live,
@@ -453,15 +467,14 @@ def _squares(vectors: Matrix) -> Scores:
     return found
 
 
-def _scales(squares: Scores) -> npt.NDArray[np.floating[Any]] | list[float]:
+def _scales(squares: Scores) -> npt.NDArray[np.float32] | list[float]:
     """One over each length; an infinite one, of whatever is no longer than nothing: all rows."""
     if len(squares) <= _FEW:
         few = squares.tolist()
         if all(TINY**2 < square < inf for square in few):
             return [1 / sqrt(square) for square in few]
     with np.errstate(over="ignore", divide="ignore"):
-        found: npt.NDArray[np.floating[Any]] = 1 / np.sqrt(squares)
-    return found
+        return (1 / np.sqrt(squares)).astype(np.float32)
 
 
 def _grown(array: npt.NDArray[Any], held: int, count: int) -> npt.NDArray[Any]:

@@ -40,7 +40,7 @@ def _empty(folder: Path) -> None:
         return
     with cache.writing(folder, wait=True):
         cache.sweep(folder)
-        for pattern in ("state-*", "vectors-*", "graph.*"):
+        for pattern in ("state-*", "vectors-*", "signs-*", "graph.*"):
             for file in folder.glob(pattern):
                 file.unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from koru_delta.search.budget import Tier
 from koru_delta.search.cache import Mapped
 from koru_delta.search.codes import Codes, Int8Bounds
 from koru_delta.search.rows import Numbers
@@ -19,6 +20,7 @@ from koru_delta.values import Vector
 
 Matrix = npt.NDArray[np.float32]
 _MANY_VALUES = 1 << 20
+_FRUGAL_ROWS = 4096  # rows of a frugal mapping looked at together
 _GATHERED = 2048  # rows copied together and multiplied while they are in the cache
 
 
@@ -44,6 +46,32 @@ class Segment:
     def rows(self) -> int:
         """How many slots it has."""
         return self.stop - self.start
+
+    @property
+    def tier(self) -> Tier:
+        """Where its vectors and codes are: see `budget.py`."""
+        if self.mapped is None or not self.mapped.frugal:
+            return "hot"
+        return "warm" if self.codes is not None and self.codes.nbytes else "cold"
+
+    def take(self, rows: Numbers) -> Matrix:
+        """Some of its vectors, by rows: a copy of shape (len(rows), dimensions)."""
+        if self.held is not None:
+            return self.held.take(rows, axis=0)
+        assert self.mapped is not None
+        found: Matrix = self.mapped.take(rows)
+        return found
+
+    def pieces(self, low: int, high: int) -> Iterator[Matrix]:
+        """The vectors of its rows `low` to `high`, where they lie, in order."""
+        if self.mapped is None or not self.mapped.frugal:
+            whole = high - low == self.rows
+            yield self.vectors(None if whole else np.arange(low, high))[low:high]
+            return
+        for start in range(low, high, _FRUGAL_ROWS):
+            rows = np.arange(start, min(start + _FRUGAL_ROWS, high))
+            yield self.vectors(rows)[start : start + len(rows)]
+            self.mapped.release()
 
     def vectors(self, rows: Numbers | None = None) -> Matrix:
         """All its vectors, of which those asked for (all, if None) have been checked.
@@ -85,13 +113,12 @@ class Truth:
             return self.tail.take(slots, axis=0)
         first = self.segments[0]
         if first.stop == len(self.squares) or (len(slots) and int(slots.max()) < first.stop):
-            return first.vectors(slots).take(slots, axis=0)  # all in one
+            return first.take(slots)  # all in one
         found = np.empty((len(slots), self.dimensions), dtype=np.float32)
         for segment in self.segments:
             inside = np.flatnonzero((slots >= segment.start) & (slots < segment.stop))
             if len(inside):
-                rows = slots[inside] - segment.start
-                found[inside] = segment.vectors(rows)[rows]
+                found[inside] = segment.take(slots[inside] - segment.start)
         inside = np.flatnonzero(slots >= self.sealed)
         if len(inside):
             found[inside] = self.tail[slots[inside] - self.sealed]
@@ -102,8 +129,7 @@ class Truth:
         for segment in self.segments:
             low, high = max(start, segment.start), min(stop, segment.stop)
             if low < high:
-                rows = None if high - low == segment.rows else np.arange(low, high) - segment.start
-                yield segment.vectors(rows)[low - segment.start : high - segment.start]
+                yield from segment.pieces(low - segment.start, high - segment.start)
         low = max(start, self.sealed)
         if low < stop:
             yield self.tail[low - self.sealed : stop - self.sealed]

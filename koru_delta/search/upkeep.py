@@ -29,13 +29,15 @@ from koru_delta.errors import (
 )
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
+from koru_delta.search.budget import Need, Place, allot
 from koru_delta.search.cache import CacheFile, Unusable
-from koru_delta.search.codes import CodesUnavailable, Int8Bounds
+from koru_delta.search.codes import CodesUnavailable, Int8Bounds, Shelved
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
-from koru_delta.search.nearest import Target, VectorSpace
+from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
 from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.rows import Numbers
+from koru_delta.search.scoring import Target
 from koru_delta.search.truth import Matrix, Segment
 
 FORMAT: Final = 2
@@ -55,6 +57,7 @@ _CALIBRATED: Final = 512  # queries a graph's efforts are measured by
 _TOGETHER: Final = 8_000_000  # products of these with all vectors that are held at once
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
 _UNSAID: Final = {"erased": 0}  # by files from before anything could be erased
+_NEAR: Final = Place({}, graph=True)  # where memory is not limited
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
 _log = logging.getLogger("koru_delta")
 
@@ -66,9 +69,17 @@ class _Stopped(Exception):  # noqa: N818 - no error
 class Upkeep:
     """Keeps the spaces of one database fast. At most one thread of it works at a time."""
 
-    def __init__(self, log: CausalLog, opened: Callable[[], Iterable[VectorSpace]]) -> None:
+    def __init__(
+        self,
+        log: CausalLog,
+        opened: Callable[[], Iterable[VectorSpace]],
+        memory: int | None = None,
+    ) -> None:
+        """Keep within `memory` bytes, if given, whatever of `opened` can be read from files."""
         self._log = log
         self._opened = opened
+        self._memory = memory
+        self._places: dict[int, Place] = {}  # by space, as the budget was last shared out
         engine = log.engine
         self._folder = None if engine.temporary else engine.directory / "index"
         self._writable = not engine.read_only
@@ -151,6 +162,7 @@ class Upkeep:
         return (
             min(reading.seen.live, reading.truth.slots) >= GRAPH_ROWS
             and reading.truth.slots >= seen_before + GRAPH_ROWS // 4
+            and self._place_of(space).graph
             and not self._has_given_up("graph", space)
             and graph.available()
         )
@@ -219,8 +231,10 @@ class Upkeep:
         steps = (
             ("files", self._sweep),
             ("codes", self._seal),
+            ("memory", self._share_out),
             ("codes", self._recode),
             ("files", self._save),
+            ("memory", self._fit),
             ("graph", self._load_graph),
             ("graph", self._build_graph),
             ("names", self._read_names),
@@ -233,7 +247,10 @@ class Upkeep:
     def load(self, space: VectorSpace) -> None:
         """Take up what is in files, and make nothing."""
         with self._working:
-            steps = (("codes", self._load_codes), ("graph", self._load_graph))
+            steps = (
+                ("memory", self._share_out), ("codes", self._load_codes), ("memory", self._fit),
+                ("graph", self._load_graph),
+            )  # fmt: skip
             self._take(steps, space, complete=False)
 
     def _take(self, steps: Sequence[_Step], space: VectorSpace, *, complete: bool) -> None:
@@ -302,7 +319,10 @@ class Upkeep:
             return None
 
     def _load_codes(self, space: VectorSpace, _complete: bool) -> None:
+        tiers = self._place_of(space).tiers
         for segment in space.reading.truth.segments:
+            if tiers.get(segment.start) == "cold":
+                continue
             kept = self._kept_codes(space, segment) if segment.uncoded else None
             if kept is not None and kept.name == codes.best_kind():
                 space.publish((segment,), replace(segment, codes=kept, uncoded=False))
@@ -312,8 +332,10 @@ class Upkeep:
 
         What is not in a file is made anew.
         """
-        kind = codes.best_kind()
+        kind, tiers = codes.best_kind(), self._place_of(space).tiers
         for segment in space.reading.truth.segments:
+            if tiers.get(segment.start) == "cold" and segment.file is not None:
+                continue
             if not segment.uncoded and (segment.codes is None or segment.codes.name == kind):
                 continue
             self._check_unless(complete)
@@ -331,7 +353,7 @@ class Upkeep:
 
     def _bound(self, space: VectorSpace, complete: bool) -> None:
         """Give large segments bounds for exact scans."""
-        if not Int8Bounds.available():
+        if not Int8Bounds.available() or self._memory is not None:
             return
         for segment in space.reading.truth.segments:
             if segment.bounds is None and segment.rows >= BOUNDED_ROWS and not segment.unbounded:
@@ -433,9 +455,94 @@ class Upkeep:
         floors = np.quantile(scores, _UNUSUAL, axis=0)
         return made.calibrate(queries, tops), tuple(floors.tolist())
 
+    # Memory
+
+    def _place_of(self, space: VectorSpace) -> Place:
+        return self._places.get(space.space.space_id, _NEAR)
+
+    def _share_out(self, _space: VectorSpace, _complete: bool) -> None:
+        """Decide what of all spaces is kept in memory, if that is limited."""
+        if self._memory is None:
+            return
+        fixed, needs, live = 0, [], {}
+        for space in self._opened():
+            reading = space.reading
+            alive = reading.seen.slots_of(reading.seen.alive(), reading.truth.slots)
+            live[space.space.space_id] = int(np.count_nonzero(alive))
+            fixed += space.fixed_bytes
+            for segment in reading.truth.segments:
+                share = np.count_nonzero(alive[segment.start : segment.stop]) / segment.rows
+                needs.append(
+                    Need(
+                        space.space.space_id, segment.start, segment.stop,
+                        space.space.dimensions, round(float(share), 1),
+                    )
+                )  # fmt: skip
+        self._places = allot(self._memory, fixed, needs, live)
+
+    def _fit(self, _space: VectorSpace, _complete: bool) -> None:
+        """Let go of what is not to be in memory, where files have it."""
+        if self._memory is None:
+            return
+        for space in self._opened():
+            place = self._place_of(space)
+            known = space.reading.graph
+            if known is not None and not place.graph:
+                space.drop_graph(known)
+            for segment in space.reading.truth.segments:
+                tier = place.tiers.get(segment.start, "hot")
+                if segment.mapped is None:
+                    continue  # it has no file yet
+                segment.mapped.frugal = tier != "hot"
+                if tier == "hot":
+                    continue
+                segment.mapped.release()
+                shelved = segment.codes
+                if tier == "cold" and not isinstance(shelved, Shelved):
+                    shelved = self._shelved(space, segment)
+                if shelved is not segment.codes or segment.bounds is not None:
+                    uncoded = tier == "warm" and segment.uncoded
+                    fresh = replace(segment, codes=shelved, bounds=None, uncoded=uncoded)
+                    space.publish((segment,), fresh)
+
+    def _shelved(self, space: VectorSpace, segment: Segment) -> Shelved | None:
+        """Codes of a segment in a file of their own, made if it is missing; None: of no use."""
+        place, mine = self._place(space), space.space
+        assert place is not None
+        path = place / _signs_name(segment)
+
+        def read() -> codes.Codes:
+            try:
+                file = CacheFile(path)
+                about = self._fits(space, file, "signs")
+                if about["of"] != segment.identity:
+                    raise Unusable(f"{path.name} is of other vectors")
+                return codes.load(file.data("codes"), mine.metric, mine.dimensions, segment.rows)
+            except (Unusable, CorruptionError, KeyError) as error:
+                raise CodesUnavailable(f"codes in {path.name} cannot be read: {error}") from error
+
+        try:
+            return Shelved(read)
+        except CodesUnavailable:
+            if not self._writable:
+                return None
+        made = codes.encode(segment.vectors(), mine.metric, kind="signs")
+        if segment.mapped is not None:
+            segment.mapped.release()
+        if made is None:
+            return None
+        with cache.writing(place) as alone:
+            if not alone or space.is_stale:
+                return None
+            about = self._about(space, "signs") | {"of": segment.identity}
+            cache.write(path, about, {"codes": made.dump()})
+        return Shelved(read)
+
     # Names
 
     def _read_names(self, space: VectorSpace, _complete: bool) -> None:
+        if self._memory is not None:
+            return
         seen = space.reading.seen
         for _, some in _pieces(np.unique(seen.key[seen.alive()]), 10_000):
             space.names(some.tolist())
@@ -494,8 +601,11 @@ class Upkeep:
             cache.write(place / name, about, arrays)
             self._saved[space.space.space_id] = reading.seq
             keep = {name, *(segment.file for segment in segments)}
-            for file in [*place.glob("state-*.kdx"), *place.glob("vectors-*.kdx")]:
-                if file.name not in keep:
+            keep |= {_signs_name(segment) for segment in segments}
+            for kind in ("state", "vectors", "signs"):
+                for file in place.glob(f"{kind}-*.kdx"):
+                    if file.name in keep:
+                        continue
                     file.unlink(missing_ok=True)
 
     def _write_segment(self, space: VectorSpace, place: Path, segment: Segment) -> None:
@@ -541,6 +651,7 @@ class Upkeep:
                 raise Unusable(f"{name} is not the file that {path.name} names")
             self._fits(space, file, "vectors")
             mapped = file.mapped("vectors")
+            mapped.frugal = self._memory is not None  # until the memory is shared out
             segments.append(
                 Segment(start, stop, None, mapped, uncoded=True, file=name, identity=identity)
             )
@@ -620,6 +731,10 @@ def _lags(space: VectorSpace) -> bool:
 
 def _kept(place: Path, segment: Segment) -> bool:
     return segment.file is not None and (place / segment.file).exists()
+
+
+def _signs_name(segment: Segment) -> str:
+    return f"signs-{segment.start}-{segment.stop}.kdx"
 
 
 def _state_name(seq: int) -> str:

@@ -10,6 +10,7 @@ from koru_delta.causal import FOREVER, Cut
 from koru_delta.errors import ModelMismatchError
 from koru_delta.log import CausalLog
 from koru_delta.search.nearest import VectorSpace
+from koru_delta.search.readings import NAME_BYTES
 from koru_delta.search.upkeep import Upkeep
 from koru_delta.storage import Space
 
@@ -17,8 +18,10 @@ from koru_delta.storage import Space
 class Vectors:
     """All vector spaces of a log, each read when it is first asked for."""
 
-    def __init__(self, log: CausalLog) -> None:
+    def __init__(self, log: CausalLog, memory: int | None = None) -> None:
+        """Keep to `memory` bytes if given, as far as files have what is let go of."""
         self.log = log
+        self._memory = memory
         self._begin()
         log.engine.after_fork.append(self._begin)
 
@@ -27,7 +30,7 @@ class Vectors:
         self._lock = threading.Lock()
         self._spaces: dict[int, VectorSpace] = {}
         self._first: dict[int, int] = {}
-        self.upkeep = Upkeep(self.log, self.opened)
+        self.upkeep = Upkeep(self.log, self.opened, self._memory)
 
     def opened(self) -> list[VectorSpace]:
         """The spaces that have been read."""
@@ -70,6 +73,8 @@ class Vectors:
                 found = self._spaces.get(space.space_id)
                 if found is None or found.is_stale:
                     found = VectorSpace(self.log, space, self.upkeep.costs)
+                    if self._memory is not None:
+                        found.names_kept = self._memory // 20 // NAME_BYTES
                     self.upkeep.restore(found)
                     self._spaces[space.space_id] = found
         return found

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import BaseCache
+from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
 import koru_delta
-from koru_delta.errors import ErasedError, InvalidDataError, QueryError, ReadOnlyError
+from koru_delta.embedders import as_embedder
+from koru_delta.errors import ErasedError, QueryError, ReadOnlyError
 from koru_delta.testing import FixedClock, HashEmbedder
 from koru_delta_langchain import KoruDeltaCache, KoruDeltaSemanticCache
 
@@ -102,8 +104,8 @@ def test_what_would_come_back_as_something_else_is_not_kept(
     assert "not cached" in caplog.text
 
 
-def test_a_damaged_or_forged_answer_makes_no_object_and_reads_no_environment(
-    cache: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_or_forged_answer_is_none_makes_no_object_and_reads_no_environment(
+    cache: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hush")
     cache.update("prompt", "model", [Generation(text="yes")])
@@ -115,8 +117,11 @@ def test_a_damaged_or_forged_answer_makes_no_object_and_reads_no_environment(
     ]  # fmt: skip
     for object_ in forged:
         cache.database.put(cache.namespace, key, {"answers": json.dumps([object_])})
-        with pytest.raises(InvalidDataError, match="cannot be read back"):
-            cache.lookup("prompt", "model")
+        caplog.clear()
+        assert cache.lookup("prompt", "model") is None
+        assert "passed over: this cannot be read back" in caplog.text
+    cache.update("prompt", "model", [Generation(text="asked again")])
+    assert cache.lookup("prompt", "model") == [Generation(text="asked again")]
     secret = {"lc": 1, "type": "secret", "id": ["SECRET_TOKEN"]}
     cache.database.put(cache.namespace, key, {"answers": json.dumps([secret])})
     assert cache.lookup("prompt", "model") == [None]
@@ -235,6 +240,36 @@ def test_the_exact_prompt_goes_before_a_near_one(semantic: KoruDeltaSemanticCach
     for text in texts:
         found = semantic.lookup(prompt(HumanMessage(text)), "model")
         assert found == [Generation(text=text)]
+
+
+def test_another_embedding_compares_what_it_embedded_itself(db: koru_delta.Database) -> None:
+    one, two = (
+        KoruDeltaSemanticCache(as_embedder(Words(), name=name), database=db, threshold=0.8)
+        for name in ("one", "two")
+    )
+    one.update("Is it raining in Lyon today?", "m", [Generation(text="yes")])
+    assert one.lookup("is it raining in lyon today", "m") == [Generation(text="yes")]
+    assert two.lookup("is it raining in lyon today", "m") is None
+    assert two.lookup("Is it raining in Lyon today?", "m") == [Generation(text="yes")]
+    two.update("is it raining in lyon", "m", [Generation(text="two's")])
+    assert two.lookup("Is it raining in Lyon", "m") == [Generation(text="two's")]
+    assert one.lookup("is it raining in lyon today", "m") == [Generation(text="yes")]
+
+    class Named(Embeddings):
+        """LangChain's own, which say what their model is called."""
+
+        model = "three"
+
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return HashEmbedder()(texts).tolist()
+
+        def embed_query(self, text: str) -> list[float]:
+            return self.embed_documents([text])[0]
+
+    three = KoruDeltaSemanticCache(Named(), database=db, threshold=0.8)
+    assert three.lookup("is it raining in lyon today", "m") is None
+    three.update("is it raining in lyon now", "m", [Generation(text="three's")])
+    assert three.lookup("Is it raining in Lyon now?", "m") == [Generation(text="three's")]
 
 
 def test_prompts_without_words_are_only_equal(semantic: KoruDeltaSemanticCache) -> None:

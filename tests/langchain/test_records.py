@@ -94,7 +94,7 @@ def test_adding_with_the_source_known_is_one_commit_a_batch(
     run(manager, store, "incremental", ("a", "a1"), ("a", "a2"), ("b", "b1"))
     assert len(store.database.commits()) == 2
     records = store.database.query(RECORDS, select=["id", "group_id"])
-    assert sorted((row.value["id"], row.value["group_id"]) for row in records) == sorted(
+    assert sorted((row.key, row.value["group_id"]) for row in records) == sorted(
         (document.id, document.metadata["page"]) for document in store.similarity_search("a", k=9)
     )
 
@@ -111,12 +111,11 @@ def test_the_message_of_a_write_is_that_of_its_records(
     assert [commit.size for commit in store.database.commits()] == [2, 2]
 
 
-def test_a_batch_that_fails_writes_neither(
-    store: KoruDeltaVectorStore, manager: KoruDeltaRecordManager
-) -> None:
+def test_a_batch_that_fails_writes_neither(store: KoruDeltaVectorStore) -> None:
+    KoruDeltaRecordManager("site", store=store, source_id_key=lambda found: found.metadata["page"])
     with pytest.raises(InvalidDataError):
         store.add_texts(["rain", "sun"], [{"page": "a"}, {"page": object()}], ids=["x", "y"])
-    with pytest.raises(KeyError, match="page"):  # the source that was promised
+    with pytest.raises(KeyError, match="page"):  # what the function raises
         store.add_texts(["rain"], ids=["x"])
     assert store.database.commits() == []
 

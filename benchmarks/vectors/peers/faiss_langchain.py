@@ -7,11 +7,10 @@ from typing import Any
 
 import faiss
 import numpy as np
-from langchain_community.docstore.in_memory import InMemoryDocstore
-from langchain_community.vectorstores import FAISS
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
+from benchmarks.faiss_in_langchain import FAISS, InMemoryDocstore
 from benchmarks.vectors.peers.base import Fields, K, Peer, Search, Setting, Vectors, Where
 
 

@@ -28,6 +28,12 @@ from koru_delta.surfaces.cli.frame import (
 )
 from koru_delta.surfaces.cli.options import Author, ChunkSize, Cut, Db, Json, Message
 
+Where = Annotated[str, typer.Option("--namespace", "-n", help="Where to.")]
+Include = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Only these, such as '*.md'.")
+]
+NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")]
+
 
 class _Sources(TyperGroup):
     """Says which command takes in a path that was named without one."""
@@ -59,16 +65,14 @@ app.add_typer(
 def ingest_files_command(
     ctx: typer.Context,
     paths: Annotated[list[Path], typer.Argument(help="Files and directories.")],
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where to.")] = "docs",
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Only these, such as '*.md'.")
-    ] = None,
+    namespace: Where = "docs",
+    include: Include = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete what is gone from the directories.")
     ] = False,
     chunking: Cut = None,
     chunk_size: ChunkSize = None,
-    no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
+    no_embed: NoEmbed = False,
     author: Author = None,
     message: Message = None,
     db: Db = None,
@@ -96,13 +100,11 @@ def ingest_git_command(
     ctx: typer.Context,
     repo: Annotated[Path, typer.Argument(help="A git repository.")] = Path(),
     rev: Annotated[str, typer.Option(help="Branch, tag or commit whose history it is.")] = "HEAD",
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where to.")] = "docs",
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Only these, such as '*.md'.")
-    ] = None,
+    namespace: Where = "docs",
+    include: Include = None,
     chunking: Cut = None,
     chunk_size: ChunkSize = None,
-    no_embed: Annotated[bool, typer.Option("--no-embed", help="Text without vectors.")] = False,
+    no_embed: NoEmbed = False,
     db: Db = None,
     as_json: Json = False,
 ) -> None:

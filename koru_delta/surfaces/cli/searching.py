@@ -43,6 +43,7 @@ FilterJson = Annotated[
     str | None,
     typer.Option(metavar="JSON", help="""Such as '{"path": {"$prefix": "docs/"}}'."""),
 ]
+Most = Annotated[int, typer.Option("-k", min=0, help="At most so many hits.")]
 
 
 class Searched(NamedTuple):
@@ -91,7 +92,7 @@ def search(
     ctx: typer.Context,
     namespace: Namespace,
     text: Question,
-    k: Annotated[int, typer.Option("-k", min=0, help="At most so many hits.")] = 5,
+    k: Most = 5,
     mode: Mode = "hybrid",
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell why each hit stands where it stands.")
@@ -218,7 +219,7 @@ def retrieval_diff(
             "commits always are).",
         ),
     ] = False,
-    k: Annotated[int, typer.Option("-k", min=0, help="At most so many hits.")] = 5,
+    k: Most = 5,
     mode: Mode = "hybrid",
     filter: FilterJson = None,
     model: Model = None,

@@ -1,0 +1,228 @@
+"""A budget of memory: what is near and what is in files changes no answer, only its cost."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import koru_delta
+from koru_delta.errors import InvalidDataError
+from koru_delta.search import codes, graph, upkeep
+from koru_delta.search.budget import Need, allot, code_bytes, graph_bytes
+from tests.indexing import SMALL, lower
+from tests.search.test_plans import rows_of
+
+DIMENSIONS = 32
+ROWS = 420
+QUERIES = rows_of(np.random.default_rng(21), 4, DIMENSIONS)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some dozen rows have every kind of file, made when they are asked for."""
+    lower(SMALL, monkeypatch.setattr)
+    monkeypatch.setattr(upkeep.Upkeep, "nudge", lambda _self, _space: None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two segments, of which the older is mostly past, and a tail."""
+    with pytest.MonkeyPatch.context() as patch:
+        lower(SMALL, patch.setattr)
+        patch.setattr(upkeep.Upkeep, "nudge", lambda _self, _space: None)
+        path = tmp_path_factory.mktemp("made") / "db"
+        vectors = rows_of(np.random.default_rng(22), ROWS, DIMENSIONS)
+        items = [(f"k{n:03}", vector, {"n": n % 3}) for n, vector in enumerate(vectors)]
+        with koru_delta.open(path, durability="relaxed") as db:
+            db.embed_many("v", items[:300])
+            db.build_index()
+            db.delete_many("v", [f"k{n:03}" for n in range(0, 300, 2)])
+            db.embed_many("v", items[300:400])
+            db.build_index()
+            db.embed_many("v", items[400:])
+        yield path
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "db")
+    return tmp_path / "db"
+
+
+def tiers(db: koru_delta.Database) -> dict[str, int]:
+    [space] = db.stats(spaces=True)["vector_spaces"]
+    found: dict[str, int] = space["tiers"]
+    return found
+
+
+def exact(db: koru_delta.Database) -> list[koru_delta.Matches]:
+    """Now, under a filter, and as of a moment before the deletions."""
+    return [
+        db.similar("v", query, k=50, exact=True, filter=where, as_of=moment).load()
+        for query in QUERIES
+        for where in (None, {"n": 1})
+        for moment in (None, 300)
+    ]
+
+
+BUDGETS = [None, 1_000_000, 70_000, 50_000, 40_000, 30_000, 0]
+
+
+def test_every_budget_gives_the_same_exact_answers(copy: Path) -> None:
+    answers, places = [], []
+    for budget in BUDGETS:
+        with koru_delta.open(copy, vector_memory=budget) as db:
+            db.build_index()
+            answers.append(exact(db))
+            places.append(tiers(db))
+    assert all(each == answers[0] for each in answers)
+    assert places[0] == places[1] == {"hot": ROWS, "warm": 0, "cold": 0}
+    assert places[-1]["hot"] == places[-1]["warm"] == 0
+    assert any(place["warm"] for place in places)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_what_an_approximate_search_finds_has_its_exact_score(
+    copy: Path, budget: int | None
+) -> None:
+    with koru_delta.open(copy, vector_memory=budget) as db:
+        db.build_index()
+        for query in QUERIES:
+            right = {m.key: m.score for m in db.similar("v", query, k=ROWS, exact=True)}
+            found = db.similar("v", query, k=10)
+            scores = [match.score for match in found]
+            assert len(found) == 10
+            assert {match.key: match.score for match in found}.items() <= right.items()
+            assert scores == sorted(scores, reverse=True)
+
+
+def test_a_budget_is_kept_by_later_opens_and_given_up_by_others(copy: Path) -> None:
+    with koru_delta.open(copy, vector_memory=0) as db:
+        db.build_index()
+        right = exact(db)
+    assert list(copy.glob("index/*/signs-*.kdx"))
+    with koru_delta.open(copy, vector_memory=0, read_only=True) as db:
+        db.build_index()
+        assert tiers(db)["cold"] == ROWS
+        assert exact(db) == right
+    with koru_delta.open(copy) as db:
+        db.build_index()
+        assert tiers(db)["hot"] == ROWS
+        assert exact(db) == right
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "delete", "of others"])
+def test_codes_in_files_are_never_believed_blindly(copy: Path, harm: str) -> None:
+    with koru_delta.open(copy, vector_memory=0) as db:
+        db.build_index()
+        right = exact(db)
+        files = sorted(copy.glob("index/*/signs-*.kdx"))
+        for file in files:
+            data = bytearray(file.read_bytes())
+            if harm == "cut":
+                file.write_bytes(data[: len(data) // 2])
+            elif harm == "flip":
+                data[-40] ^= 1
+                file.write_bytes(data)
+            elif harm == "delete":
+                file.unlink()
+            else:
+                file.write_bytes(sorted(copy.glob("index/*/vectors-*.kdx"))[0].read_bytes())
+        assert exact(db) == right
+        for query in QUERIES:
+            best = db.similar("v", query, k=10, exact=True)
+            assert db.similar("v", query, k=10, recall=0.99) == best
+    with koru_delta.open(copy, vector_memory=0) as db:
+        db.build_index()
+        assert exact(db) == right
+
+
+def test_vectors_in_files_are_read_from_the_log_when_their_file_goes_bad(copy: Path) -> None:
+    with koru_delta.open(copy, vector_memory=0) as db:
+        db.build_index()
+        right = exact(db)
+    for file in copy.glob("index/*/vectors-*.kdx"):
+        data = bytearray(file.read_bytes())
+        data[5000] ^= 1
+        file.write_bytes(data)
+    with koru_delta.open(copy, vector_memory=0) as db:
+        assert exact(db) == right
+
+
+def test_an_erasure_removes_codes_in_files_too(copy: Path) -> None:
+    with koru_delta.open(copy, vector_memory=0) as db:
+        db.build_index()
+        assert list(copy.glob("index/*/signs-*.kdx"))
+        db.erase(db.version("v", "k001"))
+        assert not list(copy.glob("index/*/signs-*.kdx"))
+        assert "k001" not in {m.key for m in db.similar("v", QUERIES[0], k=ROWS)}
+
+
+def test_a_database_in_memory_takes_what_it_needs() -> None:
+    with koru_delta.open(None, vector_memory=0) as db:
+        db.embed_many("v", [(str(n), row) for n, row in enumerate(rows_of(
+            np.random.default_rng(1), 100, DIMENSIONS))])  # fmt: skip
+        db.build_index()
+        assert tiers(db) == {"hot": 100, "warm": 0, "cold": 0}
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "64 MiB"])
+def test_a_budget_is_a_number_of_bytes(wrong: object) -> None:
+    with pytest.raises(InvalidDataError, match="vector_memory is a number of bytes"):
+        koru_delta.open(None, vector_memory=wrong)  # type: ignore[arg-type]
+
+
+needs = st.lists(
+    st.tuples(
+        st.integers(0, 3), st.integers(1, 5000), st.integers(1, 1000), st.floats(0, 1)
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@given(needs, st.integers(0, 20_000_000), st.integers(0, 2_000_000))
+def test_what_is_shared_out_fits_and_nothing_is_nearer_than_its_turn(
+    drawn: list[tuple[int, int, int, float]], budget: int, fixed: int
+) -> None:
+    ends: dict[int, int] = {}
+    segments = []
+    for space, rows, dimensions, share in drawn:
+        start = ends.get(space, 0)
+        ends[space] = start + rows
+        segments.append(Need(space, start, start + rows, dimensions, share))
+    live = {space: stop // 2 for space, stop in ends.items()}
+    places = allot(budget, fixed, segments, live)
+    taken = 0
+    for need in segments:
+        rows, tier = need.stop - need.start, places[need.space].tiers[need.start]
+        taken += rows * code_bytes(need.dimensions) * (tier != "cold")
+        taken += rows * need.dimensions * 4 * (tier == "hot")
+    for space, place in places.items():
+        widths = [need.dimensions for need in segments if need.space == space]
+        taken += live[space] * graph_bytes(widths[-1]) * place.graph
+        assert not (place.graph and "cold" in place.tiers.values())
+    assert taken <= max(0, budget - fixed)
+    if budget - fixed >= sum(
+        (need.stop - need.start) * (code_bytes(need.dimensions) + 4 * need.dimensions)
+        for need in segments
+    ) + sum(live[need.space] * graph_bytes(need.dimensions) for need in segments):
+        assert {tier for place in places.values() for tier in place.tiers.values()} <= {"hot"}
+
+
+def test_only_what_is_installed_is_kept_near(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the libraries, codes are signs, and the tiers are the same."""
+    monkeypatch.setattr(codes, "_turbovec", lambda: None)
+    monkeypatch.setattr(graph, "available", lambda: False)
+    with koru_delta.open(copy, vector_memory=0) as db:
+        db.build_index()
+        assert tiers(db)["cold"] == ROWS
+        right = exact(db)
+    with koru_delta.open(copy, vector_memory=1_000_000) as db:
+        db.build_index()
+        assert exact(db) == right
