@@ -22,8 +22,9 @@ from koru_delta.causal import system_clock
 from koru_delta.lifecycle import Budget, Importance, Settings, Stock, Tier, Tracker, UsageFile
 from koru_delta.lifecycle.importance import Report, facts, heuristic
 from koru_delta.lifecycle.plan import targets
+from koru_delta.lifecycle.sidefile import Sample
 from koru_delta.lifecycle.tracker import HORIZON
-from koru_delta.lifecycle.usage import HOUR, Sample
+from koru_delta.lifecycle.usage import HOUR
 from koru_delta.testing import FixedClock
 
 Floats = npt.NDArray[np.float64]
@@ -147,7 +148,7 @@ def replay(uses: Sequence[Use], keys: int, days: int) -> dict[str, Outcome]:
     start, step = clock.now, CHECK_MINUTES * 60_000_000
     file = UsageFile(None)
     tracker = Tracker(file, clock)
-    tracker.on_many = lambda: None  # it is told to add up at each check
+    tracker.on_notes = lambda waiting: None  # it is told to add up at each check
     model = Importance()
     sizes = np.random.default_rng(1).lognormal(7.0, 0.8, keys).astype(np.int64) + 200
     budget = Budget(hot=int(sizes.sum() * SHARE))
@@ -259,7 +260,7 @@ def _costs(folder: Path, scale: float) -> Iterator[Row]:
         )  # fmt: skip
         hits = tracked.similar("vectors", queries[-1], k=10)
         noting, adding = (Tracker(UsageFile(None), system_clock) for _ in range(2))
-        noting.on_many = adding.on_many = lambda: None
+        noting.on_notes = adding.on_notes = lambda waiting: None
 
         def note(_: int) -> None:
             for _ in range(100):

@@ -12,8 +12,8 @@ from koru_delta.lifecycle.jobs import Runner
 from koru_delta.lifecycle.mover import AllHot, Held, Mover, MoveResult
 from koru_delta.lifecycle.plan import Budget, Load, Move, Plan, Settings, Stock, Tier
 from koru_delta.lifecycle.policies import Policy
+from koru_delta.lifecycle.sidefile import UsageFile
 from koru_delta.lifecycle.tracker import Feedback, Tracker, Usable
-from koru_delta.lifecycle.usage import UsageFile
 
 __all__ = [
     "CHECK_SECONDS",

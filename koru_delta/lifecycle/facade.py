@@ -17,8 +17,9 @@ from koru_delta.lifecycle.jobs import Runner
 from koru_delta.lifecycle.mover import AllHot, Held, Mover, MoveResult, present, together
 from koru_delta.lifecycle.plan import Plan, Settings, Stock, Tier, plan
 from koru_delta.lifecycle.policies import KEEP, Policies, Policy
+from koru_delta.lifecycle.sidefile import Sample
 from koru_delta.lifecycle.tracker import HORIZON, Tracker
-from koru_delta.lifecycle.usage import Place, Sample, Usage
+from koru_delta.lifecycle.usage import Place, Usage
 from koru_delta.log import CausalLog
 from koru_delta.log.moments import AsOf
 
@@ -87,7 +88,7 @@ class Lifecycle:
         if tracker.is_on:
             runner.add("usage", FLUSH_SECONDS, self._flush)
             if self._in_background:
-                tracker.on_many = self._ask_to_flush
+                tracker.on_notes = self._flush_soon
         self.add_job("check", CHECK_SECONDS, self.check)
         if self._in_background and any(wish.is_active for wish in self.policies().values()):
             runner.start()
@@ -264,6 +265,8 @@ class Lifecycle:
         planned, scored = self._planned(now, model)
         self._foretell(scored, now)
         results = self._carry_out(planned)
+        if self._tracker.file is not None:
+            self._tracker.file.forget_moved(now.clock - self._settings.stay)
         return Checked(tuple(hidden), learned, planned, tuple(results))
 
     def _hide_idle(self) -> list[Version]:
@@ -384,8 +387,12 @@ class Lifecycle:
     def _flush(self) -> None:
         self._tracker.flush()
 
-    def _ask_to_flush(self) -> None:
-        self._runner.ask("usage")
+    def _flush_soon(self, waiting: int) -> None:
+        """Within a minute, or at once if many wait: others may hide what seems idle to them."""
+        if waiting == 1:
+            self._runner.start()
+        else:
+            self._runner.ask("usage")
 
     def _check_writable(self) -> None:
         if self._log.engine.read_only:

@@ -16,7 +16,7 @@ from koru_delta.lifecycle.usage import Place
 from koru_delta.log import CausalLog, Write
 
 _PAGE: Final = 2_000  # keys looked at together
-_AT_ONCE: Final = 500  # hides in one commit, so that writers do not wait long
+_AT_ONCE: Final = 100  # hides in one commit, so that writers do not wait long
 
 
 def hide_idle(

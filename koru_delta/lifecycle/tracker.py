@@ -16,7 +16,8 @@ from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
 
 from koru_delta.causal import Clock, Version
 from koru_delta.errors import InvalidDataError, StorageError
-from koru_delta.lifecycle.usage import GET, HIT, HOUR, KINDS, Place, Trace, UsageFile
+from koru_delta.lifecycle.sidefile import UsageFile
+from koru_delta.lifecycle.usage import GET, HIT, HOUR, KINDS, Place, Trace
 from koru_delta.log import CausalLog
 from koru_delta.values import check_key
 
@@ -25,7 +26,6 @@ Feedback = Literal["used", "recall"]
 SAMPLED: Final = 16  # reads from memory, of which one is noted
 HORIZON: Final = HOUR  # in which a use is foretold
 _PATTERN: Final = 4099  # a prime: no loop over keys keeps step with it
-_FIRST: Final = 64  # notes, from which somebody is to add them up in the background
 _AT_ONCE: Final = 2_048
 _MOST_NOTES: Final = 16_384  # that wait; later ones are not kept
 _MOST_TRACES: Final = 10_000
@@ -60,7 +60,8 @@ class Tracker:
         """Without a file, or not `is_on`, nothing is tracked, at nearly no cost."""
         self.file = file
         self.is_on = is_on and file is not None
-        self.on_many: Callable[[], object] | None = None  # called when there is much to add up
+        # Called at the first note, and when many wait, with how many: to have them added up.
+        self.on_notes: Callable[[int], object] | None = None
         self._clock = clock
         self.sample: Callable[[], int] = cycle(_pattern() if self.is_on else (0,)).__next__
         self.begin()
@@ -69,7 +70,7 @@ class Tracker:
         """Start with nothing noted, as a forked child does: the parent has it."""
         self._adding = threading.Lock()
         self._notes: list[Note] = []
-        self._enough = _FIRST
+        self._enough = 1  # the first one tells whoever adds up that there will be more
         self._traces: dict[Place, Trace] = {}
         self._followers: dict[Place, dict[str, float]] = {}
         self._pairs = 0  # of a key and what followed it
@@ -131,10 +132,11 @@ class Tracker:
             self._many()
 
     def _many(self) -> None:
-        """There is much to add up: in the background if there is one."""
-        self._enough = min(len(self._notes) + _AT_ONCE, _MOST_NOTES)
-        if self.on_many is not None:
-            self.on_many()
+        """There is something to add up: in the background if there is one."""
+        waiting = len(self._notes)
+        self._enough = min(waiting - waiting % _AT_ONCE + _AT_ONCE, _MOST_NOTES)
+        if self.on_notes is not None:
+            self.on_notes(waiting)
         elif len(self._notes) >= _AT_ONCE:
             self.gather()
         if len(self._notes) >= _MOST_NOTES:  # whoever was to add them up is late

@@ -175,10 +175,16 @@ def test_the_thread_starts_with_the_first_wish_and_ends_with_the_handle(
         assert db._runner._thread is not None
 
 
-def test_uses_are_written_in_the_background_once_there_are_many(tmp_path: Path) -> None:
+def test_few_uses_are_written_within_a_minute_and_many_at_once(tmp_path: Path) -> None:
+    with koru_delta.open(tmp_path / "few", durability="relaxed") as db:
+        db.put("docs", "key", 1)
+        assert db._runner._thread is None
+        db.get("docs", "key")
+        assert db._runner._thread is not None
+        assert db._runner.every_seconds()["usage"] == 60
     with koru_delta.open(tmp_path / "db", durability="relaxed") as db:
         db.put("docs", "key", 1)
-        for _ in range(100):
+        for _ in range(2_100):
             db.used(("docs", "key"))
         until((tmp_path / "db" / "tiers" / "usage.db").exists)
         file = db._tracker.file

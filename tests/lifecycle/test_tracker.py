@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import koru_delta
 from koru_delta import Database, errors
-from koru_delta.lifecycle import Tracker, UsageFile, tracker, usage
+from koru_delta.lifecycle import Tracker, UsageFile, sidefile, tracker
 from koru_delta.lifecycle.usage import GET, HIT, HOUR, KINDS, RECALL, USED, Row, Trace
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.test_fork import in_child
@@ -107,7 +107,7 @@ def test_what_follows_a_key_is_known_within_bounds(db: Database, clock: FixedClo
 
     assert db._tracker.file is not None
     found = db._tracker.file.followers("docs", clock.now)
-    assert len(found["key-00"]) == usage.MOST_FOLLOWERS
+    assert len(found["key-00"]) == sidefile.MOST_FOLLOWERS
     assert max(found["key-00"], key=lambda key: found["key-00"][key]) == "key-29"
     assert found["key-01"] == {"key-00": pytest.approx(1, rel=0.01)}
     assert "key-05" not in found["key-29"]
@@ -246,7 +246,7 @@ def test_several_processes_add_to_one_file_and_none_loses_a_use(tmp_path: Path) 
 
 def test_memory_and_file_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker, "_MOST_TRACES", 50)
-    monkeypatch.setattr(usage, "MOST_KEYS", 100)
+    monkeypatch.setattr(sidefile, "MOST_KEYS", 100)
     clock = FixedClock()
     file = UsageFile(None)
     bounded = Tracker(file, clock)
@@ -266,7 +266,7 @@ def test_memory_and_file_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_notes_that_nobody_adds_up_are_dropped_at_some_point() -> None:
     late = Tracker(UsageFile(None), FixedClock())
-    late.on_many = lambda: None
+    late.on_notes = lambda waiting: None
     for _ in range(40_000):
         late.got("docs", "key")
 
