@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import apsw
 import orjson
@@ -14,6 +15,7 @@ from koru_delta.storage.schema import ERASED
 _INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
 _PAGES_AT_ONCE = 1000
 _READERS_LEAVE_MS = 1000
+_TRIED_AGAIN_MS = 50  # once they were waited for in vain
 CHECKPOINT_PAGES = 1000  # SQLite's own choice
 _log = logging.getLogger("koru_delta")
 
@@ -46,17 +48,18 @@ class SqliteScrubber(SqliteFeeds):
                 if found is None:
                     return True
                 said = orjson.loads(found)
-                if not self._checkpoint() or any(
-                    last.get(name, -1) < self._last_erased(con, name) for name in said["namespaces"]
-                ):
-                    return False
-                if said.get("late"):
-                    # Pages may have gone into the file by another way meanwhile.
-                    value = orjson.dumps({"namespaces": [], "late": True}).decode()
-                    con.execute("UPDATE meta SET value = ? WHERE name = 'scrub'", (value,))
-                    return False
-                con.execute("DELETE FROM meta WHERE name = 'scrub'")
-                return True
+                late = bool(said.get("late"))
+                left = [
+                    name for name in said["namespaces"]
+                    if last.get(name, -1) < self._last_erased(con, name)
+                ]  # fmt: skip
+                emptied = self._checkpoint(late=late, everywhere=late)
+                if emptied and not left:
+                    con.execute("DELETE FROM meta WHERE name = 'scrub'")
+                elif said != {**said, "namespaces": left, "late": late and not emptied}:
+                    _amend_scrub(con, namespaces=left, late=late and not emptied)
+                con.execute("PRAGMA shrink_memory").fetchall()
+                return emptied and not left
             except apsw.BusyError:
                 return False
             except apsw.Error as error:
@@ -67,26 +70,26 @@ class SqliteScrubber(SqliteFeeds):
         found: int | None = con.execute(ERASED, (namespace,)).get
         return found or 0
 
-    def _clean(self, con: apsw.Connection) -> None:
-        """Empty the write-ahead log of what was just erased; what is in the way is noted."""
+    def _clean(self, con: apsw.Connection, *, late: bool) -> None:
+        """Empty the write-ahead log of what was just erased; what is in the way stays noted."""
         con.wal_autocheckpoint(CHECKPOINT_PAGES)
         try:
-            emptied = self._checkpoint()
+            if self._checkpoint(late=late) and not late:
+                _amend_scrub(con, late=False)
+            # What is in memory of its pages has not been cleaned.
+            con.execute("PRAGMA shrink_memory").fetchall()
         except apsw.Error as error:  # what was erased is erased; cleaning up is tried again
             _log.warning("the write-ahead log still holds what was erased: %s", error)
-            emptied = False
-        if not emptied:
-            found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
-            value = orjson.dumps({**orjson.loads(found), "late": True}).decode()
-            con.execute("UPDATE meta SET value = ? WHERE name = 'scrub'", (value,))
 
-    def _checkpoint(self) -> bool:
+    def _checkpoint(self, *, late: bool = False, everywhere: bool = False) -> bool:
         """Move the write-ahead log into the file, and cut both to size, if no reader minds.
 
-        The write lock is held.
+        The write lock is held, so readers that were waited for once are not waited for again.
         """
-        file = self.directory / "log.db"
-        return clean.checkpoint(file, wait_milliseconds=_READERS_LEAVE_MS)
+        wait = min(_READERS_LEAVE_MS, _TRIED_AGAIN_MS) if late else _READERS_LEAVE_MS
+        return clean.checkpoint(
+            self.directory / "log.db", wait_milliseconds=wait, everywhere=everywhere
+        )
 
     def give_back(self, *, at_least: int = 0) -> int:
         """Return free pages to the file system, a little at a time; the bytes returned.
@@ -110,8 +113,9 @@ class SqliteScrubber(SqliteFeeds):
                 except apsw.Error as error:
                     raise self._foreign(error) from error
             given += (free - left) * size
-            if left >= free:
+            if left >= free or not left:
                 break
+            self.step_aside()
         if given:
             with self._write_lock, self._locked():
                 self._checkpoint()
@@ -134,17 +138,29 @@ class SqliteScrubber(SqliteFeeds):
                     con.execute("VACUUM")
                 finally:
                     con.wal_autocheckpoint(CHECKPOINT_PAGES)
-                if self._checkpoint():
-                    con.execute("DELETE FROM meta WHERE name = 'scrub' AND value LIKE '%[]%'")
+                self._checkpoint()
             except apsw.Error as error:
                 raise self._foreign(error) from error
         return before - file.stat().st_size
 
 
-def note_scrub(con: apsw.Connection, erased: dict[str, int]) -> None:
-    """Say, with the erasure, that copies in files beside the log are to be removed."""
+def note_scrub(con: apsw.Connection, erased: dict[str, int]) -> bool:
+    """Say, with the erasure, that copies are to be removed; whether it was late before.
+
+    It is late until its pages have gone into the file the clean way.
+    """
     found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
     said = orjson.loads(found) if found else {"namespaces": []}
-    said["namespaces"] = sorted({*erased, *said["namespaces"]})
-    value = orjson.dumps(said).decode()
+    namespaces = sorted({*erased, *said["namespaces"]})
+    _amend_scrub(con, namespaces=namespaces, late=True)
+    return bool(said.get("late"))
+
+
+def _amend_scrub(
+    con: apsw.Connection, *, late: bool, namespaces: Sequence[str] | None = None
+) -> None:
+    if namespaces is None:
+        found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
+        namespaces = orjson.loads(found)["namespaces"]
+    value = orjson.dumps({"namespaces": namespaces, "late": late}).decode()
     con.execute("INSERT OR REPLACE INTO meta VALUES('scrub', ?)", (value,))

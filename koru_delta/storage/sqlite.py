@@ -201,6 +201,7 @@ class SqliteEngine(SqliteScrubber):
             generation = self._generation
             assert generation is not None  # a writable engine has one
             con = self._writer_connection()
+            late = False
             try:
                 try:
                     con.execute("BEGIN IMMEDIATE")
@@ -215,7 +216,7 @@ class SqliteEngine(SqliteScrubber):
                     writer.flush()
                     if writer.dirty:
                         if writer.erased:
-                            note_scrub(con, writer.erased)
+                            late = note_scrub(con, writer.erased)
                             con.wal_autocheckpoint(0)  # what follows does it, and cleaner
                         self._note_durability(con)
                         con.execute("COMMIT")
@@ -248,7 +249,7 @@ class SqliteEngine(SqliteScrubber):
                 kept(before, after)
                 generation.end()
                 if writer.erased:
-                    self._clean(con)
+                    self._clean(con, late=late)
             except apsw.Error as error:
                 raise self._foreign(error) from error
 

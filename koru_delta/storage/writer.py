@@ -19,6 +19,7 @@ from koru_delta.storage.schema import (
     ERASING,
     GONE,
     INLINE_BYTES,
+    IS_USED,
     KEY_HEAD,
     KEY_HEADS,
     OBJECTS_LIKE,
@@ -27,6 +28,7 @@ from koru_delta.storage.schema import (
     SHADE,
     SPACES,
     STORED,
+    TOLD_BY,
     VISIBLE,
     ZSTD,
     compressor,
@@ -343,18 +345,12 @@ class SqliteWriter:
         con.executemany(_INSERTS["versions"], left)
 
     def _is_used(self, item: int) -> bool:
-        return bool(
-            self._con.execute(
-                """SELECT EXISTS (SELECT 1 FROM versions WHERE object = :item)
-                OR EXISTS (SELECT 1 FROM vectors WHERE object = :item)""",
-                {"item": item},
-            ).get
-        )
+        return bool(self._con.execute(IS_USED, {"item": item}).get)
 
     def _tell_anew(self, base: int) -> None:
         """Store without `base` what is stored by its difference to it, and stays."""
         con = self._con
-        told = [row[0] for row in con.execute("SELECT object FROM objects WHERE base = ?", (base,))]
+        told = [row[0] for row in con.execute(TOLD_BY, (base,))]
         told = [item for item in told if self._is_used(item)]
         if not told:
             return
