@@ -34,6 +34,7 @@ from benchmarks import (
     adapters,
     chunking,
     ingesting,
+    lifecycle,
     opening,
     reading,
     remembering,
@@ -61,6 +62,7 @@ SUBJECTS: dict[str, Subject] = {
     "synthesis": synthesis.run,
     "memory": remembering.run,
     "tiers": tiers.run,
+    "lifecycle": lifecycle.run,
     "adapters": adapters.run,
 }
 

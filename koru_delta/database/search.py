@@ -105,6 +105,7 @@ class SearchVerbs(Handle):
             recall=1.0 if exact else recall,
         )  # fmt: skip
         matches = self._answers.of(found, of_similar(self._log, space, cut, found.hits))
+        self._tracker.found(namespace, matches)
         return matches.load(explain=True) if explain else matches
 
     def similar_many(
@@ -153,6 +154,8 @@ class SearchVerbs(Handle):
         every = [
             self._answers.of(one, of_similar(self._log, space, cut, one.hits)) for one in found
         ]
+        for matches in every:
+            self._tracker.found(namespace, matches)
         return [matches.load(explain=True) for matches in every] if explain else every
 
     def search(
@@ -229,6 +232,7 @@ class SearchVerbs(Handle):
         )  # fmt: skip
         ranked = question.ranked(self._log)
         matches = self._answers.ranked(ranked, partial(explained, question, ranked, self._log))
+        self._tracker.found(namespace, matches)
         return matches.load(explain=True) if explain else matches
 
     def similar_at(

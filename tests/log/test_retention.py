@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 import koru_delta
 from koru_delta import Database, ErasedError, Retention, errors
 from koru_delta.causal import microseconds, moment
-from koru_delta.log import retention, sweeper
+from koru_delta.database import erasing
+from koru_delta.log import retention
 from koru_delta.storage import SqliteEngine
 from koru_delta.testing import FixedClock
 from tests.worker import Worker
@@ -387,10 +389,10 @@ def test_a_long_sweep_lets_others_write_between_its_commits(
 def test_sweeping_happens_by_itself_while_there_is_a_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(erasing, "SWEEP_SECONDS", 0.01)
     path = tmp_path / "db"
     with koru_delta.open(path, durability="relaxed") as db:
-        assert db._sweeper._thread is None
+        assert db._runner._thread is None
         db.put("n", "k", 1)
         db.put("n", "k", 2)
         db.retain("n", versions=1)
@@ -400,7 +402,7 @@ def test_sweeping_happens_by_itself_while_there_is_a_policy(
         _until(lambda: db.history("n", "k")[1].is_erased)
         assert db.get("n", "k") == 3
     with koru_delta.open(path, durability="relaxed", read_only=True) as db:
-        assert db._sweeper._thread is None
+        assert db._runner._thread is None
         with pytest.raises(errors.ReadOnlyError):
             db.sweep()
 
@@ -408,10 +410,10 @@ def test_sweeping_happens_by_itself_while_there_is_a_policy(
 def test_a_handle_that_is_dropped_ends_its_sweeping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(erasing, "SWEEP_SECONDS", 0.01)
     db = koru_delta.open(tmp_path / "db", durability="relaxed")
     db.retain("n", versions=1)
-    thread = db._sweeper._thread
+    thread = db._runner._thread
     assert thread is not None
     db.close()
     assert not thread.is_alive()
@@ -421,5 +423,5 @@ def _until(done: Any) -> None:
     for _ in range(1000):
         if done():
             return
-        sweeper.threading.Event().wait(0.01)
+        threading.Event().wait(0.01)
     raise AssertionError("it did not come to that")
