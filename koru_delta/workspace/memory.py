@@ -299,7 +299,11 @@ class AgentMemory:
         found = self._recalled(
             query, k, chosen_by(types, tags, session), as_of, valid_at, min_relevance, explain
         )
-        return found if budget_tokens is None else within(found, checked_budget(budget_tokens))
+        if budget_tokens is not None:
+            found = within(found, checked_budget(budget_tokens))
+        if as_of is None:
+            self._db.used([(self._whole, memory.id) for memory in found], kind="recall")
+        return found
 
     def context(
         self,
@@ -523,11 +527,7 @@ class AgentMemory:
             KeyNotFoundError: there is no such memory.
         """
         ids = _ids([memories] if isinstance(memories, str) else memories)
-        versions = [self._shelf.known(id).version for id in ids]
-        tell = getattr(self._db, "used", None)
-        if tell is not None and versions:
-            tell(versions)
-        return len(versions)
+        return self._db.used([self._shelf.known(id).version for id in ids])
 
     # Parts of the above
 

@@ -590,17 +590,6 @@ def test_what_was_true_only_once_can_be_forgotten(memory: AgentMemory) -> None:
     assert [m.value for m in memory.timeline("office")] == ["Bonn"]
 
 
-def test_used_is_told_to_the_database_if_it_listens(
-    plain: Database, memory: AgentMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, two = memory.remember_episode("one"), memory.remember_episode("two")
-    heard: list[Any] = []
-    monkeypatch.setattr(plain, "used", heard.append, raising=False)
-    assert memory.used([one, two.id, one.id]) == 2
-    assert memory.used(one) == 1
-    assert heard == [[one.version, two.version], [one.version]]
-
-
 def test_a_memory_is_exported_and_reopened_with_its_workspace(tmp_path: Path) -> None:
     with koru_delta.open(tmp_path / "db") as db:
         memory = db.workspace("w").ai_context()
@@ -616,3 +605,20 @@ def test_a_memory_is_exported_and_reopened_with_its_workspace(tmp_path: Path) ->
             memory.forget([told])
     with pytest.raises(errors.DatabaseClosedError):
         memory.recall("city")
+
+
+# What matters
+
+
+def test_what_helped_and_what_was_recalled_matters_more_than_what_was_not(
+    plain: Database, memory: AgentMemory
+) -> None:
+    helped, recalled, never = memory.remember_episodes(
+        [{"text": text} for text in ("the red fox sleeps", "the blue owl hunts", "rain all day")]
+    )
+    assert ids(memory.recall("owl")) == [recalled.id]
+    assert ids(memory.recall("fox")) == [helped.id]
+    assert memory.used(memory.recall("fox")) == 1
+    plain.lifecycle.run_once("check")
+    matters = plain.lifecycle.importance("agent/memory")
+    assert matters[helped.id] > matters[recalled.id] > matters[never.id]
