@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from koru_delta.database.erasing import EraseVerbs
 from koru_delta.database.expiring import ExpireVerbs
 from koru_delta.database.ingesting import IngestVerbs
+from koru_delta.database.lifecycle import LifecycleVerbs
 from koru_delta.database.writes import WriteVerbs
 from koru_delta.embedders import Embedder
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:  # loaded where it is used
     from koru_delta.workspace import Workspace
 
 
-class WorkspaceVerbs(EraseVerbs, ExpireVerbs, IngestVerbs, WriteVerbs):
+class WorkspaceVerbs(LifecycleVerbs, EraseVerbs, ExpireVerbs, IngestVerbs, WriteVerbs):
     """Isolated parts of a database."""
 
     def workspace(self, name: str, *, embedder: Embedder | None = None) -> Workspace:

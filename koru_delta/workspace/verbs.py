@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from koru_delta.causal import Version, When
 from koru_delta.embedders import Embedder, TextEmbedder
@@ -47,6 +47,12 @@ class Verbs(Protocol):
         self, *, author: str | None = ..., message: str | None = ..., run: str | None = ...
     ) -> Transaction:
         """As `Database.transaction`."""
+        ...
+
+    def used(
+        self, what: Iterable[Version | tuple[str, str]], *, kind: Literal["used", "recall"] = ...
+    ) -> int:
+        """As `Database.used`."""
         ...
 
     def expire(
