@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from koru_delta.causal import Cut
 from koru_delta.database.opened import Opened
 from koru_delta.embedders import TextEmbedder
 from koru_delta.lifecycle import Feedback, Lifecycle, Usable
 from koru_delta.log import Write
+from koru_delta.log.log import QUARANTINES
 from koru_delta.search.text.analysis import Analyzer
 from koru_delta.transaction import Intents
 
@@ -84,3 +86,16 @@ class Around:
         from koru_delta.workspace.writes import uncounted
 
         return (uncounted(workspace),)
+
+    def quarantined(self, cut: Cut) -> Mapping[str, str]:
+        """What a quarantine covers, by the ids of versions, and its record."""
+        log = self._intents.log
+        if not log.engine.visible_keys(QUARANTINES, cut.seq, cut.clock, cut.clock, limit=1):
+            return {}
+        from koru_delta.ingest.quarantine import active
+
+        return {
+            version.id: log.version_at(QUARANTINES, each.id, cut, cut.clock).id
+            for each in active(log, cut)
+            for version in each.versions
+        }

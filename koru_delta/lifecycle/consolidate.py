@@ -9,7 +9,7 @@ only if nobody wrote any of the keys meanwhile: no source ends up in two summari
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -119,6 +119,10 @@ class Surroundings(Protocol):
         """What else belongs into a commit that adds to a namespace."""
         ...
 
+    def quarantined(self, cut: Cut) -> Mapping[str, str]:
+        """The ids of versions that stay hidden, and of the record of what wants them to."""
+        ...
+
 
 class Consolidator:
     """Consolidates what is wished to be, and undoes it."""
@@ -173,9 +177,14 @@ class Consolidator:
     # Consolidating
 
     def run(
-        self, namespace: str, wish: Consolidate, scores: dict[str, float], pinned: Collection[str]
+        self,
+        namespace: str,
+        wish: Consolidate,
+        scores: Mapping[str, float],
+        pinned: Collection[str],
+        is_stopping: Callable[[], bool],
     ) -> list[Consolidation]:
-        """Consolidate what is wished of a namespace; what was made.
+        """Consolidate what is wished of a namespace, until it is to stop; what was made.
 
         Raises:
             SummarizerError, EmbedderError: what is to summarize or embed failed; what was made
@@ -192,9 +201,11 @@ class Consolidator:
                 return []
             summarizer = given
         limit = self._log.now().clock - wish.older_than // timedelta(microseconds=1)
-        made = []
+        made: list[Consolidation] = []
         for group in self._groups(namespace, wish, limit, scores, pinned):
             for some in portions(group):
+                if is_stopping():
+                    return made  # the rest when the database is open again
                 one = self._consolidated(namespace, wish, summarizer, some, limit)
                 if one is not None:
                     made.append(one)
@@ -205,7 +216,7 @@ class Consolidator:
         namespace: str,
         wish: Consolidate,
         limit: int,
-        scores: dict[str, float],
+        scores: Mapping[str, float],
         pinned: Collection[str],
     ) -> list[list[Event]]:
         """Events that belong together, in order of time."""
@@ -240,7 +251,7 @@ class Consolidator:
         for group in groups.values():
             parts: Iterable[list[Event]] = [sorted(group)]
             if wish.alike is not None and len(group) >= wish.at_least:
-                parts = alike(sorted(group), self._likeness(group), wish.alike)
+                parts = alike(sorted(group), self._likeness, wish.alike)
             listed += [part for part in parts if len(part) >= wish.at_least]
         return sorted(listed)
 
@@ -397,6 +408,7 @@ class Consolidator:
             back = self._hidden_by(records[0], cut)
             writes = [Write(DELETE, LIFECYCLE, name, if_match=records[0].id, **said)]
             writes += self._gone(self._first(namespace, key), cut, said)
+            kept = self._around.quarantined(cut) if back else {}
             seen: set[str] = set()
             for version, last in back:
                 write = Write(
@@ -406,12 +418,19 @@ class Consolidator:
                     write.if_last = last
                     seen.add(version.key)
                 writes.append(write)
+                if version.id in kept:  # hidden all the same, until that ends
+                    causes = [("caused_by", kept[version.id])]
+                    writes.append(
+                        Write(
+                            HIDE, namespace, version.key, target=version.id, causes=causes, **said
+                        )
+                    )
             try:
                 self._log.commit(writes)
             except ConflictError as error:
                 conflict = error
                 continue
-            return [version for version, _ in back]
+            return [version for version, _ in back if version.id not in kept]
         assert conflict is not None
         raise conflict
 

@@ -333,7 +333,9 @@ class Lifecycle:
             pinned = {key for name, key in pins if name == namespace}
             scores = self.importance(namespace)
             try:
-                made += self._consolidator.run(namespace, policy.consolidate, scores, pinned)
+                made += self._consolidator.run(
+                    namespace, policy.consolidate, scores, pinned, lambda: self._runner.is_stopping
+                )
             except (SummarizerError, EmbedderError) as error:
                 failed = failed or error
         if failed is not None:
@@ -359,7 +361,8 @@ class Lifecycle:
 
         In one commit for each. What was changed meanwhile stays as it is: a source that was
         brought back, or hidden for another reason, and a summary that holds another value.
-        The sources count as new, so they are left alone for as long as if they were.
+        What is in quarantine comes back when that is released. The sources count as new, so
+        they are left alone for as long as if they were.
 
         Args:
             what: What `run_once("consolidate")` or `consolidations` returned, or the summary or

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from koru_delta.errors import InvalidDataError
 from koru_delta.values import Value
 
+Vectors = Mapping[int, npt.NDArray[np.float32]]
+
 AT_MOST: Final = 100  # sources of one summary: a commit keeps other writers waiting
 _WINDOW: Final = 2_000  # events, in order of time, that are looked at for likeness together
 _LONGEST_NAME: Final = 512
@@ -24,7 +26,8 @@ class Consolidate:
     """What is wished: which old events become a summary together.
 
     Only what is a string, or has one under `text`, and does not end by itself (by a ttl or a
-    `valid_to`) is ever taken.
+    `valid_to`) is ever taken. The summary is valid from when the last of its sources is. It
+    may quote them: to erase what one says, erase the summary, too.
 
     Attributes:
         by: Fields (dotted paths) that events of a group have in common. Events that lack one
@@ -168,19 +171,18 @@ def _set(value: dict[str, Any], path: str, field: Value) -> None:
 
 
 def alike(
-    events: Sequence[Event],
-    vectors: Mapping[int, npt.NDArray[np.float32]],
-    least: float,
+    events: Sequence[Event], vectors_of: Callable[[Sequence[Event]], Vectors], least: float
 ) -> Iterator[list[Event]]:
     """Parts of events, given in order of time, of which each is like the mean of those before.
 
     Each goes to the part it is most like; what has no vector is in none.
 
     Args:
-        vectors: By the place of the event.
+        vectors_of: The vectors of some events, by their places; all of one length.
         least: Cosine, in [-1, 1].
     """
     for start in range(0, len(events), _WINDOW):
+        vectors = vectors_of(events[start : start + _WINDOW])
         some = [event for event in events[start : start + _WINDOW] if event.seq in vectors]
         parts: list[list[Event]] = []
         sums = np.zeros((len(some), len(next(iter(vectors.values()), ()))))

@@ -523,6 +523,24 @@ def test_undo_leaves_what_was_changed_meanwhile(db: Database, clock: FixedClock)
     assert db.verify().ok
 
 
+def test_what_is_in_quarantine_comes_back_when_that_is_released(
+    db: Database, clock: FixedClock
+) -> None:
+    keys = events(db)
+    later(clock)
+    db.lifecycle.policy("log", consolidate=SOON)
+    [made] = run(db)
+    quarantine = db.quarantine(db.version("log", "s1-2"), message="wrong")
+    assert shown(db) == []
+
+    back = db.lifecycle.undo(made)
+
+    assert [version.key for version in back] == ["s1-0", "s1-1", "s1-3", "s1-4"] == shown(db)
+    db.release(quarantine)
+    assert shown(db) == db.list_keys("log") == keys
+    assert db.verify().ok
+
+
 def test_undo_deletes_a_summary_that_was_only_given_an_end(db: Database, clock: FixedClock) -> None:
     keys = events(db)
     later(clock)
