@@ -370,6 +370,22 @@ def test_a_summarizer_that_fails_is_told_of_and_the_rest_is_done(
     assert [each.namespace for each in db.lifecycle.consolidations()] == ["zoo"]
 
 
+def test_closing_waits_for_the_summary_at_hand_and_not_for_all(
+    db: Database, clock: FixedClock
+) -> None:
+    events(db, "a")
+    keys = events(db, "b")
+    later(clock)
+
+    def slow(texts: Sequence[str]) -> str:
+        db._runner.is_stopping = True
+        return "short"
+
+    db.lifecycle.policy("log", consolidate=SOON, summarizer=slow)
+    [made] = run(db)
+    assert shown(db) == [made.key, *keys]
+
+
 # Others at the same time
 
 
