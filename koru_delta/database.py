@@ -59,7 +59,7 @@ from koru_delta.log import CausalLog, VerifyReport
 from koru_delta.log.append import RETENTION
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.causes import Walk
-from koru_delta.log.log import TAGS, AsOf
+from koru_delta.log.log import FREE_PAGES, TAGS, AsOf
 from koru_delta.log.retention import (
     Retention,
     Swept,
@@ -108,8 +108,6 @@ if TYPE_CHECKING:  # loaded where it is used
     from koru_delta.ingest.writer import Run
 
 _TRIES: Final = 20  # against others who say the same thing at the same time
-_MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
-_FREE_PAGES: Final = 64  # fewer are left for the next writes
 _VECTORS_SWEPT_SECONDS: Final = 3600.0  # at most so often, since their indexes are made anew
 _logger = logging.getLogger("koru_delta")
 _RAISE: Final[Any] = object()
@@ -763,8 +761,7 @@ class Database:
         self._check_writable()
         options = _options(_ANY, causes, None, None, None, author, message, run)
         made, removed = self._log.erase(self._intents.erase(what, options))
-        if removed > _MUCH_REMOVED:
-            self._log.engine.give_back(at_least=_FREE_PAGES)
+        self._log.shrink(removed)
         return Erased(
             tuple(each for entry in made if not entry.is_tombstone for each in entry.targets),
             tuple(made), removed, self._log.engine.is_scrubbed(),
@@ -2022,7 +2019,7 @@ class Database:
         engine = self._log.engine
         if not engine.is_scrubbed():
             self._scrub()
-        return Swept(versions, removed, engine.give_back(at_least=_FREE_PAGES), tuple(swept))
+        return Swept(versions, removed, engine.give_back(at_least=FREE_PAGES), tuple(swept))
 
     def _sweep_quietly(self) -> None:
         """What is due, from time to time; indexes of vectors are not made anew all the time."""
