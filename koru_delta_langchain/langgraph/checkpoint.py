@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from secrets import randbits
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import koru_delta
-from koru_delta import Database, View
+from koru_delta import Database, Transaction, View
 from koru_delta_langchain.home import Home
+from koru_delta_langchain.ids import listed
 from koru_delta_langchain.langgraph.keys import newest_first, packed, part, unpacked
 
 try:
@@ -47,6 +48,7 @@ _BATCH: Final = 16  # tuples handed over to the event loop at a time
 _Keys = list[str]  # `list` is a method below
 Reader = Database | View
 _Record = dict[str, Any]
+T = TypeVar("T")
 _Records = list[_Record]
 
 
@@ -126,9 +128,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 found = self._tuple(self._database, record)
                 if self._has(self._database, _Place.of_record(record)):
                     return found
-        view = self._moment(None)
-        record = self._record(view, place)
-        return None if record is None else self._tuple(view, record)
+        return self._reading(lambda view: self._found(view, place))
 
     def list(
         self,
@@ -152,11 +152,17 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         for key in self._listed(view, config, before):
             if left is not None and left <= 0:
                 return
-            record = view.get(self._namespace, key)
-            metadata = self._loads(record["metadata"])
-            if filter and any(metadata.get(name) != value for name, value in filter.items()):
-                continue
-            yield self._tuple(view, record)
+            try:
+                record = view.get(self._namespace, key)
+                metadata = self._loads(record["metadata"])
+                if filter and any(metadata.get(name) != value for name, value in filter.items()):
+                    continue
+                found = self._tuple(view, record)
+            except koru_delta.errors.ErasedError:
+                if self._view is None and not self._database.contains(self._namespace, key):
+                    continue  # it was deleted since
+                raise
+            yield found
             if left is not None:
                 left -= 1
 
@@ -167,9 +173,12 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
         Reads of each ancestor only what concerns those channels.
         """
-        if not channels:
-            return {}
-        view, place = self._moment(None), _Place.of(config)
+        place = _Place.of(config)
+        return self._reading(lambda view: self._histories(view, place, channels))
+
+    def _histories(
+        self, view: View, place: _Place, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
         record = self._record(view, place)
         found: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
         remaining = set(channels)
@@ -198,6 +207,9 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     ) -> RunnableConfig:
         """Store a checkpoint, and the values of those of its channels that are new, as one.
 
+        Values that are not new but not stored (any more), as when the thread was deleted
+        meanwhile, are stored too: a checkpoint is always whole.
+
         Returns:
             The config that names it. The checkpoint `config` names becomes its parent.
 
@@ -225,7 +237,22 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 items[key] = self._dumps(values[channel])
             elif self._database.contains(self._namespace, key):
                 items[key] = None  # a channel that was emptied under a version it had before
-        self._put(items, record.get("run"))
+        carried = {
+            place.blob(channel, version): channel
+            for channel, version in checkpoint["channel_versions"].items()
+            if channel in values and channel not in new_versions
+        }
+
+        def work(tx: Transaction, view: View) -> None:
+            tx.expect_unchanged(self._namespace, prefix=place.prefix("b"), since=view.seq)
+            lost = {
+                key: self._dumps(values[channel]) for key, channel in carried.items()
+                if not self._database.contains(self._namespace, key)
+            }  # fmt: skip
+            for key, value in (items | lost).items():
+                tx.put(self._namespace, key, value)
+
+        self._atomically(work, run=record.get("run"))
         return place.config()
 
     def put_writes(
@@ -267,8 +294,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete every checkpoint and write of a thread."""
-        self._check_writable()
-        self._remove(self._of_thread(self._moment(None), str(thread_id)))
+        self._remove(lambda view: self._of_thread(view, str(thread_id)))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints these runs have made, with their writes.
@@ -276,17 +302,20 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         It looks at every checkpoint there is. Values of channels stay as long as another
         checkpoint has them; what a `DeltaChannel` is rebuilt from does not.
         """
-        self._check_writable()
-        view, runs = self._moment(None), set(run_ids)
-        gone: dict[tuple[str, str], set[str]] = {}
-        for key in view.list_keys(self._namespace, prefix="c/"):
-            record = view.get(self._namespace, key)
-            if record.get("run") in runs:
-                gone.setdefault((record["thread"], record["ns"]), set()).add(key)
-        keys: _Keys = []
-        for (thread, ns), those in gone.items():
-            keys += self._unused(view, _Place(thread, ns), lambda key, those=those: key in those)
-        self._remove(keys)
+        runs = set(listed("run_ids", run_ids))
+
+        def made(view: View) -> _Keys:
+            gone: dict[tuple[str, str], set[str]] = {}
+            for key in view.list_keys(self._namespace, prefix="c/"):
+                record = view.get(self._namespace, key)
+                if record.get("run") in runs:
+                    gone.setdefault((record["thread"], record["ns"]), set()).add(key)
+            keys: _Keys = []
+            for (thread, ns), its in gone.items():
+                keys += self._unused(view, _Place(thread, ns), lambda key, its=its: key in its)
+            return keys
+
+        self._remove(made)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints and writes of a thread to another; what it has too is replaced.
@@ -297,14 +326,17 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         source, target = str(source_thread_id), str(target_thread_id)
         if source == target:
             return
-        view = self._moment(None)
         old, new = part(source), part(target)
-        items: dict[str, Any] = {}
-        for key, value in view.get_many(self._namespace, self._of_thread(view, source)).items():
-            if key.startswith("c/"):
-                value["thread"] = target
-            items[f"{key[:2]}{new}{key[2 + len(old) :]}"] = value
-        self._put(items, None)
+
+        def work(tx: Transaction, view: View) -> None:
+            self._expect_unchanged(tx, view, new)  # what it has too is not to lose its values
+            found = view.get_many(self._namespace, self._of_thread(view, source))
+            for key, value in found.items():
+                if key.startswith("c/"):
+                    value["thread"] = target
+                tx.put(self._namespace, f"{key[:2]}{new}{key[2 + len(old) :]}", value)
+
+        self._atomically(work)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete checkpoints of threads that are not needed to go on from where they are.
@@ -321,22 +353,26 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             raise koru_delta.errors.QueryError(
                 f"there is no strategy {strategy!r}; it is one of {', '.join(STRATEGIES)}"
             )
-        view = self._moment(None)
-        keys: _Keys = []
-        for thread in dict.fromkeys(str(thread) for thread in thread_ids):
-            if strategy == "delete":
-                keys += self._of_thread(view, thread)
-                continue
-            heads: dict[str, str] = {}
-            for key in view.list_keys(self._namespace, prefix=f"c/{part(thread)}/"):
-                heads.setdefault(key.rsplit("/", 1)[0], key)
-            for head in heads.values():
-                record = view.get(self._namespace, head)
-                kept = {head, *self._needed(view, record)}
-                keys += self._unused(
-                    view, _Place.of_record(record), lambda key, kept=kept: key not in kept
-                )
-        self._remove(keys)
+        threads = [*dict.fromkeys(str(thread) for thread in listed("thread_ids", thread_ids))]
+
+        def unneeded(view: View) -> _Keys:
+            keys: _Keys = []
+            for thread in threads:
+                if strategy == "delete":
+                    keys += self._of_thread(view, thread)
+                    continue
+                heads: dict[str, str] = {}
+                for key in view.list_keys(self._namespace, prefix=f"c/{part(thread)}/"):
+                    heads.setdefault(key.rsplit("/", 1)[0], key)
+                for head in heads.values():
+                    record = view.get(self._namespace, head)
+                    kept = {head, *self._needed(view, record)}
+                    keys += self._unused(
+                        view, _Place.of_record(record), lambda key, kept=kept: key not in kept
+                    )
+            return keys
+
+        self._remove(unneeded)
 
     def get_next_version(self, current: str | int | float | None, channel: None) -> str:
         """A version above `current`; no two are equal, so that forks do not share values."""
@@ -415,21 +451,52 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     def _loads(self, stored: Sequence[str]) -> Any:
         return self.serde.loads_typed(unpacked(stored))
 
-    def _put(self, items: Mapping[str, Any], run: str | None) -> None:
-        if items:
-            self._database.put_many(
-                [(self._namespace, key, value) for key, value in items.items()], run=run
-            )
+    def _reading(self, read: Callable[[View], T]) -> T:
+        """Read as of one moment; of a later one if what was there is erased meanwhile.
 
-    def _remove(self, keys: Iterable[str]) -> None:
-        """Make keys go, in one commit."""
-        gone = [*dict.fromkeys(keys)]
-        if gone and self._erase:
-            self._database.erase(
-                [(self._namespace, key) for key in gone], message="deleted or pruned"
-            )
-        elif gone:
-            self._database.delete_many(self._namespace, gone)
+        Raises:
+            ErasedError: it was erased before.
+        """
+        while True:
+            view = self._moment(None)
+            try:
+                return read(view)
+            except koru_delta.errors.ErasedError:
+                if self._view is not None or self._database.as_of(None).seq == view.seq:
+                    raise
+
+    def _atomically(self, work: Callable[[Transaction, View], None], **options: Any) -> None:
+        """Read and write as one; again, as often as somebody wrote there meanwhile."""
+
+        def done(view: View) -> bool:
+            try:
+                with self._database.transaction(**options) as tx:
+                    work(tx, view)
+            except koru_delta.errors.ConflictError:
+                return False
+            return True
+
+        while not self._reading(done):
+            pass
+
+    def _expect_unchanged(self, tx: Transaction, view: View, thread: str) -> None:
+        for kind in "cbw":
+            tx.expect_unchanged(self._namespace, prefix=f"{kind}/{thread}/", since=view.seq)
+
+    def _remove(self, choose: Callable[[View], Iterable[str]]) -> None:
+        """Make the keys go that are chosen, in one commit, and nothing that came meanwhile."""
+        self._check_writable()
+
+        def work(tx: Transaction, view: View) -> None:
+            gone = [*dict.fromkeys(choose(view))]
+            for thread in {key.split("/", 2)[1] for key in gone}:
+                self._expect_unchanged(tx, view, thread)
+            if self._erase:
+                tx.erase([(self._namespace, key) for key in gone], message="deleted or pruned")
+            else:
+                tx.delete_many(self._namespace, gone)
+
+        self._atomically(work)
 
     def _of_thread(self, view: View, thread: str) -> _Keys:
         return [
@@ -484,6 +551,10 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             return reader.contains(self._namespace, place.key("c"))
         except koru_delta.errors.ErasedError:
             return False
+
+    def _found(self, view: View, place: _Place) -> CheckpointTuple | None:
+        record = self._record(view, place)
+        return None if record is None else self._tuple(view, record)
 
     def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple:
         place = _Place.of_record(record)
