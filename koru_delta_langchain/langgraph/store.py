@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, cast
-from weakref import WeakKeyDictionary
 
 import koru_delta
 from koru_delta import AsOf, Database, Filter, Transaction, Version, View, prefixed
@@ -52,8 +50,6 @@ _LONGEST_LABEL: Final = 96  # bytes; a key has at most 1024 in all
 _WHOLE: Final = "$"
 _MODEL: Final = "default"
 _Vector = Sequence[float]
-_locks: WeakKeyDictionary[Database, threading.RLock] = WeakKeyDictionary()
-_locks_lock = threading.Lock()
 
 
 class Revision(NamedTuple):
@@ -254,13 +250,18 @@ class KoruDeltaStore(BaseStore, Home):
         lasting = {key: hit for key, hit in read.items() if "ttl" in hit.value}
         if self._view is not None or self._database.read_only:
             lasting.clear()
-        if work.puts or lasting:
-            with _lock_of(self._database), self._database.transaction() as tx:
-                for key, version in lasting.items():
-                    if key not in work.puts:
-                        self._refresh(tx, version)
-                for key, op in work.puts.items():
-                    self._write(tx, key, op, embedded)
+        refreshed = {key: found for key, found in lasting.items() if key not in work.puts}
+        while work.puts or refreshed:
+            try:
+                with self._database.transaction() as tx:
+                    now = self._database.as_of(None)
+                    for key, version in refreshed.items():
+                        self._refresh(tx, now, version)
+                    for key, op in work.puts.items():
+                        self._write(tx, now, key, op, embedded)
+            except koru_delta.errors.ConflictError:
+                continue  # somebody has just written one of them, and perhaps its vectors
+            break
         return results
 
     def _version(self, view: View, key: str) -> Version | None:
@@ -329,14 +330,17 @@ class KoruDeltaStore(BaseStore, Home):
             else:
                 yield tuple(cast("list[str]", names))
 
-    def _write(self, tx: Transaction, key: str, op: PutOp, embedded: Mapping[str, _Vector]) -> None:
-        """Put or delete an item and its vectors."""
-        stale = self._database.list_keys(self._vectors, prefix=f"{key}/")
+    def _write(
+        self, tx: Transaction, now: View, key: str, op: PutOp, embedded: Mapping[str, _Vector]
+    ) -> None:
+        """Put or delete an item and its vectors, if nobody writes it meanwhile."""
+        tx.expect_unchanged(self._namespace, prefix=key, since=now.seq)
+        stale = now.list_keys(self._vectors, prefix=f"{key}/")
         if op.value is None:
             tx.delete_many(self._namespace, [key])
             tx.delete_many(self._vectors, stale)
             return
-        before = self._version(self._database.as_of(None), key)
+        before = self._version(now, key)
         record: dict[str, Any] = {
             "path": _path(op.namespace), "namespace": list(op.namespace), "key": op.key,
             "value": dict(op.value),
@@ -358,18 +362,19 @@ class KoruDeltaStore(BaseStore, Home):
                 )
         tx.delete_many(self._vectors, [old for old in stale if old not in made])
 
-    def _refresh(self, tx: Transaction, version: Version) -> None:
+    def _refresh(self, tx: Transaction, now: View, version: Version) -> None:
         """Make an item that was read live as long again, if it is still the one that was."""
-        now = self._version(self._database.as_of(None), version.key)
-        if now is None or now.id != version.id:
+        current = self._version(now, version.key)
+        if current is None or current.id != version.id:
             return
+        tx.expect_unchanged(self._namespace, prefix=version.key, since=now.seq)
         record = version.value
         record["created"] = _created(version).isoformat()
         record["refreshed"] = _updated(version).isoformat()
         ttl = _seconds(record["ttl"])
         tx.put(self._namespace, version.key, record, ttl=ttl)
-        for key in self._database.list_keys(self._vectors, prefix=f"{version.key}/"):
-            row = self._database.version(self._vectors, key)
+        for key in now.list_keys(self._vectors, prefix=f"{version.key}/"):
+            row = now.version(self._vectors, key)
             vector = self._database.vectors(row)[_MODEL]
             tx.embed(self._vectors, key, vector, row.value, model=_MODEL, ttl=ttl)
 
@@ -494,9 +499,3 @@ def _embeddings_of(index: IndexConfig, database: Database) -> Embeddings:
             'an index needs something to embed with: "embed", or a database with an embedder'
         )
     return ensure_embeddings(given)
-
-
-def _lock_of(database: Database) -> threading.RLock:
-    """What keeps an item and its vectors together where threads write to one item."""
-    with _locks_lock:
-        return _locks.setdefault(database, threading.RLock())
