@@ -16,6 +16,7 @@ from langchain_core.messages import BaseMessage
 from koru_delta import AsOf, Database
 from koru_delta_langchain.codec import Codec
 from koru_delta_langchain.home import Home
+from koru_delta_langchain.ids import foreign, listed, text
 
 _FIELD: Final = "session"
 
@@ -56,6 +57,7 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
         Raises:
             InvalidDataError: both `database` and `path`; and the errors of `koru_delta.open`.
         """
+        text("session_id", session_id)  # anything else could be a filter, and find them all
         super().__init__(namespace, database, path)
         self.session_id = session_id
         self._ttl = ttl
@@ -74,7 +76,14 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
         """
         rows = self._reader(as_of).query(self._namespace, {_FIELD: self.session_id})
         rows.sort(key=lambda row: row.version.seq)  # as they were written, by whomever
-        return [self._codec.decode(row.value["message"]) for row in rows]
+        return [self._message(row.key, row.value) for row in rows]
+
+    def _message(self, key: str, value: object) -> BaseMessage:
+        match value:
+            case {"message": str(encoded)}:
+                message: BaseMessage = self._codec.decode(encoded)
+                return message
+        raise foreign(self._namespace, key, "message")
 
     async def aget_messages(self, *, as_of: AsOf = None) -> list[BaseMessage]:
         """As `get_messages`."""
@@ -98,7 +107,7 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
                     "message": self._codec.encode(message),
                 },
             )
-            for message in messages
+            for message in listed("messages", messages, of=BaseMessage)
         ]
         if items:
             self._database.put_many(items, ttl=self._ttl)

@@ -12,10 +12,10 @@ from langchain_core.documents import Document
 from langchain_core.indexing import RecordManager
 
 import koru_delta
-from koru_delta import Database, Transaction
+from koru_delta import Database, Row, Transaction
 from koru_delta_langchain.documents import document_of
 from koru_delta_langchain.home import Home
-from koru_delta_langchain.ids import key_of, keys_of
+from koru_delta_langchain.ids import foreign, key_of, keys_of, listed, text
 from koru_delta_langchain.vectorstore import KoruDeltaVectorStore
 
 _PREFIX: Final = "langchain.records/"
@@ -84,6 +84,11 @@ class KoruDeltaRecordManager(Home, RecordManager):
                 the store keeps the records of another manager.
         """
         if store is not None:
+            if not isinstance(store, KoruDeltaVectorStore):
+                raise koru_delta.errors.InvalidDataError(
+                    f"store is a KoruDeltaVectorStore, not {type(store).__name__}; records of "
+                    "another store are kept by database= or path="
+                )
             if database is not None or path is not None:
                 raise koru_delta.errors.InvalidDataError(
                     "records are kept where their store is; leave database and path out"
@@ -94,7 +99,7 @@ class KoruDeltaRecordManager(Home, RecordManager):
                     "another over the same namespace for other records"
                 )
             database = store.database
-        Home.__init__(self, _PREFIX + namespace, database, path)
+        Home.__init__(self, _PREFIX + text("namespace", namespace), database, path)
         RecordManager.__init__(self, namespace)
         self._source_of = _source_of(source_id_key)
         self._store = store
@@ -126,6 +131,9 @@ class KoruDeltaRecordManager(Home, RecordManager):
     ) -> None:
         """Record, in one commit, that these were seen now.
 
+        Where the store writes its own records, those of documents that are not there (any
+        more) are left out.
+
         Args:
             group_ids: The source of each; left out, or None, it keeps the source it has.
             time_at_least: What was recorded since, as it would be now, is not written again
@@ -135,34 +143,52 @@ class KoruDeltaRecordManager(Home, RecordManager):
             ValueError: not as many groups as keys, or `time_at_least` is in the future.
         """
         self._check_writable()
-        if group_ids and len(keys) != len(group_ids):
+        names = listed("keys", keys)
+        groups = listed("group_ids", group_ids or ()) or [None] * len(names)
+        if len(names) != len(groups):
             raise koru_delta.errors.InvalidDataError(
-                f"Length of keys must match length of group_ids: {len(keys):,} keys, "
-                f"{len(group_ids):,} groups"
+                f"Length of keys must match length of group_ids: {len(names):,} keys, "
+                f"{len(groups):,} groups"
             )
-        now = self.get_time()
-        if time_at_least is not None and time_at_least > now:
+        given = dict(zip(keys_of(names), zip(names, groups, strict=True), strict=True))
+        while True:
+            try:
+                self._update(given, time_at_least)
+            except koru_delta.errors.ConflictError:
+                continue  # somebody has just written or deleted one of the documents
+            return
+
+    def _update(
+        self, given: Mapping[str, tuple[str, str | None]], time_at_least: float | None
+    ) -> None:
+        view = self._database.as_of(None)
+        now = view.time.timestamp()
+        if time_at_least is not None and not (
+            isinstance(time_at_least, (int, float)) and time_at_least <= now
+        ):
             raise koru_delta.errors.InvalidDataError(
                 f"time_at_least must be in the past: {time_at_least} is after {now}"
             )
-        held = self._held(keys)
-        items = []
-        for place, name in enumerate(keys):
-            record = held.get(key_of(name))
-            group = group_ids[place] if group_ids else None
-            if group is None and record is not None:
-                group = record["group_id"]
-            if (
-                self._store is not None
-                and time_at_least is not None
-                and record is not None
-                and record["group_id"] == group
-                and record["updated_at"] >= time_at_least
-            ):
-                continue
-            items.append((self._namespace, key_of(name), _record(name, group, now)))
-        if items:
-            self._database.put_many(items)
+        held = view.get_many(self._namespace, given)
+        there: Iterable[str] = given
+        if self._store is not None:
+            there = view.get_many(self._store.namespace, given)
+        with self._database.transaction() as tx:
+            for key in there:
+                name, group = given[key]
+                record = held.get(key)
+                if group is None and record is not None:
+                    group = record["group_id"]
+                if self._store is not None:
+                    if (
+                        time_at_least is not None
+                        and record is not None
+                        and record["group_id"] == group
+                        and record["updated_at"] >= time_at_least
+                    ):
+                        continue
+                    tx.expect_unchanged(self._store.namespace, prefix=key, since=view.seq)
+                tx.put(self._namespace, key, _record(name, group, now))
 
     async def aupdate(
         self,
@@ -207,11 +233,11 @@ class KoruDeltaRecordManager(Home, RecordManager):
         if before is not None or after is not None:
             wanted["updated_at"] = {name: t for name, t in times.items() if t is not None}
         if group_ids:
-            wanted["group_id"] = {"$in": list(group_ids)}
+            wanted["group_id"] = {"$in": listed("group_ids", group_ids)}
         rows = self._reader().query(
             self._namespace, wanted or None, select=["id"], limit=limit or None
         )
-        return [row.value["id"] for row in rows]
+        return [self._id(row) for row in rows]
 
     async def alist_keys(
         self,
@@ -241,10 +267,15 @@ class KoruDeltaRecordManager(Home, RecordManager):
 
     # Of one piece with a store
 
-    def note(self, tx: Transaction, values: Iterable[Mapping[str, Any]]) -> None:
+    def note(
+        self, tx: Transaction, values: Iterable[Mapping[str, Any]], *, promised: bool = True
+    ) -> None:
         """Add to a transaction the records of documents that are written in it.
 
         Each keeps the source it has, or gets that which `source_id_key` names.
+
+        Raises:
+            InvalidDataError: a document has no such source, and was promised to have one.
         """
         given = list(values)
         held = self._held(value["id"] for value in given)
@@ -254,6 +285,11 @@ class KoruDeltaRecordManager(Home, RecordManager):
             group = held[key]["group_id"] if key in held else None
             if self._source_of is not None:
                 group = self._source_of(document_of(self._namespace, key, value))
+                if group is None and promised:
+                    raise koru_delta.errors.InvalidDataError(
+                        f"document {value['id']!r} has no source: its metadata lacks what the "
+                        f"source_id_key of the records {self.namespace!r} names"
+                    )
             tx.put(self._namespace, key, _record(value["id"], group, now))
 
     def forget(self, tx: Transaction, keys: Iterable[str]) -> None:
@@ -279,12 +315,15 @@ class KoruDeltaRecordManager(Home, RecordManager):
         moment = self._moment(None)
         held = {row.key: row.value for row in moment.query(self._namespace)}
         there = {row.key: row.value for row in moment.query(self._store.namespace)}
-        named = {key: value.get("id", key) for key, value in there.items()}
+        place = self._store.namespace
+        named = {key: str(document_of(place, key, value).id) for key, value in there.items()}
         groups: dict[str, str] = {}
         if self._source_of is not None:
             for key, value in there.items():
                 if key in held and held[key]["group_id"] is None:
-                    groups[key] = self._source_of(document_of(self._store.namespace, key, value))
+                    source = self._source_of(document_of(self._store.namespace, key, value))
+                    if source is not None:
+                        groups[key] = source
         missing = [key for key in held if key not in there]
         unrecorded = [key for key in there if key not in held]
         drift = Drift(
@@ -296,7 +335,8 @@ class KoruDeltaRecordManager(Home, RecordManager):
             self._check_writable()
             now = self.get_time()
             with self._database.transaction(message="mend the records") as tx:
-                self.note(tx, ({**there[key], "id": named[key]} for key in unrecorded))
+                rows = ({**there[key], "id": named[key]} for key in unrecorded)
+                self.note(tx, rows, promised=False)
                 self.forget(tx, missing)
                 for key, group in groups.items():
                     tx.put(self._namespace, key, _record(named[key], group, now))
@@ -305,6 +345,12 @@ class KoruDeltaRecordManager(Home, RecordManager):
     async def averify(self, *, mend: bool = False) -> Drift:
         """As `verify`."""
         return await asyncio.to_thread(self.verify, mend=mend)
+
+    def _id(self, row: Row) -> str:
+        match row.value:
+            case {"id": str(name)}:
+                return name
+        raise foreign(self._namespace, row.key, "record of a document")
 
     def _held(self, names: Iterable[str]) -> dict[str, Any]:
         return self._database.get_many(self._namespace, keys_of(names))
@@ -316,7 +362,7 @@ def _record(name: str, group: str | None, now: float) -> dict[str, Any]:
 
 def _source_of(
     key: str | Callable[[Document], str] | None,
-) -> Callable[[Document], str] | None:
+) -> Callable[[Document], str | None] | None:
     if key is None or callable(key):
         return key
-    return lambda document: str(document.metadata[key])
+    return lambda document: document.metadata.get(key)

@@ -255,7 +255,7 @@ class KoruDeltaStore(BaseStore, Home):
             try:
                 with self._database.transaction() as tx:
                     now = self._database.as_of(None)
-                    for key, version in refreshed.items():
+                    for version in refreshed.values():
                         self._refresh(tx, now, version)
                     for key, op in work.puts.items():
                         self._write(tx, now, key, op, embedded)

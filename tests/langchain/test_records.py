@@ -116,7 +116,7 @@ def test_a_batch_that_fails_writes_neither(
 ) -> None:
     with pytest.raises(InvalidDataError):
         store.add_texts(["rain", "sun"], [{"page": "a"}, {"page": object()}], ids=["x", "y"])
-    with pytest.raises(KeyError, match="page"):  # the source that was promised
+    with pytest.raises(InvalidDataError, match="'x' has no source"):  # which was promised
         store.add_texts(["rain"], ids=["x"])
     assert store.database.commits() == []
 
