@@ -20,7 +20,7 @@ from typing import Any, Final, Self, TypeVar, cast
 import koru_delta
 from koru_delta import Database, Transaction, View
 from koru_delta_langchain.home import Home
-from koru_delta_langchain.ids import listed
+from koru_delta_langchain.ids import listed, pairs_of, text
 from koru_delta_langchain.langgraph.keys import newest_first, packed, part, unpacked
 
 try:
@@ -147,6 +147,9 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             before: Those whose id is less than its checkpoint id.
             limit: At most so many.
         """
+        _check_dict("filter", filter or {})
+        if limit is not None and not isinstance(limit, int):
+            raise koru_delta.errors.QueryError(f"limit is a whole number or None, not {limit!r}")
         left = limit
         view = self._moment(None)
         for key in self._listed(view, config, before):
@@ -180,8 +183,9 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         self, view: View, place: _Place, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         record = self._record(view, place)
-        found: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
-        remaining = set(channels)
+        names = listed("channels", channels)
+        found: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in names}
+        remaining = set(names)
         for ancestor in [] if record is None else self._ancestors(view, record):
             if not remaining:
                 break
@@ -219,6 +223,12 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         """
         self._check_writable()
         at = _Place.of(config)
+        for what, given in (
+            ("checkpoint", checkpoint), ("metadata", metadata), ("new_versions", new_versions)
+        ):  # fmt: skip
+            _check_dict(what, given)
+        if not isinstance(checkpoint.get("id"), str):
+            raise koru_delta.errors.InvalidDataError('a checkpoint has an "id", which is a string')
         place = replace(at, identity=checkpoint["id"])
         rest = cast("dict[str, Any]", checkpoint.copy())
         values = rest.pop("channel_values")
@@ -270,7 +280,8 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         self._check_writable()
         place = _Place.of(config)
         records: dict[str, _Record] = {}
-        for place_in_list, (channel, value) in enumerate(writes):
+        for place_in_list, (channel, value) in enumerate(pairs_of("writes", writes)):
+            text("a channel", channel)
             index = WRITES_IDX_MAP.get(channel, place_in_list)
             key = f"{place.key('w')}/{part(task_id)}/{index}"
             records[key] = {
@@ -509,9 +520,10 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         self, view: View, config: RunnableConfig | None, before: RunnableConfig | None
     ) -> Iterator[str]:
         """Keys of checkpoints, newest first, read as they are asked for where that can be."""
-        asked = config["configurable"] if config else {}
+        asked = _asked(config) if config else {}
         identity, ns = asked.get("checkpoint_id"), asked.get("checkpoint_ns")
-        until = newest_first(str(last)) if before and (last := get_checkpoint_id(before)) else ""
+        last = _asked(before, thread=False).get("checkpoint_id") if before else None
+        until = newest_first(str(last)) if last else ""
         if not config or ns is None:
             prefix = f"c/{part(str(asked['thread_id']))}/" if config else "c/"
             keys = view.list_keys(self._namespace, prefix=prefix)
@@ -636,6 +648,26 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         return keys + [key for key in stored if key in mine and key not in used]
 
 
+def _asked(config: object, *, thread: bool = True) -> Mapping[str, Any]:
+    """The configurable part of a config, which names a thread where it must.
+
+    Raises:
+        InvalidDataError: it does not.
+    """
+    asked = config.get("configurable") if isinstance(config, Mapping) else None
+    if not isinstance(asked, Mapping) or (thread and asked.get("thread_id") is None):
+        raise koru_delta.errors.InvalidDataError(
+            'a config names what it is about: {"configurable": {"thread_id": ...}}, perhaps with '
+            '"checkpoint_ns" and "checkpoint_id"'
+        )
+    return asked
+
+
+def _check_dict(what: str, given: object) -> None:
+    if not isinstance(given, Mapping):
+        raise koru_delta.errors.InvalidDataError(f"{what} is a dict, not {type(given).__name__}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a checkpoint belongs; without an identity, its thread and namespace."""
@@ -646,11 +678,11 @@ class _Place:
 
     @classmethod
     def of(cls, config: RunnableConfig) -> _Place:
-        asked = config["configurable"]
+        asked = _asked(config)
         identity = get_checkpoint_id(config)
         return cls(
             str(asked["thread_id"]),
-            asked.get("checkpoint_ns") or "",
+            text("checkpoint_ns", asked.get("checkpoint_ns") or ""),
             str(identity) if identity else None,
         )
 

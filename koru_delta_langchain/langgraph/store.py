@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, cast
 import koru_delta
 from koru_delta import AsOf, Database, Filter, Transaction, Version, View, prefixed
 from koru_delta_langchain.home import Home
+from koru_delta_langchain.ids import foreign, listed, text
 from koru_delta_langchain.langgraph.keys import name_of, part
 
 try:
@@ -48,6 +49,7 @@ Labels = tuple[str, ...]
 
 _LONGEST_LABEL: Final = 96  # bytes; a key has at most 1024 in all
 _WHOLE: Final = "$"
+_DEEPEST_FILTER: Final = 64
 _MODEL: Final = "default"
 _Vector = Sequence[float]
 
@@ -121,6 +123,11 @@ class KoruDeltaStore(BaseStore, Home):
                 `koru_delta.open`.
             EmbedderError: there is nothing to embed with.
         """
+        for what, config in (("index", index), ("ttl", ttl)):
+            if config is not None and not isinstance(config, Mapping):
+                raise koru_delta.errors.InvalidDataError(
+                    f"{what} is a dict, as LangGraph has it, not {type(config).__name__}"
+                )
         Home.__init__(self, namespace, database, path)
         self.ttl_config = ttl
         self.index_config = copy.copy(index)
@@ -149,7 +156,7 @@ class KoruDeltaStore(BaseStore, Home):
                 embedded[query] = self.embeddings.embed_query(query)
             texts = self._texts(work)
             if texts:
-                embedded |= zip(texts, self.embeddings.embed_documents(texts), strict=True)
+                embedded |= _each(texts, self.embeddings.embed_documents(texts))
         return self._done(work, embedded)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
@@ -162,8 +169,7 @@ class KoruDeltaStore(BaseStore, Home):
             embedded = dict(zip(queries, found, strict=True))
             texts = self._texts(work)
             if texts:
-                made = await self.embeddings.aembed_documents(texts)
-                embedded |= zip(texts, made, strict=True)
+                embedded |= _each(texts, await self.embeddings.aembed_documents(texts))
         return await asyncio.to_thread(self._done, work, embedded)
 
     def history(
@@ -181,14 +187,14 @@ class KoruDeltaStore(BaseStore, Home):
         `as_of`.
         """
         versions = self._moment(as_of).history(
-            self._namespace, _key(tuple(namespace), str(key)), reverse=reverse
+            self._namespace, _key(namespace, str(key)), reverse=reverse
         )
         found = [
-            Revision(_time(version), None if version.is_tombstone else record["value"], version)
+            Revision(_time(version), record.get("value"), version)
             for version in versions
-            if "refreshed" not in (record := version.value or {})
+            if "refreshed" not in (record := {} if version.is_tombstone else _record(version))
         ]
-        return found[:limit]
+        return found if limit is None else found[: _count("limit", limit)]
 
     async def ahistory(
         self,
@@ -216,7 +222,7 @@ class KoruDeltaStore(BaseStore, Home):
         fields = self._fields if op.index is None else _tokenized(op.index)
         value = dict(op.value)
         try:
-            return [text for field in fields for text in get_text_at_path(value, field)]
+            return [found for field in fields for found in get_text_at_path(value, field)]
         except (TypeError, ValueError, RecursionError) as error:
             raise koru_delta.errors.InvalidDataError(
                 f"a value is a JSON object: {error}"
@@ -274,8 +280,6 @@ class KoruDeltaStore(BaseStore, Home):
         self, view: View, op: SearchOp, embedded: Mapping[str, _Vector]
     ) -> list[tuple[Version, float | None]]:
         """The items a search finds, each with its score if there is a query."""
-        if op.offset < 0 or op.limit < 0:
-            raise koru_delta.errors.QueryError("offset and limit are whole numbers from 0 on")
         vector = embedded.get(op.query) if op.query else None
         until = op.offset + op.limit
         if vector is None:
@@ -352,8 +356,8 @@ class KoruDeltaStore(BaseStore, Home):
         ttl = _seconds(op.ttl)
         tx.put(self._namespace, key, record, ttl=ttl)
         made = []
-        for number, text in enumerate(self._texts_of(op)):
-            vector = embedded[text]
+        for number, words in enumerate(self._texts_of(op)):
+            vector = embedded[words]
             if any(vector):
                 made.append(f"{key}/{number}")
                 row = {"item": key, "path": record["path"], "value": record["value"]}
@@ -394,7 +398,19 @@ class _Work:
                 raise TypeError(f"unknown operation {type(op).__name__}")
             validate_op_namespace(op)
             if isinstance(op, PutOp):
+                if op.value is not None and not isinstance(op.value, Mapping):
+                    raise koru_delta.errors.InvalidDataError(
+                        f"a value is a JSON object, or None to delete, not "
+                        f"{type(op.value).__name__}"
+                    )
                 self.puts[_key(op.namespace, op.key)] = op
+            elif isinstance(op, (SearchOp, ListNamespacesOp)):
+                _count("limit", op.limit)
+                _count("offset", op.offset)
+                if isinstance(op, SearchOp) and op.query is not None:
+                    text("a query", op.query)
+                if isinstance(op, ListNamespacesOp) and op.max_depth is not None:
+                    _count("max_depth", op.max_depth)
 
     def queries(self) -> list[str]:
         """The queries of searches, each once."""
@@ -404,7 +420,8 @@ class _Work:
 
 def _path(namespace: Labels) -> str:
     """What the keys of all items in a namespace or below it begin with."""
-    return "".join(f"{part(label, _LONGEST_LABEL)}/" for label in namespace)
+    labels = listed("a namespace", namespace)
+    return "".join(f"{part(label, _LONGEST_LABEL)}/" for label in labels)
 
 
 def _key(namespace: Labels, key: str) -> str:
@@ -416,22 +433,31 @@ def _where(op: SearchOp) -> Filter | None:
     wanted: list[Filter] = []
     if op.namespace_prefix:
         wanted.append({"path": {"$prefix": _path(op.namespace_prefix)}})
-    if op.filter:
+    if op.filter is not None:
         wanted.append(prefixed(_by_fields(op.filter), "value"))
     return {"$and": wanted} if wanted else None
 
 
-def _by_fields(filter: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A filter with every object in it that is no operator taken apart into its fields."""
+def _by_fields(filter: Mapping[Any, Any], depth: int = 0) -> dict[Any, Any]:
+    """A filter with every object in it that is no operator taken apart into its fields.
+
+    Raises:
+        QueryError: it is no filter, or too deep for one.
+    """
+    if not isinstance(filter, Mapping) or depth > _DEEPEST_FILTER:
+        raise koru_delta.errors.QueryError(
+            f"a filter is a dict, nested at most {_DEEPEST_FILTER} deep, not "
+            f"{type(filter).__name__} at depth {depth}"
+        )
     found: dict[Any, Any] = {}
     for name, wanted in filter.items():
         if name in {"$and", "$or"} and isinstance(wanted, (list, tuple)):
-            found[name] = [_by_fields(each) for each in wanted]
+            found[name] = [_by_fields(each, depth + 1) for each in wanted]
         elif name == "$not" and isinstance(wanted, Mapping):
-            found[name] = _by_fields(wanted)
+            found[name] = _by_fields(wanted, depth + 1)
         elif isinstance(wanted, Mapping) and wanted and not any(map(_is_operator, wanted)):
             outer = tuple(name.split(".")) if isinstance(name, str) else name
-            for inner, each in _by_fields(wanted).items():
+            for inner, each in _by_fields(wanted, depth + 1).items():
                 below = tuple(inner.split(".")) if isinstance(inner, str) else inner
                 found[(*outer, *below)] = each
         else:
@@ -459,11 +485,18 @@ def _matches(condition: MatchCondition, labels: Labels) -> bool:
 
 
 def _item(kind: type[Any], version: Version, **more: Any) -> Any:
-    record = version.value
+    record = _record(version)
     return kind(
         namespace=tuple(record["namespace"]), key=record["key"], value=record["value"],
         created_at=_created(version), updated_at=_updated(version), **more,
     )  # fmt: skip
+
+
+def _record(version: Version) -> dict[str, Any]:
+    record: object = version.value
+    if not isinstance(record, dict) or not {"namespace", "key", "value"} <= record.keys():
+        raise foreign(version.namespace, version.key, "item of a store")
+    return record
 
 
 def _created(version: Version) -> datetime:
@@ -481,16 +514,46 @@ def _time(version: Version) -> datetime:
 
 
 def _seconds(minutes: float | None) -> float | None:
+    if minutes is not None and not isinstance(minutes, (int, float)):
+        raise koru_delta.errors.InvalidDataError(f"ttl is minutes or None, not {minutes!r}")
     return None if minutes is None else minutes * 60
+
+
+def _count(what: str, given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        raise koru_delta.errors.QueryError(f"{what} is a whole number from 0 on, not {given!r}")
+    return given
+
+
+def _each(texts: Sequence[str], made: Iterable[_Vector] | None) -> dict[str, _Vector]:
+    """The vector of each text.
+
+    Raises:
+        EmbedderError: there is not one for each, with a number in it.
+    """
+    vectors = [] if made is None else list(made)
+    if len(vectors) != len(texts) or not all(len(vector) for vector in vectors):
+        raise koru_delta.errors.EmbedderError(
+            f"the embedding was given {len(texts):,} texts and returned {len(vectors):,} vectors; "
+            "it must return one for each, and none that is empty"
+        )
+    return dict(zip(texts, vectors, strict=True))
 
 
 def _tokenized(fields: Iterable[str]) -> list[Any]:
     """Paths as `get_text_at_path` takes them; `"$"` is the whole value."""
-    return [_WHOLE if field == _WHOLE else tokenize_path(field) for field in fields]
+    return [
+        _WHOLE if field == _WHOLE else tokenize_path(text("a field", field))
+        for field in listed("fields", fields)
+    ]
 
 
 def _embeddings_of(index: IndexConfig, database: Database) -> Embeddings:
     given = index.get("embed")
+    if given is not None and not (isinstance(given, (str, Embeddings)) or callable(given)):
+        raise koru_delta.errors.EmbedderError(
+            f"embed is LangChain's Embeddings or a function, not {type(given).__name__}"
+        )
     own = database.embedder
     if given is None and own is not None:
         given = lambda texts: own.embed_documents(list(texts)).tolist()  # noqa: E731
