@@ -349,7 +349,7 @@ class Searches(Home):
                 f"lambda_mult is a number from 0 to 1, not {lambda_mult!r}"
             )
         for name, count in (("k", k), ("fetch_k", fetch_k)):
-            if not isinstance(count, (int, np.integer)):
+            if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
                 raise koru_delta.errors.QueryError(f"{name} is a whole number, not {count!r}")
         chosen: list[Match]
         if vector is None or options.get("mode", self._mode) != "vector":
