@@ -418,9 +418,9 @@ def test_a_transaction_is_refused_where_what_it_read_was_written_meanwhile(db: D
 
     clear(lambda: db.put_many([("a", "j", 1), ("b", "k/1", 1)]))  # others are not its matter
     assert db.list_keys("a") == ["j"]
-    with pytest.raises(errors.ConflictError), db.transaction() as tx:
-        tx.expect_unchanged("a", since=db.stats()["seq"] - 1)
-        tx.put("a", "never", 1)
+    late = db.transaction()
+    with pytest.raises(errors.ConflictError), late:
+        late.expect_unchanged("a", since=db.stats()["seq"] - 1)
     with db.transaction() as tx:
         tx.expect_unchanged("a", since=db.stats()["seq"])
     assert tx.versions == []
