@@ -161,8 +161,7 @@ class KoruDeltaRecordManager(Home, RecordManager):
     def _update(
         self, given: Mapping[str, tuple[str, str | None]], time_at_least: float | None
     ) -> None:
-        view = self._database.as_of(None)
-        now = view.time.timestamp()
+        view, now = self._database.as_of(None), self.get_time()
         if time_at_least is not None and not (
             isinstance(time_at_least, (int, float)) and time_at_least <= now
         ):
