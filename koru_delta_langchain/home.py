@@ -28,21 +28,27 @@ class Home:
         """Keep to `database`, or to one opened at `path`; in memory by default.
 
         Raises:
-            InvalidDataError: both are given; and the errors of `koru_delta.open`.
+            InvalidDataError: both are given, `database` is none, or the namespace cannot be
+                one; and the errors of `koru_delta.open`.
         """
         if database is not None and path is not None:
             raise koru_delta.errors.InvalidDataError(
                 "pass an open database or a path to open, not both"
             )
-        if isinstance(database, koru_delta.AsyncDatabase):
+        if database is not None and not isinstance(database, Database):
             raise koru_delta.errors.InvalidDataError(
-                "pass the Database that `koru_delta.open` returns, not an AsyncDatabase: what is "
-                "awaited here runs in threads of its own"
+                "database is the Database that koru_delta.open() returns, for what is awaited "
+                f"too, not {type(database).__name__}; to open one here pass path="
             )
         self._database = koru_delta.open(path) if database is None else database
         self._owned = database is None
         self._namespace = namespace
         self._view: View | None = None
+        try:
+            self._database.contains(namespace, "-")  # refuses what cannot be a namespace
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         at = "" if self._view is None else f" at {self._view.seq}"

@@ -8,6 +8,7 @@ conversations there are is in `<namespace>/sessions`.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Self, TypeVar
@@ -20,7 +21,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 import koru_delta
 from koru_delta import AsOf, Database
 from koru_delta_llamaindex.connection import GONE, Batch, Connection, atomically
-from koru_delta_llamaindex.keys import in_order, order_of
+from koru_delta_llamaindex.keys import in_order, listed, order_of
 
 T = TypeVar("T")
 
@@ -242,9 +243,10 @@ class KoruDeltaAsyncChatStore(AsyncDBChatStore):
         Args:
             status: Those active or archived; None is both.
         """
+        start = _number("offset", offset or 0)
+        count = None if limit is None else _number("limit", limit)
         found = await self._connection.threads.read(self._log.messages, key, status)
-        start = offset or 0
-        return found[start : None if limit is None else start + limit]
+        return found[start : None if count is None else start + count]
 
     async def count_messages(
         self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
@@ -339,7 +341,9 @@ class _Histories:
         messages: Sequence[ChatMessage],
         status: MessageStatus = MessageStatus.ACTIVE,
     ) -> None:
-        values = [_value(key, message, status) for message in messages]
+        values = [
+            _value(key, each, status) for each in listed("messages", messages, of=ChatMessage)
+        ]
 
         def work(batch: Batch) -> None:
             session = self._session(batch, key)
@@ -354,7 +358,9 @@ class _Histories:
         messages: Sequence[ChatMessage],
         status: MessageStatus = MessageStatus.ACTIVE,
     ) -> None:
-        values = [_value(key, message, status) for message in messages]
+        values = [
+            _value(key, each, status) for each in listed("messages", messages, of=ChatMessage)
+        ]
 
         def work(batch: Batch) -> None:
             session = self._session(batch, key)
@@ -394,6 +400,8 @@ class _Histories:
     def delete_at(
         self, key: str, place: int, status: MessageStatus | None = MessageStatus.ACTIVE
     ) -> ChatMessage | None:
+        _number("a place", place)
+
         def work(batch: Batch) -> ChatMessage | None:
             session = self._session(batch, key)
             stored = self._stored(key, status)
@@ -407,6 +415,7 @@ class _Histories:
 
     def take(self, key: str, count: int, to: MessageStatus | None) -> list[ChatMessage]:
         """The oldest active ones: deleted, or given another status."""
+        _number("n", count)
 
         def work(batch: Batch) -> list[ChatMessage]:
             session = self._session(batch, key)
@@ -432,13 +441,14 @@ class _Histories:
         return batch.get(self._sessions, _digest(key))
 
     def _stored(self, key: str, status: MessageStatus | None = None) -> list[tuple[str, Any]]:
+        wanted = None if status is None else _status(status).value
         view = self._connection.at()
         names = view.list_keys(self._messages, prefix=_prefix(key))
         found: dict[str, Any] = view.get_many(self._messages, names)
         return [
             (name, value)
             for name, value in found.items()
-            if status is None or value["status"] == status.value
+            if wanted is None or value["status"] == wanted
         ]
 
     def _drop(self, batch: Batch, stored: Iterable[tuple[str, Any]]) -> None:
@@ -466,13 +476,45 @@ def _prefix(key: str) -> str:
     return f"{_digest(key)}:"
 
 
+def _number(what: str, given: object) -> int:
+    if not isinstance(given, int):
+        raise koru_delta.errors.InvalidDataError(f"{what} is a whole number, not {given!r}")
+    return given
+
+
+def _status(given: object) -> MessageStatus:
+    try:
+        return MessageStatus(given)
+    except ValueError as error:
+        raise koru_delta.errors.InvalidDataError(
+            f"a status is {' or '.join(status.value for status in MessageStatus)}, not {given!r}"
+        ) from error
+
+
 def _value(key: str, message: ChatMessage, status: MessageStatus) -> dict[str, Any]:
-    given = message.model_dump(mode="json")
-    value: dict[str, Any] = {"key": key, "status": status.value, "message": given}
+    try:
+        given = message.model_dump(mode="json")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise koru_delta.errors.InvalidDataError(
+            f"this message cannot be kept as JSON: {error}"
+        ) from error
+    if _has_no_number(message.additional_kwargs):  # the framework would make None of it
+        raise koru_delta.errors.InvalidDataError(
+            "this message holds NaN or infinity, which are no JSON numbers", "$.additional_kwargs"
+        )
+    value: dict[str, Any] = {"key": key, "status": _status(status).value, "message": given}
     order = order_of(given.get("additional_kwargs"))
     if order is not None:
         value["order"] = order
     return value
+
+
+def _has_no_number(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_no_number, value.values()))
+    if isinstance(value, (list, tuple, set)):
+        return any(map(_has_no_number, value))
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _message(value: Any) -> ChatMessage:

@@ -84,11 +84,17 @@ class Connection:
         """Use `database`, or open one at `path`; in memory where there is neither.
 
         Raises:
-            InvalidDataError: both are given; and the errors of `koru_delta.open`.
+            InvalidDataError: both are given, or `database` is none; and the errors of
+                `koru_delta.open`.
         """
         if database is not None and path is not None:
             raise koru_delta.errors.InvalidDataError(
                 "pass an open database or a path to open, not both"
+            )
+        if database is not None and not isinstance(database, Database):
+            raise koru_delta.errors.InvalidDataError(
+                f"database is what koru_delta.open() returns, not {type(database).__name__}; "
+                "to open one here pass path="
             )
         self.owned = database is None
         self.database = koru_delta.open(path) if database is None else database

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, cast
 
+import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
@@ -30,13 +31,14 @@ import koru_delta
 from koru_delta import AsOf, CausalFilter, Database, Filter, Match, Matches, Version, View, When
 from koru_delta_llamaindex.connection import Connection
 from koru_delta_llamaindex.filters import Condition, filter_of
-from koru_delta_llamaindex.keys import key_of
+from koru_delta_llamaindex.keys import key_of, listed
 from koru_delta_llamaindex.nodes import node_of, value_of
 
 Metric = Literal["cosine", "dot", "l2"]
 
 DEFAULT_NAMESPACE: Final = "llamaindex/vectors"
 _BEST_RANKS: Final = 61  # one over what reciprocal ranks give to the first of both
+_MOST: Final = 2**53  # more is no number of nodes
 _WIDER: Final = 3  # times as many as are wanted are looked at before they are ordered again
 _DELETING: Final = ("author", "message", "run", "causes")
 _WRITING: Final = (*_DELETING, "ttl", "valid_from", "valid_to")
@@ -126,7 +128,7 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
             InvalidDataError: both `database` and `path` are given.
             QueryError: no such metric; and the errors of `koru_delta.open`.
         """
-        if metric not in _RELEVANCE:
+        if metric not in tuple(_RELEVANCE):
             raise koru_delta.errors.QueryError(
                 f"unknown metric {metric!r}; the metrics are {', '.join(_RELEVANCE)}"
             )
@@ -242,7 +244,7 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
         self._connection.check_writable()
         items: dict[str, tuple[str, list[float], dict[str, Any]]] = {}
         ids = []
-        for node in nodes:
+        for node in listed("nodes", nodes, of=BaseNode):
             name = node.node_id
             if node.embedding is None:
                 raise koru_delta.errors.InvalidDataError(
@@ -396,6 +398,10 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
                 choose from, or how many times as many (at least 50 are).
         """
         _check_options("query", kwargs, _QUERYING)
+        if not isinstance(query, VectorStoreQuery):
+            raise koru_delta.errors.QueryError(
+                f"a query is a VectorStoreQuery, not {type(query).__name__}"
+            )
         mode = _mode(query.mode)
         view = self._connection.at(kwargs.get("as_of"))
         options = self._options(query, kwargs)
@@ -413,6 +419,8 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
             scored = self._by_words(view, query, k, kwargs, options)
         else:
             k = query.similarity_top_k if query.hybrid_top_k is None else query.hybrid_top_k
+            if not isinstance(k, (int, np.integer)):
+                raise koru_delta.errors.QueryError(f"top_k is a whole number, not {k!r}")
             if mode is _Mode.HYBRID:
                 scored = self._fused(view, query, k, kwargs, options)
             else:
@@ -424,7 +432,9 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
                 )
         with_vectors = kwargs.get("include_embeddings")
         if with_vectors is None:
-            with_vectors = self.include_embeddings or "embedding" in (query.output_fields or ())
+            with_vectors = self.include_embeddings or "embedding" in listed(
+                "output_fields", query.output_fields or (), of=str
+            )
         nodes = [
             node_of(match.value, self._embedding(match.version) if with_vectors else None)
             for match, _ in scored
@@ -477,9 +487,11 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
         if extra is not None:
             where = _all_of(where, _under_metadata(extra))
         if query.doc_ids:
-            where = _all_of(where, {("ref_doc_id",): {"$in": list(query.doc_ids)}})
+            where = _all_of(
+                where, {("ref_doc_id",): {"$in": listed("doc_ids", query.doc_ids, of=str)}}
+            )
         if query.node_ids:
-            where = _all_of(where, {("id",): {"$in": list(query.node_ids)}})
+            where = _all_of(where, {("id",): {"$in": listed("node_ids", query.node_ids, of=str)}})
         options: dict[str, Any] = {"model": self.model}
         if where is not None:
             options["filter"] = where
@@ -519,6 +531,12 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
             threshold = 0.5 if query.mmr_threshold is None else query.mmr_threshold
         k, wider = query.similarity_top_k, given.get("mmr_prefetch_k")
         factor = given.get("mmr_prefetch_factor")
+        for name, number in (("mmr_prefetch_k", wider), ("mmr_prefetch_factor", factor)):
+            finite = isinstance(number, (int, float)) and abs(number) < _MOST
+            if number is not None and not finite:
+                raise koru_delta.errors.QueryError(f"{name} is a number, not {number!r}")
+        if not isinstance(k, (int, np.integer)):
+            raise koru_delta.errors.QueryError(f"top_k is a whole number, not {k!r}")
         if factor is not None:
             if wider is not None:
                 raise koru_delta.errors.QueryError(
@@ -644,11 +662,7 @@ def _words(query: VectorStoreQuery) -> str:
 
 
 def _keys(ids: Sequence[str]) -> list[str]:
-    if isinstance(ids, str):
-        raise koru_delta.errors.InvalidDataError(
-            "node_ids is a list of strings, this is one: put it in []"
-        )
-    return [key_of(name) for name in ids]
+    return [key_of(name) for name in listed("node_ids", ids, of=str)]
 
 
 def _all_of(first: Any, second: Any) -> Condition:

@@ -14,6 +14,7 @@ from koru_delta.database.arguments import ANY, check_namespace, write_options
 from koru_delta.database.opened import Opened
 from koru_delta.errors import ConflictError
 from koru_delta.log.append import RETENTION
+from koru_delta.log.log import FREE_PAGES
 from koru_delta.log.retention import (
     Retention,
     Swept,
@@ -27,8 +28,6 @@ from koru_delta.log.sweeper import Sweeper
 from koru_delta.transaction import CauseLike, Erasable
 
 _TRIES: Final = 20  # against others who say the same thing at the same time
-_MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
-_FREE_PAGES: Final = 64  # fewer are left for the next writes
 _VECTORS_SWEPT_SECONDS: Final = 3600.0  # at most so often, since their indexes are made anew
 
 
@@ -87,8 +86,7 @@ class EraseVerbs(Opened):
         self._check_writable()
         options = write_options(ANY, causes, None, None, None, author, message, run)
         made, removed = self._log.erase(self._intents.erase(what, options))
-        if removed > _MUCH_REMOVED:
-            self._log.engine.give_back(at_least=_FREE_PAGES)
+        self._log.shrink(removed)
         return Erased(
             tuple(each for entry in made if not entry.is_tombstone for each in entry.targets),
             tuple(made), removed, self._log.engine.is_scrubbed(),
@@ -195,7 +193,7 @@ class EraseVerbs(Opened):
         engine = self._log.engine
         if not engine.is_scrubbed():
             self._parts.scrub()
-        return Swept(versions, removed, engine.give_back(at_least=_FREE_PAGES), tuple(swept))
+        return Swept(versions, removed, engine.give_back(at_least=FREE_PAGES), tuple(swept))
 
     def _sweep_quietly(self) -> None:
         """What is due, from time to time; indexes of vectors are not made anew all the time."""

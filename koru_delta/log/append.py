@@ -25,6 +25,7 @@ from koru_delta.causal import (
 )
 from koru_delta.errors import (
     AnnotationError,
+    ChangedSinceError,
     ConflictError,
     DimensionMismatchError,
     ErasedError,
@@ -71,7 +72,8 @@ class Write:
     that is None about the version that stands there; an erase is about `targets`, or with
     `every` about all puts of its key; one filed in `$retention` is about puts of the namespace
     that is its key. With `missing_ok`, what there is nothing to delete of, or
-    is hidden (unhidden, erased) already, is left out.
+    is hidden (unhidden, erased) already, is left out. One with `since` writes nothing: the
+    batch is refused where a key that begins with `key` was written after that place.
     """
 
     operation: int
@@ -95,6 +97,7 @@ class Write:
     target: str | Pending | None = None
     targets: Sequence[str] = ()
     every: bool = False
+    since: int | None = None
 
     @property
     def annotates(self) -> bool:
@@ -173,6 +176,10 @@ class Appender:
 
     def append(self, writes: Sequence[Write]) -> list[Version]:
         """Make one commit of `writes`, in order; returns their versions."""
+        guards = [write for write in writes if write.since is not None]
+        if guards:
+            self._check_unchanged(guards)
+            writes = [write for write in writes if write.since is None]
         try:
             if len(writes) > 1:
                 self._look_up(writes)
@@ -290,6 +297,18 @@ class Appender:
         if self._again and (write.namespace, write.key) in self._again:
             self._advance(state, write, version, record, tx_time)
         return version
+
+    def _check_unchanged(self, guards: Sequence[Write]) -> None:
+        for seq in range(min(guard.since or 0 for guard in guards) + 1, self.writer.head.seq + 1):
+            facts = self.writer.facts(seq)
+            for guard in guards:
+                if (
+                    facts is not None
+                    and seq > (guard.since or 0)
+                    and facts.namespace == guard.namespace
+                    and facts.key.startswith(guard.key)
+                ):
+                    raise ChangedSinceError(facts.namespace, facts.key, guard.since or 0, seq)
 
     # The key as it stands
 

@@ -33,6 +33,7 @@ from koru_delta.values import Value, decode
 
 QUARANTINES: Final = "$quarantines"
 TEXTS: Final = "$text"  # how the words of each namespace are read
+FREE_PAGES: Final = 64  # fewer are left in the file for the next writes
 OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION)  # namespaces that only KoruDelta writes
 _HOT_BYTES = 64 * 1024 * 1024
 _HOT_LARGEST = _HOT_BYTES // 64
@@ -56,6 +57,7 @@ class Hot:
         self.size_bytes = 0
 
 
+_MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
 _NEVER_HOT: Final = Hot((1,), 0)
 
 
@@ -108,6 +110,11 @@ class CausalLog(Moments):
         """As `commit`, for writes that erase: also how many bytes were removed."""
         done = self._committed(writes)
         return done.versions, done.given_back
+
+    def shrink(self, removed: int) -> None:
+        """Make the file shorter at once where so many removed bytes are worth it."""
+        if removed > _MUCH_REMOVED:
+            self.engine.give_back(at_least=FREE_PAGES)
 
     def _committed(self, writes: Sequence[Write]) -> _Ticket:
         ticket = _Ticket(writes)
