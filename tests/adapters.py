@@ -541,10 +541,8 @@ def main() -> int:
     problems += done.problems
     for problem in problems:
         print(f"PROBLEM: {problem}")
-    print(
-        f"{done.kills} kills, seed {seed}: {done.told:,} calls told, {len(done.problems)} problems"
-    )
-    return 1 if done.problems else 0
+    print(f"{done.kills} kills, seed {seed}: {done.told:,} calls told, {len(problems)} problems")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":
