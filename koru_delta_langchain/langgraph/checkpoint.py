@@ -260,18 +260,19 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             record["run"] = run
         items: dict[str, Any] = {place.key("c"): record}
         carried: dict[str, str] = {}
+        blobs = place.prefix("b")
         for channel, version in {**checkpoint["channel_versions"], **new_versions}.items():
             if channel in values and channel not in small:
-                key = place.blob(channel, version)
+                key = _blob(blobs, channel, version)
                 if channel in new_versions:
                     items[key] = self._dumps(values[channel])
                 else:
                     carried[key] = channel
 
         def work(tx: Transaction) -> None:
-            tx.expect_unchanged(self._namespace, prefix=place.prefix("b"))
-            lost = [key for key in carried if self._first(key) != key]
-            if lost and at.identity is not None and self._first(f"c/{part(place.thread)}/") is None:
+            tx.expect_unchanged(self._namespace, prefix=blobs)
+            lost = [key for key in carried if not self._database.contains(self._namespace, key)]
+            if lost and at.identity is not None and not self._has_any(place.thread):
                 return  # the thread it goes on from was deleted meanwhile
             again = {key: self._dumps(values[carried[key]]) for key in lost}
             for key, value in (items | again).items():
@@ -520,11 +521,6 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 for key, value, how in puts:
                     tx.put(self._namespace, key, value, **how)
 
-    def _first(self, beginning: str) -> str | None:
-        """The first key there is now that begins so; that very key, if it is one."""
-        found = self._database.list_keys(self._namespace, prefix=beginning, limit=1)
-        return found[0] if found else None
-
     def _expect_unchanged(self, tx: Transaction, view: View, thread: str) -> None:
         for kind in "cbw":
             tx.expect_unchanged(self._namespace, prefix=f"{kind}/{thread}/", since=view.seq)
@@ -599,6 +595,11 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         except koru_delta.errors.ErasedError:
             return False
 
+    def _has_any(self, thread: str) -> bool:
+        """Whether a thread has a checkpoint now."""
+        prefix = f"c/{part(thread)}/"
+        return bool(self._database.list_keys(self._namespace, prefix=prefix, limit=1))
+
     def _found(self, view: View, place: _Place) -> CheckpointTuple | None:
         record = self._record(view, place)
         return None if record is None else self._tuple(view, record)
@@ -633,14 +634,14 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         A channel it does not speak of, such as a `DeltaChannel` between snapshots, has the
         value that was stored with its version, if any was.
         """
-        place, empty = _Place.of_record(record), record.get("empty", ())
+        prefix, empty = _Place.of_record(record).prefix("b"), record.get("empty", ())
         small = checkpoint.get("channel_values") or {}
         found: dict[str, Sequence[str]] = {}
         for channel, version in checkpoint["channel_versions"].items():
             wanted = channels is None or channel in channels
             if not wanted or channel in small or channel in empty:
                 continue
-            stored = reader.get(self._namespace, place.blob(channel, version), None)
+            stored = reader.get(self._namespace, _blob(prefix, channel, version), None)
             if stored is not None:
                 found[channel] = stored
         return found
@@ -749,17 +750,18 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         keys: _Keys = []
         used: set[str] = set()
         mine: set[str] = set()
+        prefix = place.prefix("b")
         for key in view.list_keys(self._namespace, prefix=place.prefix("c")):
             record = view.get(self._namespace, key)
             versions = self._loads(record["checkpoint"])["channel_versions"]
-            blobs = {place.blob(channel, version) for channel, version in versions.items()}
+            blobs = {_blob(prefix, channel, version) for channel, version in versions.items()}
             if not goes(key):
                 used |= blobs
                 continue
             mine |= blobs
             writes = f"{_Place.of_record(record).key('w')}/"
             keys += [key, *view.list_keys(self._namespace, prefix=writes)]
-        stored = view.list_keys(self._namespace, prefix=place.prefix("b"))  # not those empty
+        stored = view.list_keys(self._namespace, prefix=prefix)  # not those empty
         return keys + [key for key in stored if key in mine and key not in used]
 
 
@@ -813,16 +815,18 @@ class _Place(NamedTuple):
     def key(self, kind: str) -> str:
         return self.prefix(kind) + newest_first(self.identity or "")
 
-    def blob(self, channel: str, version: str | int | float) -> str:
-        # Numbers are told from strings by a sign no quoted string begins with.
-        named = part(version) if isinstance(version, str) else f"={version!r}"
-        return f"{self.prefix('b')}{part(channel)}/{named}"
-
     def config(self) -> RunnableConfig:
         named = {"thread_id": self.thread, "checkpoint_ns": self.ns}
         if self.identity is not None:
             named["checkpoint_id"] = self.identity
         return {"configurable": named}
+
+
+def _blob(prefix: str, channel: str, version: str | int | float) -> str:
+    """The key of a channel's value, in the place whose values have this prefix."""
+    # Numbers are told from strings by a sign no quoted string begins with.
+    named = part(version) if isinstance(version, str) else f"={version!r}"
+    return f"{prefix}{part(channel)}/{named}"
 
 
 def _is_small(value: object) -> bool:
