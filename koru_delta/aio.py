@@ -366,6 +366,9 @@ class AsyncTransaction:
     ) -> None:
         self._transaction.expect_unchanged(namespace, prefix=prefix, since=since)
 
+    async def expect_present(self, namespace: str, keys: Iterable[str]) -> None:
+        self._transaction.expect_present(namespace, keys)
+
     async def get(self, namespace: str, key: str) -> Value:
         return await self._threads.read(self._transaction.get, namespace, key)
 

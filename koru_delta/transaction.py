@@ -37,7 +37,7 @@ from koru_delta.errors import (
     UnknownVersionError,
 )
 from koru_delta.log import CausalLog, Pending, Write
-from koru_delta.log.append import NewVector
+from koru_delta.log.append import EXPECT, NewVector
 from koru_delta.values import (
     MAX_NAMESPACE_BYTES,
     Value,
@@ -473,7 +473,17 @@ class Transaction:
         self._check_open()
         check_key(namespace, prefix or "-")
         seen = self._cut.seq if since is None else since
-        self._writes.append(Write(PUT, namespace, prefix, since=seen))
+        self._writes.append(Write(EXPECT, namespace, prefix, since=seen))
+
+    def expect_present(self, namespace: str, keys: Iterable[str]) -> None:
+        """Commit only if each of these keys holds a value then, before what is written here.
+
+        It takes less than to read them. The commit raises `KeyNotFoundError` where one does not.
+        """
+        self._check_open()
+        for key in keys:
+            check_key(namespace, key)
+            self._writes.append(Write(EXPECT, namespace, key))
 
     def get(self, namespace: str, key: str) -> Value:
         """What the key holds: this transaction's last write, or what stood at its beginning.

@@ -428,6 +428,41 @@ def test_a_transaction_is_refused_where_what_it_read_was_written_meanwhile(db: D
         tx.expect_unchanged("a")
 
 
+def test_a_transaction_is_refused_where_a_key_that_it_needs_is_gone(
+    db: Database, clock: FixedClock
+) -> None:
+    def follow(meanwhile: Callable[[], object]) -> None:
+        db.put_many([("a", "k/1", 1), ("a", "k/2", "x" * 100_000)])
+        with db.transaction() as tx:
+            tx.expect_present("a", ["k/1", "k/2"])
+            tx.put("a", "about", "k")
+            meanwhile()
+
+    def expire() -> None:
+        db.put("a", "k/1", 1, ttl=5)
+        clock.advance(seconds=6)
+
+    for lose in (
+        lambda: db.delete("a", "k/2"),
+        lambda: db.erase(("a", "k/2")),
+        lambda: db.erase(db.version("a", "k/2")),
+        expire,
+    ):
+        with pytest.raises(errors.KeyNotFoundError, match="k/"):
+            follow(lose)
+        assert not db.contains("a", "about")
+    follow(lambda: db.put("a", "k/1", 2))  # another value is one, too
+    assert db.get("a", "about") == "k"
+
+    late = db.transaction()
+    with pytest.raises(errors.KeyNotFoundError), late:  # noqa: PT012 - it commits when it ends
+        late.put("never", "k", 1)
+        late.expect_present("never", ["k"])  # before, not after
+    assert db.list_keys("never") == []
+    with pytest.raises(errors.TransactionError):
+        late.expect_present("a", ["k"])
+
+
 def test_a_transaction_that_erases_gives_the_disk_back(tmp_path: Path) -> None:
     with koru_delta.open(tmp_path / "db") as db:
         db.put("a", "k", {"big": random.Random(1).randbytes(6_000_000).hex()})

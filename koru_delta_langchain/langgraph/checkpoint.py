@@ -256,35 +256,28 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             "metadata": self._dumps(kept), "empty": sorted(new_versions.keys() - values.keys()),
         }  # fmt: skip
         run = kept.get("run_id")
-        if isinstance(run, str) and run:
+        run = run if isinstance(run, str) and run else None
+        if run is not None:
             record["run"] = run
-        items: dict[str, Any] = {place.key("c"): record}
-        carried: dict[str, str] = {}
         blobs = place.prefix("b")
-        for channel, version in {**checkpoint["channel_versions"], **new_versions}.items():
+        items: dict[str, Any] = {place.key("c"): record}
+        for channel, version in new_versions.items():
             if channel in values and channel not in small:
-                key = _blob(blobs, channel, version)
-                if channel in new_versions:
-                    items[key] = self._dumps(values[channel])
-                else:
-                    carried[key] = channel
-
-        def work(tx: Transaction) -> None:
-            tx.expect_unchanged(self._namespace, prefix=blobs)
-            lost = [key for key in carried if not self._database.contains(self._namespace, key)]
-            if lost and at.identity is not None and not self._has_any(place.thread):
-                return  # the thread it goes on from was deleted meanwhile
-            again = {key: self._dumps(values[carried[key]]) for key in lost}
-            for key, value in (items | again).items():
-                tx.put(self._namespace, key, value)
-
-        if carried:
-            self._atomically(work, run=record.get("run"))
-        else:
+                items[_blob(blobs, channel, version)] = self._dumps(values[channel])
+        carried = [
+            channel for channel in checkpoint["channel_versions"]
+            if channel in values and channel not in small and channel not in new_versions
+        ]  # fmt: skip
+        if not carried:
             self._database.put_many(
-                [(self._namespace, key, value) for key, value in items.items()],
-                run=record.get("run"),
+                [(self._namespace, key, value) for key, value in items.items()], run=run
             )
+        elif at.identity is None or not self._put_after(at, items, run):
+            named = {
+                _blob(blobs, channel, checkpoint["channel_versions"][channel]): values[channel]
+                for channel in carried
+            }
+            self._put_with_lost(at, items, named, run)
         return place.config()
 
     def put_writes(
@@ -510,6 +503,37 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             except koru_delta.errors.ConflictError:
                 continue
             return
+
+    def _put_after(self, parent: _Place, items: Mapping[str, Any], run: str | None) -> bool:
+        """Put what goes on from a checkpoint, if that is there still.
+
+        It is whole then, so that the values which the next one has of it are there as well.
+        """
+        try:
+            with self._database.transaction(run=run) as tx:
+                tx.expect_present(self._namespace, [parent.key("c")])
+                for key, value in items.items():
+                    tx.put(self._namespace, key, value)
+        except koru_delta.errors.KeyNotFoundError:
+            return False
+        return True
+
+    def _put_with_lost(
+        self, at: _Place, items: Mapping[str, Any], carried: Mapping[str, Any], run: str | None
+    ) -> None:
+        """Put a checkpoint, and of the values it carries on those that are not there."""
+
+        def work(tx: Transaction) -> None:
+            tx.expect_unchanged(self._namespace, prefix=at.prefix("b"))
+            lost = [key for key in carried if not self._database.contains(self._namespace, key)]
+            if lost and at.identity is not None and not self._has_any(at.thread):
+                return  # the thread it goes on from was deleted meanwhile
+            for key in lost:
+                tx.put(self._namespace, key, self._dumps(carried[key]))
+            for key, value in items.items():
+                tx.put(self._namespace, key, value)
+
+        self._atomically(work, run=run)
 
     def _put_all(self, puts: Sequence[_Put]) -> None:
         """Put values in one commit, each with its options."""
