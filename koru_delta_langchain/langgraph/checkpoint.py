@@ -227,9 +227,9 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     ) -> RunnableConfig:
         """Store a checkpoint, and the values of those of its channels that are new, as one.
 
-        Values that are not new but not stored (any more), as when others have pruned the
-        thread meanwhile, are stored too: a checkpoint is always whole. One that needs such
-        values of a thread that was deleted meanwhile is not stored.
+        Where the checkpoint it goes on from is not there (any more), as when others have pruned
+        the thread meanwhile, values that are not new but gone are stored too: a checkpoint is
+        always whole. One that needs such values of a thread that was deleted is not stored.
 
         Returns:
             The config that names it. The checkpoint `config` names becomes its parent.
