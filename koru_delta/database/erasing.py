@@ -168,7 +168,7 @@ class EraseVerbs(Opened):
         return self._sweep([namespace] if namespace is not None else None, author, message)
 
     def compact(self) -> int:
-        """Write the log's file anew without free room; returns the bytes it is shorter by.
+        """Write files anew without what is not used; returns the bytes they are shorter by.
 
         `sweep` and `erase` give disk back by themselves, but for files of an older version: those
         keep what is free for the next writes until they were compacted once. Writers wait
@@ -176,7 +176,8 @@ class EraseVerbs(Opened):
         """
         self._check_writable()
         self._parts.scrub()
-        return self._log.engine.compact()
+        engine = self._log.engine
+        return engine.compact_tiers() + engine.compact()
 
     def _sweep(
         self, namespaces: Iterable[str] | None, author: str | None, message: str | None

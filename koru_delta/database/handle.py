@@ -56,8 +56,10 @@ class Parts:
         self.layers.forget()
         try:
             scrub(engine, names)
+            if not engine.clean_tiers():
+                return False
         except OSError as error:
-            _logger.warning("copies of what was erased are still in index files: %s", error)
+            _logger.warning("copies of what was erased are still in files: %s", error)
             return False
         return engine.scrubbed(last)
 

@@ -5,6 +5,10 @@ the places they lay at before may keep a copy, in room that belongs to no row. I
 erased later, nothing would overwrite that. So the pages an erasure has written go from the
 write-ahead log into the file through a layer that fills this room with zeros. It belongs to
 nothing, and no hash or checksum covers it.
+
+A move to a tier lays rows anew, too. It says so in the generation file, and until all its pages
+are swept, nobody else moves pages into the file: a writer leaves that to whoever moves things,
+and does it itself, in this way, if that one is gone.
 """
 
 from __future__ import annotations
@@ -68,6 +72,29 @@ class _Layer(apsw.VFS):
 @cache
 def _layer() -> _Layer:
     return _Layer()  # registered for as long as it lives
+
+
+class Sweeping:
+    """A connection that moves the write-ahead log into the file, keeping nobody waiting."""
+
+    def __init__(self, file: Path) -> None:
+        _layer()
+        self._con = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READWRITE, vfs=_NAME)
+        for name in ("fullfsync", "checkpoint_fullfsync"):
+            self._con.execute(f"PRAGMA {name} = ON").fetchall()
+        self._con.execute("PRAGMA synchronous = FULL").fetchall()
+
+    def run(self) -> bool:
+        """Whether all of it is in the file now; False if a reader still needs what was there."""
+        try:
+            row: Any = self._con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0]
+        except apsw.BusyError:
+            return False
+        return bool(not row[0] and row[1] == row[2])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._con.close()
 
 
 def checkpoint(file: Path, *, wait_milliseconds: int) -> bool:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from pathlib import Path
 
 import apsw
 import orjson
 
 from koru_delta.storage import clean
 from koru_delta.storage.feeds import SqliteFeeds
-from koru_delta.storage.schema import ERASED
+from koru_delta.storage.schema import ERASED, TAINTED
+from koru_delta.storage.tierfile import path_of
 
-_INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
+INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
 _PAGES_AT_ONCE = 1000
 _READERS_LEAVE_MS = 1000
+_SWEPT_AFTER = 256  # commits
 CHECKPOINT_PAGES = 1000  # SQLite's own choice
 _log = logging.getLogger("koru_delta")
 
 
 class SqliteScrubber(SqliteFeeds):
     """Empties the write-ahead log of what was erased, and gives room back."""
+
+    _left = 0  # commits whose pages somebody else is to sweep
 
     def scrubbing(self) -> list[str]:
         """Namespaces of which copies of what was erased may lie in files beside the log."""
@@ -46,8 +52,13 @@ class SqliteScrubber(SqliteFeeds):
                 if found is None:
                     return True
                 said = orjson.loads(found)
-                if not self._checkpoint() or any(
-                    last.get(name, -1) < self._last_erased(con, name) for name in said["namespaces"]
+                if (
+                    self._tainted()
+                    or not self._checkpoint()
+                    or any(
+                        last.get(name, -1) < self._last_erased(con, name)
+                        for name in said["namespaces"]
+                    )
                 ):
                     return False
                 if said.get("late"):
@@ -80,13 +91,59 @@ class SqliteScrubber(SqliteFeeds):
             value = orjson.dumps({**orjson.loads(found), "late": True}).decode()
             con.execute("UPDATE meta SET value = ? WHERE name = 'scrub'", (value,))
 
+    # Pages of which rows were laid anew, and nothing erased
+
+    def _is_swept(self) -> bool:
+        return self._generation is None or self._generation.is_swept
+
+    def _sweep_now_and_then(self, con: apsw.Connection) -> None:
+        """After such a commit: whoever lays rows anew sweeps, unless that one is gone."""
+        con.wal_autocheckpoint(CHECKPOINT_PAGES)
+        self._left += 1
+        if self._left % _SWEPT_AFTER == 0:
+            self._sweep()
+
+    def _sweep(self, sweeping: clean.Sweeping | None = None) -> bool:
+        """Have pages go into the file without copies of rows; False if a reader is in the way.
+
+        No lock is needed, and nobody waits.
+        """
+        if self._generation is None:
+            return True
+        laid = self._generation.laid
+        mine = sweeping or clean.Sweeping(self.directory / "log.db")
+        try:
+            done = mine.run()
+        finally:
+            if sweeping is None:
+                mine.close()
+        if done:
+            self._generation.swept(laid)
+        return done
+
+    def _release(self) -> None:
+        if not self.read_only and self._writer is not None and not self._is_swept():
+            with suppress(apsw.Error):  # then whoever opens it next does it
+                self._sweep()
+        super()._release()
+
+    def _tainted(self) -> list[Path]:
+        """Tier files in which something lies that was erased."""
+        found = self._rows("SELECT tier, file FROM tiers WHERE state = ?", (TAINTED,))
+        paths = [path_of(self.directory, *each) for each in found]
+        return [path for path in paths if path.exists()]
+
     def _checkpoint(self) -> bool:
         """Move the write-ahead log into the file, and cut both to size, if no reader minds.
 
         The write lock is held.
         """
         file = self.directory / "log.db"
-        return clean.checkpoint(file, wait_milliseconds=_READERS_LEAVE_MS)
+        laid = 0 if self._generation is None else self._generation.laid
+        done = clean.checkpoint(file, wait_milliseconds=_READERS_LEAVE_MS)
+        if done and self._generation is not None:
+            self._generation.swept(laid)
+        return done
 
     def give_back(self, *, at_least: int = 0) -> int:
         """Return free pages to the file system, a little at a time; the bytes returned.
@@ -100,7 +157,7 @@ class SqliteScrubber(SqliteFeeds):
                 con = self._writer_connection()
                 try:
                     free = con.execute("PRAGMA freelist_count").get
-                    if con.execute("PRAGMA auto_vacuum").get != _INCREMENTAL or not free:
+                    if con.execute("PRAGMA auto_vacuum").get != INCREMENTAL or not free:
                         break
                     if not given and free < at_least:
                         break
