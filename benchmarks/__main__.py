@@ -34,6 +34,7 @@ from benchmarks import (
     adapters,
     chunking,
     ingesting,
+    lifecycle,
     opening,
     reading,
     retrieval,
@@ -59,6 +60,7 @@ SUBJECTS: dict[str, Subject] = {
     "storage": storing.run,
     "synthesis": synthesis.run,
     "tiers": tiers.run,
+    "lifecycle": lifecycle.run,
     "adapters": adapters.run,
 }
 

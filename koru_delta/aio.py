@@ -177,12 +177,14 @@ class AsyncDatabase(AsyncReads[Database]):
         node: str = "local",
         lock_timeout_seconds: float = 30.0,
         vector_memory: int | None = None,
+        track: bool = True,
     ) -> AsyncDatabase:
         """Open a database as `koru_delta.open` does."""
         opening = partial(
             Database, path, durability=durability, read_only=read_only, embedder=embedder,
             clock=clock, author=author, run=run, node=node,
             lock_timeout_seconds=lock_timeout_seconds, vector_memory=vector_memory,
+            track=track,
         )  # fmt: skip
         return cls(await asyncio.to_thread(opening))
 
@@ -232,6 +234,7 @@ class AsyncDatabase(AsyncReads[Database]):
     erase = _writing(Database.erase)
     retain = _writing(Database.retain)
     retentions = _reading(Database.retentions)
+    used = _reading(Database.used)
     sweep = _writing(Database.sweep)
     compact = _writing(Database.compact)
     tag = _writing(Database.tag)

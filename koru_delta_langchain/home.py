@@ -34,6 +34,11 @@ class Home:
             raise koru_delta.errors.InvalidDataError(
                 "pass an open database or a path to open, not both"
             )
+        if isinstance(database, koru_delta.AsyncDatabase):
+            raise koru_delta.errors.InvalidDataError(
+                "pass the Database that `koru_delta.open` returns, not an AsyncDatabase: what is "
+                "awaited here runs in threads of its own"
+            )
         self._database = koru_delta.open(path) if database is None else database
         self._owned = database is None
         self._namespace = namespace

@@ -20,7 +20,7 @@ from koru_delta.testing import FixedClock, HashEmbedder
 
 # What only one of the two has: the async one is opened by a class method, and shows the
 # database it serves, which has these properties.
-ONLY_SYNC = {"directory", "embedder", "read_only"}
+ONLY_SYNC = {"directory", "embedder", "lifecycle", "read_only"}
 ONLY_ASYNC = {"open", "database"}
 
 

@@ -13,6 +13,7 @@ from koru_delta.causal import Version, microseconds
 from koru_delta.database.arguments import ANY, check_namespace, write_options
 from koru_delta.database.opened import Opened
 from koru_delta.errors import ConflictError
+from koru_delta.lifecycle import Runner
 from koru_delta.log.append import RETENTION
 from koru_delta.log.retention import (
     Retention,
@@ -23,9 +24,9 @@ from koru_delta.log.retention import (
     retention_of,
     sweep,
 )
-from koru_delta.log.sweeper import Sweeper
 from koru_delta.transaction import CauseLike, Erasable
 
+SWEEP_SECONDS: Final = 60.0
 _TRIES: Final = 20  # against others who say the same thing at the same time
 _MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
 _FREE_PAGES: Final = 64  # fewer are left for the next writes
@@ -50,7 +51,7 @@ class Erased:
 class EraseVerbs(Opened):
     """What removes from the past, and gives disk back."""
 
-    _sweeper: Sweeper
+    _runner: Runner
     _swept: dict[str, float]  # when namespaces were last swept in the background
 
     def erase(
@@ -139,7 +140,7 @@ class EraseVerbs(Opened):
         else:
             raise ConflictError(RETENTION, namespace, None, None)
         if policy.is_active and not self._log.engine.temporary:
-            self._sweeper.start()
+            self._runner.start()
         return replace(policy, horizon=horizon)
 
     def retentions(self) -> dict[str, Retention]:

@@ -9,21 +9,23 @@ from types import TracebackType
 from typing import Any, Literal
 
 from koru_delta.causal import Clock, system_clock
+from koru_delta.database import erasing
 from koru_delta.database.arguments import memory_budget
 from koru_delta.database.care import CareVerbs
 from koru_delta.database.erasing import EraseVerbs
 from koru_delta.database.handle import Parts
 from koru_delta.database.ingesting import IngestVerbs
+from koru_delta.database.lifecycle import LifecycleVerbs
 from koru_delta.database.writes import WriteVerbs
 from koru_delta.embedders import Embedder, as_embedder
 from koru_delta.errors import InvalidDataError, NotPicklableError
+from koru_delta.lifecycle import Lifecycle, Runner, Tracker, UsageFile
 from koru_delta.log import CausalLog
-from koru_delta.log.sweeper import Sweeper
 from koru_delta.storage import SqliteEngine
 from koru_delta.transaction import Intents
 
 
-class Database(CareVerbs, EraseVerbs, IngestVerbs, WriteVerbs):
+class Database(CareVerbs, EraseVerbs, IngestVerbs, LifecycleVerbs, WriteVerbs):
     """A causal database: what is, what was, and how it came about.
 
     Safe to share by threads; several processes may open one directory. A forked child
@@ -53,6 +55,7 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, WriteVerbs):
         node: str = "local",
         lock_timeout_seconds: float = 30.0,
         vector_memory: int | None = None,
+        track: bool = True,
     ) -> None:
         """Open the database in the directory `path`, made if missing; None is in memory.
 
@@ -70,6 +73,8 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, WriteVerbs):
             vector_memory: Bytes of memory for vectors and what makes search by them fast, about;
                 None is all it takes. Beyond it codes stay in memory and vectors in files,
                 then both in files: hits and scores stay as exact, searches take longer.
+            track: Note which keys are used, so that what matters can be kept near (see
+                `lifecycle`). It is kept beside the log, never in it.
 
         Raises:
             NotADatabaseError: the path is a file or holds something else.
@@ -85,21 +90,25 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, WriteVerbs):
             lock_timeout_seconds=lock_timeout_seconds,
         )  # fmt: skip
         log = CausalLog(engine, clock or system_clock, node=node)
+        file = UsageFile(None if engine.temporary else engine.directory / "tiers" / "usage.db")
+        tracker = Tracker(None if read_only else file, log.clock, is_on=track)
         parts = Parts.of(
-            log, Intents(log, text, author=author, run=run), memory_budget(vector_memory)
+            log, Intents(log, text, author=author, run=run), tracker, memory_budget(vector_memory)
         )
         super().__init__(parts)
         log.after_erase = parts.scrub
         self._transaction = ContextVar("transaction", default=None)
-        self._sweeper = Sweeper(self._sweep_quietly)
-        engine.after_fork.append(self._sweeper.begin)
+        self._runner = Runner(log.clock)
+        engine.after_fork.append(self._runner.begin)
+        self._runner.add("sweep", erasing.SWEEP_SECONDS, self._sweep_quietly)
+        self._lifecycle = Lifecycle(log, tracker, self._runner, author=author)
         self._swept = {}
         self._closing = threading.Lock()
         if not read_only and not engine.temporary:
             if not engine.is_scrubbed():  # whoever erased was killed before it had cleaned up
                 parts.scrub()
             if any(policy.is_active for policy in self.retentions().values()):
-                self._sweeper.start()
+                self._runner.start()
 
     def __enter__(self) -> Database:
         return self
@@ -128,7 +137,7 @@ class Database(CareVerbs, EraseVerbs, IngestVerbs, WriteVerbs):
         """
         with self._closing:
             try:
-                self._sweeper.stop()
+                self._runner.stop()
             finally:
                 self._parts.close()
 
@@ -145,6 +154,7 @@ def open(
     node: str = "local",
     lock_timeout_seconds: float = 30.0,
     vector_memory: int | None = None,
+    track: bool = True,
 ) -> Database:
     """Open the database in a directory, made if missing; None is in memory.
 
@@ -153,5 +163,5 @@ def open(
     return Database(
         path, durability=durability, read_only=read_only, embedder=embedder, clock=clock,
         author=author, run=run, node=node, lock_timeout_seconds=lock_timeout_seconds,
-        vector_memory=vector_memory,
+        vector_memory=vector_memory, track=track,
     )  # fmt: skip

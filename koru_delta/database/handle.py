@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from koru_delta.causal import FOREVER, Cut, When, moment
 from koru_delta.database.arguments import valid_clock
 from koru_delta.errors import InvalidTimestampError
+from koru_delta.lifecycle import Tracker
 from koru_delta.log import CausalLog
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Answers
@@ -32,6 +33,7 @@ class Parts:
 
     log: CausalLog
     intents: Intents
+    tracker: Tracker
     vectors: Vectors
     texts: Texts
     causality: Causality
@@ -39,11 +41,13 @@ class Parts:
     layers: LayersOf
 
     @classmethod
-    def of(cls, log: CausalLog, intents: Intents, vector_memory: int | None = None) -> Parts:
+    def of(
+        cls, log: CausalLog, intents: Intents, tracker: Tracker, vector_memory: int | None = None
+    ) -> Parts:
         """A log with readings that have read nothing yet."""
         return cls(
-            log, intents, Vectors(log, vector_memory), Texts(log), Causality(log), Answers(log),
-            LayersOf(log, Analyzer().terms),
+            log, intents, tracker, Vectors(log, vector_memory), Texts(log), Causality(log),
+            Answers(log), LayersOf(log, Analyzer().terms),
         )  # fmt: skip
 
     def scrub(self) -> bool:
@@ -66,6 +70,7 @@ class Parts:
     def close(self) -> None:
         """Close every file; versions that answers still hold are read before."""
         try:
+            self.tracker.close()
             self.answers.close()
             self.texts.close()
             self.vectors.close()
@@ -85,6 +90,7 @@ class Handle:
         self._vectors, self._texts = parts.vectors, parts.texts
         self._causality, self._answers = parts.causality, parts.answers
         self._layers = parts.layers
+        self._tracker, self._sample = parts.tracker, parts.tracker.sample
 
     def _cut(self, as_of: AsOf) -> Cut:
         """The moment that one call reads at.

@@ -51,6 +51,8 @@ class KeyVerbs(Handle):
                     value = kept.copy()
                     for name in nested:
                         value[name] = value[name].copy()
+                    if self._sample():
+                        self._tracker.got_often(namespace, key)
                     return value
         try:
             return decode(self.get_raw(namespace, key, as_of=as_of, valid_at=valid_at))
@@ -76,14 +78,21 @@ class KeyVerbs(Handle):
             hot = self._log.hot
             if hot.cells[0] == hot.at:
                 try:
-                    return hot.raw[namespace][key]
+                    body = hot.raw[namespace][key]
                 except (KeyError, TypeError):
                     pass  # as above
+                else:
+                    if self._sample():
+                        self._tracker.got_often(namespace, key)
+                    return body
             check_key(namespace, key)
-            return self._log.present(namespace, key)
-        check_key(namespace, key)
-        cut = self._cut(as_of)
-        return self._log.get(namespace, key, cut, valid_clock(valid_at, cut))
+            body = self._log.present(namespace, key)
+        else:
+            check_key(namespace, key)
+            cut = self._cut(as_of)
+            body = self._log.get(namespace, key, cut, valid_clock(valid_at, cut))
+        self._tracker.got(namespace, key)
+        return body
 
     def get_many(
         self,
@@ -107,6 +116,7 @@ class KeyVerbs(Handle):
                 found[key] = decode(self._log.get(namespace, key, cut, at))
             except KeyNotFoundError:
                 continue
+        self._tracker.got_many(namespace, found)
         return found
 
     def get_at(self, namespace: str, key: str, timestamp: AsOf) -> Value:

@@ -36,7 +36,8 @@ from koru_delta.search.explained import explained, of_similar
 from koru_delta.search.filters import Filter, compiled
 from koru_delta.search.fusion import Fusion, Mode, checked_weights
 from koru_delta.search.hybrid import Asked, Cursor, Question, digest_of, window_of
-from koru_delta.search.nearest import Target, VectorSpace
+from koru_delta.search.nearest import VectorSpace
+from koru_delta.search.scoring import Target
 from koru_delta.search.synthesis.explanation import Explanation
 from koru_delta.search.text.queries import excludes, is_bounded, meaning
 from koru_delta.transaction import DEFAULT_MODEL
@@ -104,6 +105,7 @@ class SearchVerbs(Handle):
             recall=1.0 if exact else recall,
         )  # fmt: skip
         matches = self._answers.of(found, of_similar(self._log, space, cut, found.hits))
+        self._tracker.found(namespace, matches)
         return matches.load(explain=True) if explain else matches
 
     def similar_many(
@@ -152,6 +154,8 @@ class SearchVerbs(Handle):
         every = [
             self._answers.of(one, of_similar(self._log, space, cut, one.hits)) for one in found
         ]
+        for matches in every:
+            self._tracker.found(namespace, matches)
         return [matches.load(explain=True) for matches in every] if explain else every
 
     def search(
@@ -227,6 +231,7 @@ class SearchVerbs(Handle):
         )  # fmt: skip
         ranked = question.ranked(self._log)
         matches = self._answers.ranked(ranked, partial(explained, question, ranked, self._log))
+        self._tracker.found(namespace, matches)
         return matches.load(explain=True) if explain else matches
 
     def similar_at(

@@ -13,7 +13,7 @@ from koru_delta.errors import NoVectorError
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.search.filters import Filter, compiled
-from koru_delta.search.nearest import Target
+from koru_delta.search.scoring import Target
 from koru_delta.search.synthesis.layers import Descent, Layers, Shape, no_layers
 from koru_delta.search.synthesis.navigation import Operand, Step, Words, operands, walk
 from koru_delta.search.synthesis.relations import Relation, related

@@ -33,7 +33,9 @@ from koru_delta.values import Value, decode
 
 QUARANTINES: Final = "$quarantines"
 TEXTS: Final = "$text"  # how the words of each namespace are read
-OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION)  # namespaces that only KoruDelta writes
+LIFECYCLE: Final = "$lifecycle"  # budgets, pins and what becomes of idle keys
+# Namespaces that only KoruDelta writes.
+OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION, LIFECYCLE)
 _HOT_BYTES = 64 * 1024 * 1024
 _HOT_LARGEST = _HOT_BYTES // 64
 _TOGETHER = 256  # most batches in one group commit

@@ -13,7 +13,8 @@ from koru_delta.causal import Cut, Version
 from koru_delta.log import CausalLog
 from koru_delta.search.fusion import Candidate
 from koru_delta.search.hybrid import Asked, Question, Ranked, TextLeg
-from koru_delta.search.nearest import Hit, VectorSpace
+from koru_delta.search.nearest import VectorSpace
+from koru_delta.search.scoring import Hit
 from koru_delta.search.synthesis.explanation import Explanation, Part, Term, scaled_part
 from koru_delta.search.synthesis.relations import Edge
 

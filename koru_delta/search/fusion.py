@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from koru_delta.errors import QueryError
-from koru_delta.search.nearest import Hit
+from koru_delta.search.scoring import Hit
 
 Fusion = Literal["rrf", "score"]
 Mode = Literal["hybrid", "vector", "text"]

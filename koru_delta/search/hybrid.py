@@ -33,8 +33,9 @@ from koru_delta.search.fusion import (
     fuse,
     whole_windows,
 )
-from koru_delta.search.nearest import Hit, Target, VectorSpace
+from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.records import Swap
+from koru_delta.search.scoring import Hit, Target
 from koru_delta.search.text.postings import Contribution
 from koru_delta.values import canonical_bytes
 

@@ -33,10 +33,11 @@ from koru_delta.search.budget import Need, Place, allot
 from koru_delta.search.cache import CacheFile, Unusable
 from koru_delta.search.codes import CodesUnavailable, Int8Bounds, Shelved
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
-from koru_delta.search.nearest import Target, VectorSpace
+from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
 from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.rows import Numbers
+from koru_delta.search.scoring import Target
 from koru_delta.search.truth import Matrix, Segment
 
 FORMAT: Final = 2

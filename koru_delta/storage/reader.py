@@ -375,6 +375,15 @@ class SqliteReader(Connections):
         rows = self._rows(EFFECTS, {"ids": _numbers(map(first8, version_ids)), "seq": seq})
         return sorted({row[0] for row in rows})
 
+    def citations(self, namespace: str) -> dict[str, int]:
+        """How many entries may name a version of each key as a cause, of those that some do."""
+        rows = self._rows(
+            """SELECT k.key, count(*) FROM keys k CROSS JOIN versions v ON v.key_id = k.key_id
+            CROSS JOIN edges e ON e.cause8 = v.id8 WHERE k.ns = ? GROUP BY k.key_id""",
+            (self._namespace(namespace),),
+        )
+        return dict(rows)
+
     def places_of(self, version_ids: Sequence[bytes]) -> dict[bytes, int]:
         """The places of those of these entries that there are."""
         wanted = set(version_ids)

@@ -118,6 +118,8 @@ class SqliteWriter:
 
     def find_objects(self, identities: Sequence[bytes]) -> None:
         """Look for these together, so that `append` need not for each."""
+        if not identities:
+            return
         wanted = dict.fromkeys(identities)
         beginnings = orjson.dumps([first8(identity) for identity in wanted]).decode()
         for identity, item, codec in self._con.execute(OBJECTS_LIKE, (beginnings,)):

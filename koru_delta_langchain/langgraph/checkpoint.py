@@ -1,21 +1,22 @@
 """A LangGraph checkpointer in a KoruDelta database: every state of every thread, for good.
 
 One namespace holds it all, under three kinds of key (`keys.py` says how names are written
-in them): `c/thread/ns/id`, the newest checkpoint first, its channel values apart;
-`b/thread/ns/channel/version`, the value of a channel, which all checkpoints share that have
-this version of it; `w/thread/ns/id/task/index`, a pending write.
+in them): `c/thread/ns/id`, the newest checkpoint first, with those of its channel values that
+are a short string, a number or the like; `b/thread/ns/channel/version`, the value of any other
+channel, which all checkpoints share that have this version of it; `w/thread/ns/id/task/number`,
+a pending write that may be replaced (below 0), or others of the task, together;
+`w/thread/ns/id/task/=index`, the value of one of those if it is large.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from secrets import randbits
-from typing import Any, Final, Self, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 import koru_delta
 from koru_delta import Database, View
@@ -43,19 +44,23 @@ except ModuleNotFoundError as error:
 
 STRATEGIES: Final = ("keep_latest", "delete")
 _PAGE: Final = 64  # keys read at a time, of those that may not all be wanted
+_SMALL: Final = 100  # characters
+_LARGE: Final = 4096  # characters; what is stored once is not much smaller
+_TOGETHER: Final = 8 * 1024 * 1024  # characters of writes in one value; it holds 64 MiB
 _BATCH: Final = 16  # tuples handed over to the event loop at a time
 _Keys = list[str]  # `list` is a method below
 Reader = Database | View
 _Record = dict[str, Any]
 _Records = list[_Record]
+_Put = tuple[str, Any, dict[str, Any]]  # a key, its value, and how to put it
 
 
 class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     """Checkpoints of LangGraph threads, in one object for sync and async graphs.
 
     A channel value is written when its channel has changed, and not again; a value of more
-    than 4 KiB is stored once, whatever threads and channels hold it. `put`, `put_writes`,
-    `copy_thread` and every kind of deletion are one commit each.
+    than 4 KiB is stored once, whatever threads, channels and pending writes hold it. `put`,
+    `put_writes`, `copy_thread` and every kind of deletion are one commit each.
 
     What is deleted or pruned is erased: its values leave the disk, and the past, for good;
     only records (the names in its keys, hashes, times) stay, and the log still verifies.
@@ -108,6 +113,9 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         """Open a saver at a path, `":memory:"` in memory: `with` or `async with` closes it."""
         return cls(path=None if conn_string == ":memory:" else conn_string)
 
+    def setup(self) -> None:
+        """Nothing is left to do: it is here for who comes from another checkpointer."""
+
     # Reading
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -124,7 +132,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             record = self._record(self._database, place)
             if record is not None:
                 found = self._tuple(self._database, record)
-                if self._has(self._database, _Place.of_record(record)):
+                if found is not None and self._has(self._database, _Place.of_record(record)):
                     return found
         view = self._moment(None)
         record = self._record(view, place)
@@ -156,7 +164,10 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             metadata = self._loads(record["metadata"])
             if filter and any(metadata.get(name) != value for name, value in filter.items()):
                 continue
-            yield self._tuple(view, record)
+            found = self._tuple(view, record)
+            if found is None:
+                continue
+            yield found
             if left is not None:
                 left -= 1
 
@@ -179,9 +190,10 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             for write in reversed(self._writes(view, _Place.of_record(ancestor))):
                 if write["channel"] in remaining:
                     found[write["channel"]]["writes"].append(self._pending(write))
-            seeds = self._stored(view, ancestor, remaining)
-            for channel, stored in seeds.items():
-                found[channel]["seed"] = self._loads(stored)
+            small, apart = self._stored(view, ancestor, remaining)
+            seeds = small | {channel: self._loads(stored) for channel, stored in apart.items()}
+            for channel, seed in seeds.items():
+                found[channel]["seed"] = seed
             remaining -= seeds.keys()
         for history in found.values():
             history["writes"].reverse()
@@ -207,24 +219,24 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         """
         self._check_writable()
         at = _Place.of(config)
-        place = replace(at, identity=checkpoint["id"])
-        rest = cast("dict[str, Any]", checkpoint.copy())
-        values = rest.pop("channel_values")
+        place = at._replace(identity=checkpoint["id"])
+        values = checkpoint["channel_values"]
+        small = {name: value for name, value in values.items() if _is_small(value)}
         kept = get_checkpoint_metadata(config, metadata)
+        apart = values.keys() & checkpoint["channel_versions"].keys() - small.keys()
         record: _Record = {
             "thread": place.thread, "ns": place.ns, "id": place.identity, "parent": at.identity,
-            "checkpoint": self._dumps(rest), "metadata": self._dumps(kept),
+            "checkpoint": self._dumps({**checkpoint, "channel_values": small}),
+            "metadata": self._dumps(kept), "apart": sorted(apart),
+            "empty": sorted(new_versions.keys() - values.keys()),
         }  # fmt: skip
         run = kept.get("run_id")
         if isinstance(run, str) and run:
             record["run"] = run
         items: dict[str, Any] = {place.key("c"): record}
         for channel, version in new_versions.items():
-            key = place.blob(channel, version)
-            if channel in values:
-                items[key] = self._dumps(values[channel])
-            elif self._database.contains(self._namespace, key):
-                items[key] = None  # a channel that was emptied under a version it had before
+            if channel in values and channel not in small:
+                items[place.blob(channel, version)] = self._dumps(values[channel])
         self._put(items, record.get("run"))
         return place.config()
 
@@ -241,28 +253,36 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         and schedule are replaced.
         """
         self._check_writable()
-        place = _Place.of(config)
-        records: dict[str, _Record] = {}
+        task = f"{_Place.of(config).key('w')}/{part(task_id)}"
+        lasting: _Records = []
+        replaced: list[_Put] = []
         for place_in_list, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, place_in_list)
-            key = f"{place.key('w')}/{part(task_id)}/{index}"
-            records[key] = {
-                "task": task_id, "index": index, "path": task_path, "channel": channel,
-                "value": self._dumps(value),
-            }  # fmt: skip
-        while records:
-            there = self._database.contains
-            records = {
-                key: record for key, record in records.items()
-                if record["index"] < 0 or not there(self._namespace, key)
-            }  # fmt: skip
+            write: _Record = {"index": index, "channel": channel, "value": self._dumps(value)}
+            if index >= 0:
+                lasting.append(write)
+            else:
+                written = {"task": task_id, "path": task_path, "writes": [write]}
+                replaced.append((f"{task}/{index}", written, {}))
+        number, taken = 0, set[int]()
+        while True:
+            new = [write for write in lasting if write["index"] not in taken]
+            small = [_without_value(write) if _is_large(write) else write for write in new]
+            puts = replaced + [
+                (f"{task}/={write['index']}", write["value"], {})
+                for write in new if _is_large(write)
+            ]  # fmt: skip
+            for at, some in enumerate(_shared_out(small), number):
+                written = {"task": task_id, "path": task_path, "writes": some}
+                puts.append((f"{task}/{at}", written, {"if_match": None}))
             try:
-                with self._database.transaction() as tx:
-                    for key, record in records.items():
-                        new = {"if_match": None} if record["index"] >= 0 else {}
-                        tx.put(self._namespace, key, record, **new)
-            except koru_delta.errors.ConflictError:
-                continue  # somebody has just written one of them: theirs was first, and stays
+                self._put_all(puts)
+            except koru_delta.errors.ConflictError:  # what is there was first, and stays
+                there = self._kept(self._moment(None), f"{task}/")
+                names = [key.rsplit("/", 1)[1] for key in there]
+                number = 1 + max(-1, *(int(name) for name in names if not name.startswith("=")))
+                taken = {write["index"] for each in there.values() for write in _writes_in(each)}
+                continue
             return
 
     def delete_thread(self, thread_id: str) -> None:
@@ -311,7 +331,8 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
         Args:
             strategy: "keep_latest" keeps the latest of each namespace, and those before it
-                that its `DeltaChannel`s are rebuilt from; "delete" keeps none.
+                that its `DeltaChannel`s are rebuilt from, and nothing of subgraphs that
+                were called by a checkpoint that goes; "delete" keeps none.
 
         Raises:
             QueryError: there is no such strategy.
@@ -330,12 +351,15 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             heads: dict[str, str] = {}
             for key in view.list_keys(self._namespace, prefix=f"c/{part(thread)}/"):
                 heads.setdefault(key.rsplit("/", 1)[0], key)
-            for head in heads.values():
-                record = view.get(self._namespace, head)
-                kept = {head, *self._needed(view, record)}
-                keys += self._unused(
-                    view, _Place.of_record(record), lambda key, kept=kept: key not in kept
-                )
+            records = [view.get(self._namespace, head) for head in heads.values()]
+            records.sort(key=lambda record: record["ns"].count("|"))  # callers first
+            kept: set[str] = set()
+            for record in records:
+                place = _Place.of_record(record)
+                if self._is_of_use(view, record, kept):
+                    kept |= {place.key("c"), *self._needed(view, record)}
+                keys += self._unused(view, place, lambda key, kept=kept: key not in kept)
+                keys += self._strays(view, place)
         self._remove(keys)
 
     def get_next_version(self, current: str | int | float | None, channel: None) -> str:
@@ -421,6 +445,16 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 [(self._namespace, key, value) for key, value in items.items()], run=run
             )
 
+    def _put_all(self, puts: Sequence[_Put]) -> None:
+        """Put values in one commit, each with its options."""
+        if len(puts) == 1:
+            [(key, value, how)] = puts
+            self._database.put(self._namespace, key, value, **how)
+        elif puts:
+            with self._database.transaction() as tx:
+                for key, value, how in puts:
+                    tx.put(self._namespace, key, value, **how)
+
     def _remove(self, keys: Iterable[str]) -> None:
         """Make keys go, in one commit."""
         gone = [*dict.fromkeys(keys)]
@@ -485,12 +519,18 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         except koru_delta.errors.ErasedError:
             return False
 
-    def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple:
+    def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple | None:
+        """A checkpoint, unless it came when its thread and its values were deleted already."""
         place = _Place.of_record(record)
         checkpoint: Checkpoint = self._loads(record["checkpoint"])
         parent = place.parent(record)
-        stored = self._blobs(reader, place, checkpoint["channel_versions"])
-        checkpoint["channel_values"] = {n: self._loads(blob) for n, blob in stored.items()}
+        small = checkpoint.get("channel_values") or {}
+        stored = self._blobs(reader, record, checkpoint)
+        if stored is None:
+            return None
+        values = {**small, **{name: self._loads(blob) for name, blob in stored.items()}}
+        named = checkpoint["channel_versions"]
+        checkpoint["channel_values"] = {name: values[name] for name in named if name in values}
         known = parent is not None and self._has(reader, parent)
         return CheckpointTuple(
             config=place.config(),
@@ -501,26 +541,64 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         )
 
     def _blobs(
-        self, reader: Reader, place: _Place, versions: Mapping[str, str | int | float]
-    ) -> dict[str, Sequence[str]]:
-        """The stored values of channels; those that are empty are left out."""
-        names = {place.blob(channel, version): channel for channel, version in versions.items()}
-        found = ((name, reader.get(self._namespace, key, None)) for key, name in names.items())
-        return {name: stored for name, stored in found if stored is not None}
+        self,
+        reader: Reader,
+        record: _Record,
+        checkpoint: Checkpoint,
+        channels: Collection[str] | None = None,
+    ) -> dict[str, Sequence[str]] | None:
+        """The values a checkpoint has apart, as stored; None if one of them was deleted.
+
+        A channel it does not speak of, such as a `DeltaChannel` between snapshots, has the
+        value that was stored with its version, if any was.
+        """
+        place, apart = _Place.of_record(record), record.get("apart", ())
+        small, empty = checkpoint.get("channel_values") or {}, record.get("empty", ())
+        found: dict[str, Sequence[str]] = {}
+        for channel, version in checkpoint["channel_versions"].items():
+            wanted = channels is None or channel in channels
+            if not wanted or channel in small or channel in empty:
+                continue
+            try:
+                stored = reader.get(self._namespace, place.blob(channel, version))
+            except koru_delta.errors.KeyNotFoundError as missing:
+                if missing.deleted_at is not None and channel in apart:
+                    return None
+            else:
+                if stored is not None:
+                    found[channel] = stored
+        return found
 
     def _stored(
-        self, reader: Reader, record: _Record, channels: Iterable[str]
-    ) -> dict[str, Sequence[str]]:
-        versions = self._loads(record["checkpoint"])["channel_versions"]
-        named = {channel: versions[channel] for channel in channels if channel in versions}
-        return self._blobs(reader, _Place.of_record(record), named)
+        self, reader: Reader, record: _Record, channels: Collection[str]
+    ) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """The values of some channels: those that are small, and the others as stored."""
+        checkpoint: Checkpoint = self._loads(record["checkpoint"])
+        small = checkpoint.get("channel_values") or {}
+        return (
+            {channel: small[channel] for channel in channels if channel in small},
+            self._blobs(reader, record, checkpoint, channels) or {},
+        )
 
     def _writes(self, reader: Reader, place: _Place) -> _Records:
         """The pending writes of a checkpoint as they are stored, in the order they apply."""
-        keys = reader.list_keys(self._namespace, prefix=f"{place.key('w')}/")
-        found = [reader.get(self._namespace, key, None) for key in keys]
-        kept = [write for write in found if write is not None]
+        stored = self._kept(reader, f"{place.key('w')}/")
+        kept: _Records = []
+        for key, each in stored.items():
+            task = key.rsplit("/", 1)[0]
+            for write in _writes_in(each):
+                value = write.get("value") or stored.get(f"{task}/={write['index']}")
+                if value is not None:  # else it is being deleted
+                    kept.append(
+                        {**write, "task": each["task"], "path": each["path"], "value": value}
+                    )
         return sorted(kept, key=lambda w: writes_sort_key(w["path"], w["task"], w["index"]))
+
+    def _kept(self, reader: Reader, prefix: str) -> dict[str, Any]:
+        """The values of all keys that begin so."""
+        keys = reader.list_keys(self._namespace, prefix=prefix)
+        found = ((key, reader.get(self._namespace, key, None)) for key in keys)
+        return {key: value for key, value in found if value is not None}
 
     def _pending(self, write: _Record) -> PendingWrite:
         return write["task"], write["channel"], self._loads(write["value"])
@@ -539,12 +617,39 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     def _needed(self, view: View, head: _Record) -> Iterator[str]:
         """Keys of the ancestors that the delta channels of a checkpoint are rebuilt from."""
         counted = self._loads(head["metadata"]).get("counters_since_delta_snapshot") or {}
-        remaining = counted.keys() - self._stored(view, head, counted).keys()
+        small, apart = self._stored(view, head, counted)
+        remaining = counted.keys() - small.keys() - apart.keys()
         for ancestor in self._ancestors(view, head):
             if not remaining:
                 return
             yield _Place.of_record(ancestor).key("c")
-            remaining -= self._stored(view, ancestor, remaining).keys()
+            small, apart = self._stored(view, ancestor, remaining)
+            remaining -= small.keys() | apart.keys()
+
+    def _is_of_use(self, view: View, record: _Record, kept: Collection[str]) -> bool:
+        """Whether the latest checkpoint of a namespace may be gone on from.
+
+        Not that of a task (a namespace "name:task") which a checkpoint began that goes.
+        """
+        place = _Place.of_record(record)
+        if ":" not in place.ns.rsplit("|", 1)[-1]:
+            return True
+        parents = self._loads(record["metadata"]).get("parents") or {}
+        callers = (_Place(place.thread, ns, identity) for ns, identity in parents.items())
+        return all(each.key("c") in kept or not self._has(view, each) for each in callers)
+
+    def _strays(self, view: View, latest: _Place) -> _Keys:
+        """Keys of writes whose checkpoint went before they came, older than the latest.
+
+        A younger one may be that of a run: its writes may come before it.
+        """
+        there = set(view.list_keys(self._namespace, prefix=latest.prefix("c")))
+        prefix, found = latest.prefix("w"), []
+        for key in view.list_keys(self._namespace, prefix=prefix):
+            own = latest.prefix("c") + key[len(prefix) :].partition("/")[0]
+            if own > latest.key("c") and own not in there:
+                found.append(key)
+        return found
 
     def _unused(self, view: View, place: _Place, goes: Any) -> _Keys:
         """Keys of the checkpoints that go, of their writes, and of values only they have."""
@@ -565,8 +670,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         return keys + [key for key in stored if key in mine and key not in used]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a checkpoint belongs; without an identity, its thread and namespace."""
 
     thread: str
@@ -588,7 +692,7 @@ class _Place:
         return cls(record["thread"], record["ns"], record["id"])
 
     def parent(self, record: _Record) -> _Place | None:
-        return replace(self, identity=record["parent"]) if record["parent"] else None
+        return self._replace(identity=record["parent"]) if record["parent"] else None
 
     def prefix(self, kind: str) -> str:
         return f"{kind}/{part(self.thread)}/{part(self.ns)}/"
@@ -606,3 +710,45 @@ class _Place:
         if self.identity is not None:
             named["checkpoint_id"] = self.identity
         return {"configurable": named}
+
+
+def _is_small(value: object) -> bool:
+    """Whether a value is cheaper said in each checkpoint than stored once, apart.
+
+    None that could be changed in place: what has no new version is still what it was.
+    """
+    kind = type(value)
+    return (
+        value is None or kind is bool or kind is int or kind is float
+        or (kind is str and len(cast("str", value)) <= _SMALL)
+    )  # fmt: skip
+
+
+def _is_large(write: _Record) -> bool:
+    """Whether a write's value is kept apart, so that it is stored once with its channel's."""
+    return len(write["value"][1]) > _LARGE
+
+
+def _without_value(write: _Record) -> _Record:
+    return {"index": write["index"], "channel": write["channel"]}
+
+
+def _shared_out(writes: Iterable[_Record]) -> list[_Records]:
+    """Writes in their order, as many together as is not too much for one value."""
+    found: list[_Records] = []
+    size = 0
+    for write in writes:
+        added = len(write["value"][1]) if "value" in write else 0
+        if not found or size + added > _TOGETHER:
+            found.append([])
+            size = 0
+        found[-1].append(write)
+        size += added
+    return found
+
+
+def _writes_in(stored: Any) -> _Records:
+    if isinstance(stored, list):  # the value of one
+        return []
+    found: _Records = stored.get("writes", [stored])  # each was stored by itself once
+    return found

@@ -15,13 +15,16 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, cast
+from itertools import takewhile
+from math import inf
+from typing import Any, Final, NamedTuple, Self, cast
 from weakref import WeakKeyDictionary
 
 import koru_delta
 from koru_delta import AsOf, Database, Filter, Transaction, Version, View, prefixed
 from koru_delta_langchain.home import Home
 from koru_delta_langchain.langgraph.keys import name_of, part
+from koru_delta_langchain.retention import retain_by_default
 
 try:
     from langchain_core.embeddings import Embeddings
@@ -51,6 +54,7 @@ Labels = tuple[str, ...]
 _LONGEST_LABEL: Final = 96  # bytes; a key has at most 1024 in all
 _WHOLE: Final = "$"
 _MODEL: Final = "default"
+_UNNOTED: Final = 0.01  # of its time to live: an item read so soon again is not written again
 _Vector = Sequence[float]
 _locks: WeakKeyDictionary[Database, threading.RLock] = WeakKeyDictionary()
 _locks_lock = threading.Lock()
@@ -69,14 +73,16 @@ class KoruDeltaStore(BaseStore, Home):
 
     An item's value is a JSON object. Its time to live (in minutes) is exact: from the
     microsecond it ends, nothing finds the item. Reading it makes it live as long again,
-    unless `refresh_ttl` says no; that is a write, so a read-only store leaves it out. What
-    has expired stays on disk and in `history` until `Database.retain` says otherwise, of
-    `namespace` and of `f"{namespace}.vectors"`.
+    unless `refresh_ttl` says no; that is a write, so a read-only store leaves it out, and a
+    read within a hundredth of that time since the last does not count. What has expired
+    stays on disk and in `history` as long as `keep` says.
 
     Filters are those of `koru_delta.search.filters` over the value: the operators LangGraph
     names and more; types never mix, so numbers compare as numbers and a string is no number.
     An object in a filter must be matched by the fields it has: `{"a": {"b": 1}}` is
     `{"a.b": 1}`.
+
+    A search without a query finds items in the order of their namespaces and keys.
 
     A batch reads what stood at its beginning, then writes in one commit; of several writes
     to one item the last counts.
@@ -108,6 +114,7 @@ class KoruDeltaStore(BaseStore, Home):
         namespace: str = "langgraph.store",
         index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
+        keep: timedelta | None = None,
     ) -> None:
         """Keep items in `database`, or in one opened at `path`; in memory by default.
 
@@ -119,6 +126,9 @@ class KoruDeltaStore(BaseStore, Home):
                 finds what no query would.
             ttl: `default_ttl` and `refresh_on_read`. Expired items are always left out, and
                 need no sweeping.
+            keep: For how long what has expired or was replaced or deleted stays on disk: said
+                to `Database.retain` with the first write, unless that was told something
+                before. None says nothing; then the whole past stays.
 
         Raises:
             InvalidDataError: both `database` and `path` are given; and the errors of
@@ -126,11 +136,23 @@ class KoruDeltaStore(BaseStore, Home):
             EmbedderError: there is nothing to embed with.
         """
         Home.__init__(self, namespace, database, path)
+        self._keep = keep
         self.ttl_config = ttl
         self.index_config = copy.copy(index)
         self.embeddings = None if index is None else _embeddings_of(index, self._database)
         self._fields = _tokenized((index or {}).get("fields") or [_WHOLE])
         self._vectors = f"{namespace}.vectors"
+
+    @classmethod
+    def from_conn_string(
+        cls, conn_string: str, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None
+    ) -> Self:
+        """Open a store at a path, `":memory:"` in memory: `with` or `async with` closes it."""
+        path = None if conn_string == ":memory:" else conn_string
+        return cls(path=path, index=index, ttl=ttl)
+
+    def setup(self) -> None:
+        """Nothing is left to do: it is here for who comes from another store."""
 
     # Reading and writing
 
@@ -141,8 +163,9 @@ class KoruDeltaStore(BaseStore, Home):
             The result of each, in order; None for writes.
 
         Raises:
-            InvalidDataError: a value is no JSON object, or a namespace and key are too long.
-            QueryError: a filter is not well formed.
+            InvalidDataError: a value is no JSON object, a namespace is no tuple of strings or
+                too long with its key, or a time to live is none.
+            QueryError: a filter, an offset, a limit or a depth is not well formed.
             InvalidNamespaceError: a label is empty, no string, or holds a period.
             ReadOnlyError: a write, and the store shows a past moment or is read-only.
         """
@@ -218,9 +241,8 @@ class KoruDeltaStore(BaseStore, Home):
         if op.value is None or op.index is False or self.embeddings is None:
             return []
         fields = self._fields if op.index is None else _tokenized(op.index)
-        value = dict(op.value)
         try:
-            return [text for field in fields for text in get_text_at_path(value, field)]
+            return [text for field in fields for text in get_text_at_path(op.value, field)]
         except (TypeError, ValueError, RecursionError) as error:
             raise koru_delta.errors.InvalidDataError(
                 f"a value is a JSON object: {error}"
@@ -230,6 +252,9 @@ class KoruDeltaStore(BaseStore, Home):
         """Everything a batch does to storage, its texts being embedded."""
         if work.puts:
             self._check_writable()
+            keep, self._keep = self._keep, None  # once is enough
+            for name in (self._namespace, self._vectors):
+                retain_by_default(self._database, name, keep)
         view = self._moment(None)
         results: list[Result] = []
         read: dict[str, Version] = {}  # what is to live on
@@ -251,7 +276,7 @@ class KoruDeltaStore(BaseStore, Home):
                 results.append(self._namespaces(view, op))
             else:
                 results.append(None)
-        lasting = {key: hit for key, hit in read.items() if "ttl" in hit.value}
+        lasting = {key: hit for key, hit in read.items() if _is_older(hit, view.time)}
         if self._view is not None or self._database.read_only:
             lasting.clear()
         if work.puts or lasting:
@@ -273,8 +298,6 @@ class KoruDeltaStore(BaseStore, Home):
         self, view: View, op: SearchOp, embedded: Mapping[str, _Vector]
     ) -> list[tuple[Version, float | None]]:
         """The items a search finds, each with its score if there is a query."""
-        if op.offset < 0 or op.limit < 0:
-            raise koru_delta.errors.QueryError("offset and limit are whole numbers from 0 on")
         vector = embedded.get(op.query) if op.query else None
         until = op.offset + op.limit
         if vector is None:
@@ -293,7 +316,7 @@ class KoruDeltaStore(BaseStore, Home):
         ]
         if len(hits) < until:  # what has no vector comes last, as in LangGraph's own stores
             scored = {key for key, _ in hits}
-            rest = [each for each in self._found(view, op, None) if each.key not in scored]
+            rest = [each for each in self._found(view, op, until) if each.key not in scored]
             start = max(0, op.offset - len(hits))
             found += [(version, None) for version in rest[start : until - len(hits)]]
         return found
@@ -310,15 +333,15 @@ class KoruDeltaStore(BaseStore, Home):
         conditions = op.match_conditions or ()
         found = {
             labels if op.max_depth is None else labels[: op.max_depth]
-            for labels in self._labels(view)
+            for labels in self._labels(view, _beginning(conditions))
             if all(_matches(condition, labels) for condition in conditions)
         }
         return sorted(found)[op.offset : op.offset + op.limit]
 
-    def _labels(self, view: View) -> Iterator[Labels]:
-        """Each namespace that has an item."""
+    def _labels(self, view: View, beginning: Labels) -> Iterator[Labels]:
+        """Each namespace that has an item, of those that begin so."""
         last = None
-        for key in view.list_keys(self._namespace):
+        for key in view.list_keys(self._namespace, prefix=_path(beginning)):
             quoted, _, _ = key.partition("=")
             if quoted == last:
                 continue
@@ -387,7 +410,7 @@ class _Work:
         for op in self.ops:
             if not isinstance(op, (GetOp, SearchOp, PutOp, ListNamespacesOp)):
                 raise TypeError(f"unknown operation {type(op).__name__}")
-            validate_op_namespace(op)
+            _check(op)
             if isinstance(op, PutOp):
                 self.puts[_key(op.namespace, op.key)] = op
 
@@ -395,6 +418,42 @@ class _Work:
         """The queries of searches, each once."""
         asked = [op.query for op in self.ops if isinstance(op, SearchOp) and op.query]
         return [*dict.fromkeys(asked)]
+
+
+def _check(op: Op) -> None:
+    """Refuse what LangGraph passes on as it was given."""
+    named = getattr(op, "namespace", getattr(op, "namespace_prefix", ()))
+    if isinstance(named, str):  # each character would be a label
+        raise koru_delta.errors.InvalidDataError(
+            f"a namespace is a tuple of labels, such as ({named!r},), not the string {named!r}"
+        )
+    validate_op_namespace(op)
+    if isinstance(op, PutOp) and op.value is not None:
+        if not isinstance(op.value, Mapping):
+            raise koru_delta.errors.InvalidDataError(
+                f"an item's value is a JSON object, a dict, not {type(op.value).__name__}"
+            )
+        ttl = op.ttl
+        if ttl is not None and not (isinstance(ttl, (int, float)) and 0 < ttl < inf):
+            raise koru_delta.errors.InvalidDataError(
+                f"a ttl is a number of minutes above 0, not {ttl!r}; None is for ever"
+            )
+    elif isinstance(op, (SearchOp, ListNamespacesOp)) and (op.offset < 0 or op.limit < 0):
+        raise koru_delta.errors.QueryError("offset and limit are whole numbers from 0 on")
+    if isinstance(op, ListNamespacesOp) and op.max_depth is not None and op.max_depth < 0:
+        raise koru_delta.errors.QueryError(
+            f"a depth is a whole number from 0 on, not {op.max_depth}"
+        )
+
+
+def _beginning(conditions: Iterable[MatchCondition]) -> Labels:
+    """The labels that all namespaces begin with which meet the conditions, as far as is said."""
+    longest: Labels = ()
+    for condition in conditions:
+        if condition.match_type == "prefix":
+            known = tuple(takewhile(lambda label: label != "*", condition.path))
+            longest = max(longest, known, key=len)
+    return longest
 
 
 def _path(namespace: Labels) -> str:
@@ -479,8 +538,18 @@ def _seconds(minutes: float | None) -> float | None:
     return None if minutes is None else minutes * 60
 
 
+def _is_older(version: Version, now: datetime) -> bool:
+    """Whether an item has lived for more of its time than what is not worth a write."""
+    minutes = version.value.get("ttl")
+    return minutes is not None and now - _time(version) > _UNNOTED * timedelta(minutes=minutes)
+
+
 def _tokenized(fields: Iterable[str]) -> list[Any]:
     """Paths as `get_text_at_path` takes them; `"$"` is the whole value."""
+    if isinstance(fields, str) or not isinstance(fields, Iterable):
+        raise koru_delta.errors.InvalidDataError(
+            f"the fields to embed are a list of paths, such as ['text'], not {fields!r}"
+        )
     return [_WHOLE if field == _WHOLE else tokenize_path(field) for field in fields]
 
 
@@ -493,7 +562,10 @@ def _embeddings_of(index: IndexConfig, database: Database) -> Embeddings:
         raise koru_delta.errors.EmbedderError(
             'an index needs something to embed with: "embed", or a database with an embedder'
         )
-    return ensure_embeddings(given)
+    try:
+        return ensure_embeddings(given)
+    except (ImportError, ValueError) as error:  # of a string, which LangChain is to know
+        raise koru_delta.errors.EmbedderError(str(error)) from error
 
 
 def _lock_of(database: Database) -> threading.RLock:

@@ -16,7 +16,6 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import Generation
 
-import koru_delta
 from koru_delta.testing import HashEmbedder
 from koru_delta_langchain import (
     KoruDeltaByteStore,
@@ -27,23 +26,7 @@ from koru_delta_langchain import (
     KoruDeltaSemanticCache,
     KoruDeltaVectorStore,
 )
-
-seen: list[tuple[str, int]] = []
-
-
-class Watched(koru_delta.Database):
-    """Records the threads its verbs are called on."""
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name.startswith("_") or not callable(found):
-            return found
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            seen.append((name, threading.get_ident()))
-            return found(*arguments, **options)
-
-        return call
+from tests.watched import Watched
 
 
 class OnLoop(Embeddings):
@@ -68,7 +51,6 @@ class OnLoop(Embeddings):
 @pytest.fixture
 def db() -> Iterator[Watched]:
     with Watched() as database:
-        seen.clear()
         yield database
 
 
@@ -128,16 +110,16 @@ async def test_storage_never_runs_on_the_loops_thread(db: Watched, kind: Any) ->
     calls = CALLS[kind]
     assert async_methods - COMMON - RUNNABLE == set(calls)
     store = await asyncio.to_thread(make, kind, db)
-    seen.clear()
+    db.seen.clear()
     for name, arguments in calls.items():
-        before = len(seen)
+        before = len(db.seen)
         await done(getattr(store, name)(*arguments))
-        assert len(seen) > before or name == "acreate_schema", name
+        assert len(db.seen) > before or name == "acreate_schema", name
     if hasattr(store, "aas_of"):
         await store.aas_of(None)
         await store.aclose()
     here = threading.get_ident()
-    assert [name for name, thread in seen if thread == here] == []
+    assert [name for name, thread in db.seen if thread == here] == []
 
 
 async def test_the_loop_goes_on_while_a_hundred_searches_wait(

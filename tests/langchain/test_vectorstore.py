@@ -37,6 +37,7 @@ from koru_delta.errors import (
 )
 from koru_delta.testing import FixedClock, HashEmbedder
 from koru_delta_langchain import KoruDeltaVectorStore
+from tests.watched import Watched
 
 NS = "langchain"
 ODD_IDS = [
@@ -1047,24 +1048,6 @@ async def test_async_adds_at_the_same_time_all_arrive(store: KoruDeltaVectorStor
 # The event loop
 
 
-class Watched(koru_delta.Database):
-    """Records the threads its verbs are called on."""
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name.startswith("_") or not callable(found):
-            return found
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            seen.append((name, threading.get_ident()))
-            return found(*arguments, **options)
-
-        return call
-
-
-seen: list[tuple[str, int]] = []
-
-
 class AsyncOnly(Embeddings):
     """Embeds on the loop, and cannot be asked to block it."""
 
@@ -1088,7 +1071,6 @@ class AsyncOnly(Embeddings):
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
-    seen.clear()
     with Watched() as db:
         yield db
 
@@ -1097,7 +1079,7 @@ async def test_storage_never_runs_on_the_loops_thread(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def opened(path: object) -> Watched:
-        seen.append(("open", threading.get_ident()))
+        watched.seen.append(("open", threading.get_ident()))
         return watched
 
     monkeypatch.setattr(koru_delta, "open", opened)
@@ -1136,11 +1118,11 @@ async def test_storage_never_runs_on_the_loops_thread(
     await store.aclose()
 
     here = threading.get_ident()
-    assert {name for name, _ in seen} >= {
+    assert {name for name, _ in watched.seen} >= {
         "open", "embed_many", "delete_many", "query", "list_keys", "similar", "vectors",
         "get_many", "as_of", "close",
     }  # fmt: skip
-    assert [name for name, thread in seen if thread == here] == []
+    assert [name for name, thread in watched.seen if thread == here] == []
     assert pulled
     assert here not in pulled
     assert embedding.threads == {here}

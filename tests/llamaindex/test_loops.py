@@ -17,7 +17,6 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
-import koru_delta
 from koru_delta_llamaindex import (
     KoruDeltaAsyncChatStore,
     KoruDeltaChatStore,
@@ -28,21 +27,7 @@ from koru_delta_llamaindex import (
     KoruDeltaVectorStore,
     storage_context,
 )
-
-VERBS = frozenset(name for name in dir(koru_delta.AsyncDatabase) if not name.startswith("_"))
-
-
-class Watched(koru_delta.Database):
-    """A database that knows on which threads its verbs are asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, int]] = []
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in VERBS:
-            object.__getattribute__(self, "seen").append((name, threading.get_ident()))
-        return super().__getattribute__(name)
+from tests.watched import Watched
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import koru_delta
 from koru_delta import Database, ErasedError, Retention, errors
 from koru_delta.causal import microseconds, moment
-from koru_delta.log import sweeper
+from koru_delta.database import erasing
 from koru_delta.testing import FixedClock
 from tests.worker import Worker
 
@@ -363,10 +364,10 @@ def test_a_sweep_of_another_process_is_heard_of(tmp_path: Path) -> None:
 def test_sweeping_happens_by_itself_while_there_is_a_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(erasing, "SWEEP_SECONDS", 0.01)
     path = tmp_path / "db"
     with koru_delta.open(path, durability="relaxed") as db:
-        assert db._sweeper._thread is None
+        assert db._runner._thread is None
         db.put("n", "k", 1)
         db.put("n", "k", 2)
         db.retain("n", versions=1)
@@ -376,7 +377,7 @@ def test_sweeping_happens_by_itself_while_there_is_a_policy(
         _until(lambda: db.history("n", "k")[1].is_erased)
         assert db.get("n", "k") == 3
     with koru_delta.open(path, durability="relaxed", read_only=True) as db:
-        assert db._sweeper._thread is None
+        assert db._runner._thread is None
         with pytest.raises(errors.ReadOnlyError):
             db.sweep()
 
@@ -384,10 +385,10 @@ def test_sweeping_happens_by_itself_while_there_is_a_policy(
 def test_a_handle_that_is_dropped_ends_its_sweeping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(erasing, "SWEEP_SECONDS", 0.01)
     db = koru_delta.open(tmp_path / "db", durability="relaxed")
     db.retain("n", versions=1)
-    thread = db._sweeper._thread
+    thread = db._runner._thread
     assert thread is not None
     db.close()
     assert not thread.is_alive()
@@ -397,5 +398,5 @@ def _until(done: Any) -> None:
     for _ in range(1000):
         if done():
             return
-        sweeper.threading.Event().wait(0.01)
+        threading.Event().wait(0.01)
     raise AssertionError("it did not come to that")

@@ -29,7 +29,7 @@ from koru_delta.errors import (
     QueryError,
 )
 from koru_delta.log import CausalLog
-from koru_delta.search import codes, graph, nearest, upkeep
+from koru_delta.search import codes, graph, masks, nearest, upkeep
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.indexing import SMALL, check_approximate, check_exact, lower
 from tests.model import SCORES, Intent, Model, Moment
@@ -337,7 +337,7 @@ def test_a_graph_that_is_behind_still_gives_what_is_alive_now(small, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metric):
-    small.setattr(nearest, "_PACKED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
+    small.setattr(masks, "_PACKED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
     numbers = np.random.default_rng(40)
     vectors = rows_of(numbers, 300, 16)
     with koru_delta.open() as db:

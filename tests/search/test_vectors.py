@@ -100,7 +100,7 @@ def test_a_vector_finds_itself_with_exactly_one() -> None:
 @pytest.mark.parametrize("size", [10, 159, 5_119, 5_120, 5_121, 20_003])
 @pytest.mark.parametrize("k", [1, 2, 10])
 def test_the_kth_best_is_that_of_a_sort(size: int, k: int) -> None:
-    from koru_delta.search.nearest import _kth_best
+    from koru_delta.search.scoring import kth_best
 
     rng = np.random.default_rng(size + k)
     for scores in (
@@ -109,4 +109,4 @@ def test_the_kth_best_is_that_of_a_sort(size: int, k: int) -> None:
         np.sort(rng.normal(size=size)),
         np.zeros(size, dtype=np.float32),
     ):
-        assert _kth_best(scores, k) == np.sort(scores)[-k]
+        assert kth_best(scores, k) == np.sort(scores)[-k]

@@ -1,0 +1,43 @@
+"""What is near, what is far, what is forgotten: deciding by use, moving, and the jobs."""
+
+from koru_delta.lifecycle.facade import (
+    CHECK_SECONDS,
+    CONSOLIDATE_SECONDS,
+    GENOME_SECONDS,
+    Checked,
+    Lifecycle,
+)
+from koru_delta.lifecycle.importance import Importance, Report
+from koru_delta.lifecycle.jobs import Runner
+from koru_delta.lifecycle.mover import AllHot, Held, Mover, MoveResult
+from koru_delta.lifecycle.plan import Budget, Load, Move, Plan, Settings, Stock, Tier
+from koru_delta.lifecycle.policies import Policy
+from koru_delta.lifecycle.sidefile import UsageFile
+from koru_delta.lifecycle.tracker import Feedback, Tracker, Usable
+
+__all__ = [
+    "CHECK_SECONDS",
+    "CONSOLIDATE_SECONDS",
+    "GENOME_SECONDS",
+    "AllHot",
+    "Budget",
+    "Checked",
+    "Feedback",
+    "Held",
+    "Importance",
+    "Lifecycle",
+    "Load",
+    "Move",
+    "MoveResult",
+    "Mover",
+    "Plan",
+    "Policy",
+    "Report",
+    "Runner",
+    "Settings",
+    "Stock",
+    "Tier",
+    "Tracker",
+    "Usable",
+    "UsageFile",
+]

@@ -1,0 +1,401 @@
+"""`db.lifecycle`: what is wished, planned and done so that what matters is near."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import numpy as np
+
+from koru_delta.causal import Cut, Version, moment
+from koru_delta.errors import QueryError, ReadOnlyError
+from koru_delta.lifecycle.idle import hide_idle
+from koru_delta.lifecycle.importance import RECENT, Importance, facts
+from koru_delta.lifecycle.jobs import Runner
+from koru_delta.lifecycle.mover import AllHot, Held, Mover, MoveResult, present, together
+from koru_delta.lifecycle.plan import Plan, Settings, Stock, Tier, plan
+from koru_delta.lifecycle.policies import KEEP, Policies, Policy
+from koru_delta.lifecycle.sidefile import Sample
+from koru_delta.lifecycle.tracker import HORIZON, Tracker
+from koru_delta.lifecycle.usage import Place, Usage
+from koru_delta.log import CausalLog
+from koru_delta.log.moments import AsOf
+
+CHECK_SECONDS: Final = 300.0
+CONSOLIDATE_SECONDS: Final = 3_600.0
+GENOME_SECONDS: Final = 86_400.0
+FLUSH_SECONDS: Final = 60.0
+_SAMPLES: Final = 64  # foretellings kept by one check
+_MOST_SAMPLES: Final = 20_000
+_LIGHT: Final = 50_000  # entries of a namespace, up to which it is looked at without a budget
+_MODEL: Final = "importance"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check did: what it hid, how many foretellings it learned from, what it moved."""
+
+    hidden: tuple[Version, ...]
+    learned: int
+    plan: Plan
+    results: tuple[MoveResult, ...]
+
+    @property
+    def moved(self) -> int:
+        """How many keys are in another tier now."""
+        return sum(len(result.keys) for result in self.results)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """The keys of a namespace with what is known of them and how much they matter."""
+
+    held: Held
+    features: np.ndarray[Any, np.dtype[np.float64]]
+    scores: np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Lifecycle:
+    """What is near and what is far, what is forgotten, and why.
+
+    Wishes (`policy`, `pin`) are kept in the log. While there are some, or keys are used, one
+    thread does the jobs: "check" every 5 minutes hides what has been idle for too long, and
+    moves keys between tiers. No answer changes by a move.
+    """
+
+    def __init__(
+        self,
+        log: CausalLog,
+        tracker: Tracker,
+        runner: Runner,
+        *,
+        author: str | None = None,
+        mover: Mover | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.mover: Mover = mover or AllHot(log)
+        self._log = log
+        self._tracker = tracker
+        self._runner = runner
+        self._author = author
+        self._settings = settings or Settings()
+        self._policies = Policies(log)
+        self._jobs: dict[str, Callable[[], object]] = {}
+        self._in_background = not (log.engine.read_only or log.engine.temporary)
+        log.engine.after_fork.append(tracker.begin)
+        if tracker.is_on:
+            runner.add("usage", FLUSH_SECONDS, self._flush)
+            if self._in_background:
+                tracker.on_notes = self._flush_soon
+        self.add_job("check", CHECK_SECONDS, self.check)
+        if self._in_background and any(wish.is_active for wish in self.policies().values()):
+            runner.start()
+
+    # Wishes
+
+    def policy(
+        self,
+        namespace: str | None = None,
+        *,
+        keys: str = "*",
+        ttl: timedelta | None = KEEP,
+        hot_bytes: int | None = KEEP,
+        warm_bytes: int | None = KEEP,
+        cold_bytes: int | None = KEEP,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> Policy:
+        """Wish something of a namespace, or of the whole database; what is left out stays.
+
+        Args:
+            namespace: None is the whole database: its budgets hold for all together.
+            keys: A pattern such as "session-*", which `ttl` is for.
+            ttl: Keys that were neither written nor used for so long are hidden by "check";
+                `unhide` brings them back. None lifts it.
+            hot_bytes: At most so many bytes of hot keys; None lifts it. `warm_bytes` and
+                `cold_bytes` likewise; what fits nowhere is deep.
+
+        Returns:
+            All that is wished there now; with nothing but a namespace, it only reads.
+
+        Raises:
+            InvalidDataError: it makes no sense.
+            ReadOnlyError: the database was opened read-only.
+        """
+        wishes = (ttl, hot_bytes, warm_bytes, cold_bytes)
+        if all(wish is KEEP for wish in wishes):
+            return self.policies().get(namespace, Policy(namespace))
+        self._check_writable()
+        wished = self._policies.change(
+            namespace, author=author or self._author, message=message, keys=keys, ttl=ttl,
+            hot=hot_bytes, warm=warm_bytes, cold=cold_bytes,
+        )  # fmt: skip
+        if wished.is_active and self._in_background:
+            self._runner.start()
+        return wished
+
+    def policies(self, *, as_of: AsOf = None) -> dict[str | None, Policy]:
+        """What is wished, or was at a moment, by namespace; of the whole database under None."""
+        return self._policies.all(self._log.cut(as_of))
+
+    def pin(
+        self, namespace: str, key: str, *, author: str | None = None, message: str | None = None
+    ) -> None:
+        """Keep a key hot and never hide it for being idle; pinning twice is fine."""
+        self._check_writable()
+        self._policies.pin(namespace, key, author=author or self._author, message=message)
+
+    def unpin(
+        self, namespace: str, key: str, *, author: str | None = None, message: str | None = None
+    ) -> bool:
+        """Wish that no more; False if it was not pinned."""
+        self._check_writable()
+        return self._policies.unpin(namespace, key, author=author or self._author, message=message)
+
+    def pins(self, *, as_of: AsOf = None) -> list[Place]:
+        """What is pinned, or was at a moment: `(namespace, key)` in order."""
+        return sorted(self._policies.pins(self._log.cut(as_of)))
+
+    # Looking
+
+    def importance(self, namespace: str) -> dict[str, float]:
+        """How much each present key matters now, in [0, 1], by the score that is taken."""
+        self._tracker.flush()
+        model, now = self._model(), self._log.now()
+        found: dict[str, float] = {}
+        for scored in self._scored(present(self._log, namespace), model, now):
+            found.update(zip(scored.held.keys, scored.scores.tolist(), strict=True))
+        return found
+
+    def plan(self, dry_run: bool = True) -> Plan:
+        """What is to move for every budget to hold, and why; nothing moves while `dry_run`."""
+        if dry_run:
+            self._tracker.flush()
+            planned, _ = self._planned(self._log.now(), self._model())
+            return planned
+        self._check_writable()
+        with self._runner.working:
+            self._tracker.flush()
+            planned, _ = self._planned(self._log.now(), self._model())
+            self._carry_out(planned)
+            return planned
+
+    def stats(self) -> dict[str, Any]:
+        """Tiers with their bytes and budgets, uses that are tracked, both scores, the jobs.
+
+        Of importance it tells which score is taken, and of each how it did on foretellings
+        that it had not learned from: `log_loss`, `auc`, `brier`, `calibration`.
+        """
+        self._tracker.flush()
+        file, model = self._tracker.file, self._model()
+        budget = self.policies().get(None, Policy(None)).budget
+        tiers: dict[str, dict[str, int | None]] = {
+            str(tier): {"keys": 0, "bytes": 0, "budget_bytes": budget.of(tier)} for tier in Tier
+        }
+        for held in self.mover.sizes():
+            for tier in Tier:
+                there = held.tiers == tier
+                told = tiers[str(tier)]
+                told["keys"] = (told["keys"] or 0) + int(there.sum())
+                told["bytes"] = (told["bytes"] or 0) + int(held.sizes[there, tier].sum())
+        done = {} if file is None else file.done()
+        return {
+            "tiers": tiers,
+            "usage": {
+                "tracked": self._tracker.is_on,
+                "noted": self._tracker.noted,
+                "dropped": self._tracker.dropped,
+                **({} if file is None else file.sizes()),
+            },
+            "importance": {
+                "taken": model.kind,
+                "learned_from": model.seen,
+                **{name: report.to_json() for name, report in model.reports().items()},
+            },
+            "jobs": {
+                name: {
+                    "every_seconds": seconds,
+                    "last": moment(done[name]).isoformat() if name in done else None,
+                }
+                for name, seconds in self._runner.every_seconds().items()
+            },
+        }
+
+    # Jobs
+
+    def add_job(self, name: str, every_seconds: float, call: Callable[[], object]) -> None:
+        """Have a bound method called so often by one of the processes, and by `run_once`."""
+        self._jobs[name] = call
+        if not self._log.engine.read_only:
+            file = self._tracker.file
+            self._runner.add(name, every_seconds, call, None if file is None else file.claim)
+
+    def run_once(self, job: str) -> Any:
+        """Do a job now, on this thread, whether it is due or not; what it returns.
+
+        Raises:
+            QueryError: there is no such job.
+            ReadOnlyError: the database was opened read-only.
+        """
+        if job not in self._jobs:
+            raise QueryError(f"there is no job {job!r}; it is one of {', '.join(self._jobs)}")
+        self._check_writable()
+        with self._runner.working:
+            done = self._jobs[job]()
+            if self._tracker.file is not None:
+                self._tracker.file.note_done(job, self._log.now().clock)
+            return done
+
+    def run_due(self) -> list[str]:
+        """Do now, on this thread, every job that is due by the database's clock; their names.
+
+        The background thread does the same; this is for whoever owns the clock.
+        """
+        self._check_writable()
+        return self._runner.run_due()
+
+    def check(self) -> Checked:
+        """The job "check": hide what is idle, learn, move; `run_once("check")` calls it."""
+        self._tracker.flush()
+        hidden = self._hide_idle()
+        now = self._log.now()
+        model, learned = self._learn(now)
+        planned, scored = self._planned(now, model)
+        self._foretell(scored, now)
+        results = self._carry_out(planned)
+        if self._tracker.file is not None:
+            self._tracker.file.forget_moved(now.clock - self._settings.stay)
+        return Checked(tuple(hidden), learned, planned, tuple(results))
+
+    def _hide_idle(self) -> list[Version]:
+        policies = self.policies()
+        pins = self._policies.pins(self._log.now())
+        made = []
+        for namespace, policy in policies.items():
+            if namespace is not None and policy.idle:
+                file = self._tracker.file
+                uses = {} if file is None else file.last_uses(namespace)
+                made += hide_idle(self._log, policy, uses, pins, author=self._author)
+        return made
+
+    def _learn(self, now: Cut) -> tuple[Importance, int]:
+        """Hold foretellings to what came true, and learn from them."""
+        model, file = self._model(), self._tracker.file
+        if file is None:
+            return model, 0
+        settled = file.settled(now.clock - HORIZON)
+        if settled:
+            model.learn(
+                np.array([each.features for each in settled]),
+                np.array([each.used for each in settled], dtype=np.float64),
+            )
+            file.keep_model(_MODEL, model.to_bytes())
+        return model, len(settled)
+
+    def _foretell(self, scored: list[_Scored], now: Cut) -> None:
+        """Keep what is known of some keys, until it is known what became of them.
+
+        Half of them are chosen among those that were written or used in the last day. What
+        they are chosen by is among the features, so it does not lead astray.
+        """
+        file = self._tracker.file
+        if file is None or not scored:
+            return
+        features = np.concatenate([each.features for each in scored])
+        places = [(each.held.namespace, key) for each in scored for key in each.held.keys]
+        chance = np.random.default_rng(now.clock % 2**63)
+        chosen: set[int] = set()
+        for rows in (np.arange(len(places)), np.flatnonzero(features[:, 0] > RECENT)):
+            chosen.update(
+                chance.choice(rows, min(_SAMPLES // 2, len(rows)), replace=False).tolist()
+            )
+        file.add_samples(
+            [Sample(places[row], now.clock, features[row]) for row in sorted(chosen)],
+            most=_MOST_SAMPLES,
+        )
+
+    def _planned(self, now: Cut, model: Importance) -> tuple[Plan, list[_Scored]]:
+        policies = self._policies.all(now)
+        total = policies.get(None, Policy(None)).budget
+        budgets = {
+            name: policy.budget
+            for name, policy in policies.items()
+            if name is not None and policy.budget.is_limit()
+        }
+        if not budgets and not total.is_limit():
+            return Plan(), list(self._scored(self._light(), model, now))
+        scored = list(self._scored(self.mover.sizes(), model, now))
+        stock = self._stock(scored, now)
+        planned = plan(stock, total, now.clock, budgets=budgets, settings=self._settings)
+        return planned, scored
+
+    def _stock(self, scored: list[_Scored], now: Cut) -> Stock:
+        pins = self._policies.pins(now)
+        file, since = self._tracker.file, now.clock - self._settings.stay
+        moved = {
+            name: {} if file is None else file.moved(name, since)
+            for name in {each.held.namespace for each in scored}
+        }
+        places = [(each.held.namespace, key) for each in scored for key in each.held.keys]
+        return Stock(
+            places,
+            np.concatenate([each.held.tiers for each in scored] or [np.zeros(0, np.int64)]),
+            np.concatenate([each.held.sizes for each in scored] or [np.zeros((0, 4), np.int64)]),
+            np.concatenate([each.scores for each in scored] or [np.zeros(0)]),
+            np.array([place in pins for place in places], dtype=bool),
+            np.array([moved[name].get(key, 0) for name, key in places], dtype=np.int64),
+        )
+
+    def _light(self) -> Iterator[Held]:
+        """What is looked at where nothing is to be planned: to foretell, and for `stats`."""
+        file = self._tracker.file
+        for namespace in [] if file is None else file.namespaces():
+            if self._log.engine.stored(namespace) <= _LIGHT:
+                yield from present(self._log, namespace)
+
+    def _scored(self, parts: Iterable[Held], model: Importance, now: Cut) -> Iterator[_Scored]:
+        file = self._tracker.file
+        for held in together(parts):
+            features = facts(
+                held.keys,
+                held.written,
+                self._log.engine.citations(held.namespace),
+                Usage.of([]) if file is None else file.usage(held.namespace),
+                {} if file is None else file.followers(held.namespace, now.clock),
+                now.clock,
+            )
+            yield _Scored(held, features, model.score(features))
+
+    def _carry_out(self, planned: Plan) -> list[MoveResult]:
+        file = self._tracker.file
+        results = []
+        for move in planned.moves:
+            if self._runner.is_stopping:
+                break  # the rest is planned anew when the database is open again
+            result = self.mover.move(move)
+            results.append(result)
+            if file is not None and result.keys:
+                file.note_moved(move.namespace, result.keys, self._log.now().clock)
+        return results
+
+    def _model(self) -> Importance:
+        file = self._tracker.file
+        return Importance.from_bytes(None if file is None else file.model(_MODEL))
+
+    def _flush(self) -> None:
+        self._tracker.flush()
+
+    def _flush_soon(self, waiting: int) -> None:
+        """Within a minute, or at once if many wait: others may hide what seems idle to them."""
+        if waiting == 1:
+            self._runner.start()
+        else:
+            self._runner.ask("usage")
+
+    def _check_writable(self) -> None:
+        if self._log.engine.read_only:
+            raise ReadOnlyError(
+                f"{self._log.engine.path} was opened with read_only=True; open it to write"
+            )

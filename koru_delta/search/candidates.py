@@ -1,0 +1,300 @@
+"""Candidates: rows that may be among the best, by the graph, by codes, or by looking at all."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Final
+
+import numpy as np
+
+from koru_delta.search.codes import CodesUnavailable
+from koru_delta.search.graph import GraphUnavailable
+from koru_delta.search.masks import Masks
+from koru_delta.search.readings import Graph, Reading, Scores
+from koru_delta.search.rows import Mask, Numbers
+from koru_delta.search.scoring import Hit, Target
+from koru_delta.search.truth import Matrix, Segment, Truth
+
+_BY_CODES: Final = (0.99, 0.98)  # recall of codes, whatever less is asked: it costs little
+_FEW_UNFED: Final = 16  # beside the graph, so few that all are scored exactly
+_COMPARED: Final = 64  # candidates, so few that all are scored exactly
+_WIDENED: Final = (1, 4, 16)
+_WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
+_SMALL: Final = 4096  # rows of a segment, of which any number is quickly looked at
+SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
+
+
+class Candidates(Masks):
+    """Ways to the rows that may be among the best, each as good as its promise."""
+
+    # By the graph
+
+    @staticmethod
+    def _effort(graph: Graph, recall: float, k: int) -> int | None:
+        for target, effort in sorted(graph.efforts.items()):
+            if target >= recall:
+                return effort * max(k, 10) // 10
+        return None
+
+    def _by_graph(
+        self, reading: Reading, target: Target, k: int, effort: int, visible: Mask | None
+    ) -> list[Hit] | None:
+        """The best that the graph leads to; None if it is busy or not to be trusted here."""
+        graph = reading.graph
+        assert graph is not None
+        dead = self._dead(reading, graph, visible)
+        for spare in SPARE_FOR_DEAD:
+            asked = k + min(dead, spare)
+            try:
+                slots = graph.live.nearest(target.vector, asked, max(effort, asked))
+            except GraphUnavailable:
+                self.drop_graph(graph)
+                return None
+            if slots is None:
+                return None
+            rows = self._alive_of(reading, slots, k, asked, visible)
+            if rows is not None:
+                unfed = unfed_of(reading)
+                if 0 < unfed <= _FEW_UNFED:
+                    rows = self._with_few(reading, rows, visible)
+                hits = self._hits(reading, target, rows, k)
+                if unfed > _FEW_UNFED:
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        products = reading.truth.products(
+                            target.vector, graph.stop, reading.truth.slots
+                        )
+                    hits = self._with_unfed(reading, target, products, hits, k, visible)
+                return None if self._unusual(graph, target, hits) else hits
+        return None
+
+    def _dead(self, reading: Reading, graph: Graph, visible: Mask | None) -> int:
+        """About how many that the graph holds are not visible any more."""
+        kept = self._kept_of(visible)
+        return max(reading.deaths, 0 if kept is None else graph.live.live - kept.count)
+
+    def _alive_of(
+        self, reading: Reading, slots: Numbers, k: int, asked: int, visible: Mask | None
+    ) -> Numbers | None:
+        """Rows visible of slots that the graph gave; None if too many died, and it has more."""
+        seen = reading.seen
+        enough = len(slots) < asked
+        if self.reading is not reading:  # the graph may have been fed what this reading lacks
+            slots = slots[slots < reading.truth.slots]
+        level = visible is None and seen.aligned and not reading.deaths
+        rows = slots if level else seen.rows_of(slots, visible)
+        return rows if enough or len(rows) >= k else None
+
+    def _with_few(self, reading: Reading, rows: Numbers, visible: Mask | None) -> Numbers:
+        """Rows that the graph gave, and those of the few vectors that it does not hold yet."""
+        graph, seen = reading.graph, reading.seen
+        assert graph is not None
+        known = rows.tolist()
+        more = sorted({*range(graph.stop, reading.truth.slots), *reading.revived})
+        if visible is not None or not seen.aligned or reading.deaths:
+            more = seen.rows_of(np.array(more, dtype=np.int64), visible).tolist()
+        # Some may have been fed in this moment, and be among the rows already.
+        return np.array(list(dict.fromkeys(known + more)), dtype=np.int64)
+
+    def _with_unfed(
+        self,
+        reading: Reading,
+        target: Target,
+        products: Matrix,
+        hits: list[Hit],
+        k: int,
+        visible: Mask | None,
+    ) -> list[Hit]:
+        """The best of what the graph gave and of what it does not hold yet.
+
+        Args:
+            products: Of the query with the slots after the graph's end.
+        """
+        graph, seen, truth = reading.graph, reading.seen, reading.truth
+        assert graph is not None
+        level = visible is None and seen.aligned and not reading.deaths
+        fresh = np.arange(graph.stop, truth.slots)
+        with np.errstate(over="ignore", invalid="ignore"):
+            known = self._estimates(truth, products, slice(graph.stop, truth.slots), target)
+        if known is not None and len(hits) >= k:
+            scores, errors = known
+            fresh = fresh[scores + errors >= self._estimate_of(target, -hits[-1][0])]
+        if reading.revived:
+            fresh = np.union1d(fresh, np.array(reading.revived, dtype=np.int64))
+        if not len(fresh):
+            return hits
+        rows = fresh if level else seen.rows_of(fresh, visible)
+        # Some may have been fed in this moment, and be among the hits already.
+        return sorted({*hits, *self._hits(reading, target, rows, k)})[:k]
+
+    def _unusual(self, graph: Graph, target: Target, hits: list[Hit]) -> bool:
+        """Whether a graph found so little that its efforts, measured by others, do not hold.
+
+        A query unlike all that is stored, as questions can be, needs far more effort.
+        """
+        floors = graph.floors
+        if not floors or not hits:
+            return False
+        rank = min(len(hits), len(floors)) - 1
+        floor = floors[rank]
+        if self.space.metric == "dot":
+            floor *= sqrt(target.square)
+        return -hits[rank][0] < floor
+
+    # By codes
+
+    def _by_codes(
+        self, reading: Reading, target: Target, k: int, visible: Mask | None, recall: float
+    ) -> list[Hit] | None:
+        """The best of those that seem near by their codes; None if a library fails.
+
+        More are asked for as long as some of the best were among the last that codes gave.
+        """
+        truth, query = reading.truth, target.vector
+        mask = self._slot_mask(reading, visible)
+        slots, scores = np.empty(0, dtype=np.int64), np.empty(0)
+        for widened in _WIDENED:
+            found: list[Numbers] = []
+            doubts: list[Mask] = []  # of each found, whether it stands late
+            for segment in truth.segments:
+                part = None if mask is None else mask[segment.start : segment.stop]
+                if part is not None and not part.any():
+                    continue
+                wanted = candidates_of(segment, k, recall)
+                if segment.codes is None or wanted is None:
+                    found.append(
+                        self._possible_of(truth, target, k, segment.start, segment.stop, part)
+                    )
+                    doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
+                    continue
+                if widened > 1 and wanted * widened * _WORTH > segment.rows > _SMALL:
+                    return None  # so many that a scan is quicker
+                try:
+                    some = segment.codes.nearest(query, wanted * widened, part)
+                except CodesUnavailable:
+                    return None
+                found.append(segment.start + some)
+                doubts.append(np.arange(len(some)) >= len(some) * segment.codes.shallow)
+            if truth.sealed < truth.slots:
+                part = None if mask is None else mask[truth.sealed :]
+                found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
+                doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
+            slots = np.concatenate(found) if len(found) != 1 else found[0]
+            doubt = np.concatenate(doubts) if len(doubts) != 1 else doubts[0]
+            slots, scores, doubt = self._contenders(truth, target, k, slots, doubt)
+            best = slice(None) if len(slots) <= k else np.argpartition(scores, -k)[-k:]
+            if not doubt[best].any():
+                break
+        return self._hits_of(reading, slots, scores, k, visible)
+
+    def _contenders(
+        self, truth: Truth, target: Target, k: int, slots: Numbers, doubt: Mask
+    ) -> tuple[Numbers, Scores, Mask]:
+        """Those slots that may be among the `k` best of them, and their exact scores."""
+        if len(slots) > max(k, _COMPARED):
+            with np.errstate(over="ignore", invalid="ignore"):
+                near = truth.gathered(target.vector, slots)
+                best = self._possible(truth, near, slots, target, k)
+            if best is not None:
+                slots, doubt = slots[best], doubt[best]
+        return slots, self.exact(truth, target, slots), doubt
+
+    # By all that is visible
+
+    def _by_scan(
+        self,
+        reading: Reading,
+        target: Target,
+        k: int,
+        visible: Mask | None,
+        *,
+        gather: bool,
+    ) -> Numbers:
+        """Visible rows that may be among the best `k`, by float32 and its error bound.
+
+        Where float32 overflows there is no bound, and all visible rows are candidates.
+        """
+        seen, truth = reading.seen, reading.truth
+        rows: Numbers | None = None
+        if visible is not None:
+            rows = np.flatnonzero(visible)
+        elif seen.live != seen.count:
+            rows = np.flatnonzero(seen.alive())
+        count = seen.count if rows is None else len(rows)
+        best: Numbers | None = None
+        if count > k and not reading.tiny:
+            slots = seen.slot if rows is None else seen.slot[rows]
+            with np.errstate(over="ignore", invalid="ignore"):
+                if gather:
+                    near = truth.gathered(target.vector, slots)
+                else:
+                    first, end = span_of(reading, visible)
+                    near = truth.products(target.vector, first, end)
+                    if not seen.aligned or len(slots) != len(near):
+                        near = near[slots - first if first else slots]
+                whole = rows is None and seen.aligned
+                best = self._possible(truth, near, slice(None) if whole else slots, target, k)
+        if best is None:
+            best = np.arange(count)
+        return best if rows is None else rows[best]
+
+    def _by_packed(
+        self, reading: Reading, target: Target, k: int, visible: Mask | None
+    ) -> Numbers | None:
+        """As `_by_scan`, over copies of just the visible vectors."""
+        kept = self._kept_of(visible)
+        if kept is None:  # it has just been let go
+            return self._by_scan(reading, target, k, visible, gather=True)
+        packed = self._packed(reading, kept)
+        if len(packed.rows) <= k:
+            return packed.rows
+        with np.errstate(over="ignore", invalid="ignore"):
+            near: Matrix = np.vecdot(packed.vectors, target.vector)
+            best = self._possible(reading.truth, near, packed.slots, target, k)
+        return packed.rows if best is None else packed.rows[best]
+
+    def _by_bounds(
+        self, reading: Reading, target: Target, k: int, visible: Mask | None
+    ) -> Numbers | None:
+        """As `_by_scan`, over small integers where there are bounds for them."""
+        truth = reading.truth
+        mask = self._slot_mask(reading, visible)
+        found = []
+        for segment in truth.segments:
+            part = None if mask is None else mask[segment.start : segment.stop]
+            if part is not None and not part.any():
+                continue
+            if segment.bounds is None:
+                found.append(self._possible_of(truth, target, k, segment.start, segment.stop, part))
+                continue
+            try:
+                found.append(segment.start + segment.bounds.contenders(target.vector, k, part))
+            except CodesUnavailable:
+                return None
+        if truth.sealed < truth.slots:
+            part = None if mask is None else mask[truth.sealed :]
+            found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
+        return reading.seen.rows_of(np.concatenate(found), visible)
+
+
+def unfed_of(reading: Reading) -> int:
+    """How many vectors its graph may not hold yet."""
+    assert reading.graph is not None
+    return reading.truth.slots - reading.graph.stop + len(reading.revived)
+
+
+def span_of(reading: Reading, visible: Mask | None) -> tuple[int, int]:
+    """Slots between which everything visible lies, the second exclusive."""
+    if visible is None or not reading.seen.aligned:
+        return 0, reading.truth.slots
+    return int(visible.argmax()), len(visible) - int(visible[::-1].argmax())
+
+
+def candidates_of(segment: Segment, k: int, recall: float) -> int | None:
+    """How many rows to take from its codes; None: they do not hold the recall, or are missing."""
+    if segment.codes is None:
+        return None
+    for wished in _BY_CODES:
+        wanted = segment.codes.candidates(k, max(recall, wished))
+        if wanted is not None:
+            return max(wanted, 2 * k + segment.codes.spare)
+    return None

@@ -1,0 +1,125 @@
+"""Which rows of a space a search chooses from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from koru_delta.causal import Cut
+from koru_delta.search.causality import Condition
+from koru_delta.search.filters import CompiledFilter
+from koru_delta.search.readings import KeptMask, Packed, Reading
+from koru_delta.search.rows import Mask, Seen
+from koru_delta.search.scoring import Scoring
+
+_MASKS_KEPT: Final = 64
+_MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
+_PACKED_BYTES: Final = 48_000_000  # of vectors that are copied together, under all masks
+
+
+class Masks(Scoring):
+    """Which rows pass, at a moment and under filters; what is made of a mask is kept with it."""
+
+    def _visible(
+        self,
+        reading: Reading,
+        cut: Cut,
+        valid_at: int,
+        where: CompiledFilter | None,
+        causal: Condition | None,
+    ) -> tuple[Mask | None, int]:
+        """The rows to choose from, None for all that nothing has ended, and how many."""
+        seen = reading.seen
+        superseded = causal is not None and not causal.exclude_superseded
+        if causal is not None and not causal.narrows and (not superseded or seen.ghosts is None):
+            causal = None
+        now = seen.is_now(cut, valid_at)
+        if now and where is None and causal is None:
+            return None, seen.live
+        goes_along = valid_at >= cut.clock
+        if valid_at > cut.clock and seen.timed:  # of what is planned
+            mask = self._passing(seen, cut, valid_at, where, causal)
+            return mask, int(np.count_nonzero(mask))
+        latest = cut.seq >= seen.changed
+        name = (
+            where, seen.changed if latest else cut.seq, None if goes_along else valid_at,
+            None if causal is None else causal.name,
+        )  # fmt: skip
+        kept = self._masks.get(name)
+        if kept is not None and len(kept.mask) == seen.count and kept.low <= cut.clock < kept.high:
+            kept.uses += 1
+            return kept.mask, kept.count
+        mask = self._passing(seen, cut, valid_at, where, causal)
+        mask.flags.writeable = False
+        count = int(np.count_nonzero(mask))
+        with self._columns_lock:
+            self._masks.pop(name, None)
+            self._masks[name] = KeptMask(
+                mask,
+                count,
+                *seen.steady(cut, valid_at, superseded=superseded),
+                latest and goes_along and where is None and causal is None,
+            )
+            most = max(1, min(_MASKS_KEPT, _MASKS_KEPT_BYTES // max(1, seen.count)))
+            while len(self._masks) > most:
+                self._masks.popitem(last=False)
+            self._kept = {id(kept.mask): kept for kept in self._masks.values()}
+        return mask, count
+
+    def _passing(
+        self,
+        seen: Seen,
+        cut: Cut,
+        valid_at: int,
+        where: CompiledFilter | None,
+        causal: Condition | None,
+    ) -> Mask:
+        """The rows that are visible and pass both filters."""
+        superseded = causal is not None and not causal.exclude_superseded
+        mask = seen.visible(cut, valid_at, self.log.position, superseded=superseded)
+        if where is not None:
+            mask &= self._matching(where, seen.count)
+        return mask if causal is None else causal.mask(seen.seq, mask)
+
+    def _matching(self, where: CompiledFilter, rows: int) -> Mask:
+        with self._columns_lock:
+            return where.mask(self._columns, rows)
+
+    def _kept_of(self, visible: Mask | None) -> KeptMask | None:
+        """What was made of a mask that is kept."""
+        kept = None if visible is None else self._kept.get(id(visible))
+        return kept if kept is not None and kept.mask is visible else None
+
+    def _packed(self, reading: Reading, kept: KeptMask) -> Packed:
+        """The vectors under a kept mask, copied together at the first time."""
+        known = kept.packed
+        if known is None:
+            rows = np.flatnonzero(kept.mask)
+            slots = rows if reading.seen.aligned else reading.seen.slot[rows]
+            packed = Packed(rows, slots, reading.truth.take(slots))
+            with self._columns_lock:
+                kept.packed = packed
+                others = [each for each in self._masks.values() if each.packed is not None]
+                size = sum(each.packed.vectors.nbytes for each in others if each.packed)
+                for each in others:  # the oldest first
+                    if size > _PACKED_BYTES and each is not kept and each.packed is not None:
+                        size -= each.packed.vectors.nbytes
+                        each.packed = None
+            return packed
+        return known
+
+    def _slot_mask(self, reading: Reading, visible: Mask | None) -> Mask | None:
+        seen, slots = reading.seen, reading.truth.slots
+        if visible is None:
+            if seen.live == seen.count and seen.aligned:
+                return None
+            if reading.alive is None:
+                reading.alive = seen.slots_of(seen.alive(), slots)
+            return reading.alive
+        kept = self._kept_of(visible)
+        if seen.aligned or kept is None:
+            return seen.slots_of(visible, slots)
+        if kept.slots is None or len(kept.slots) != slots:
+            kept.slots = seen.slots_of(visible, slots)
+        return kept.slots
