@@ -8,8 +8,10 @@ not know are removed when the database is opened, those of which not all is used
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,7 +21,7 @@ import orjson
 import zstandard
 
 from koru_delta.causal import PUT
-from koru_delta.errors import CorruptionError, InvalidDataError, StorageError
+from koru_delta.errors import CorruptionError, InvalidDataError, StorageError, StorageFullError
 from koru_delta.storage import genome
 from koru_delta.storage.engine import Moved, TierSize
 from koru_delta.storage.place import sync_directory
@@ -32,6 +34,7 @@ from koru_delta.storage.rows import (
     whole,
 )
 from koru_delta.storage.schema import FRESH, GONE, MOVED, RAW, TAINTED, WHOLE, WORN
+from koru_delta.storage.shelf import MissingError
 from koru_delta.storage.steps import SqliteSteps
 from koru_delta.storage.tierfile import (
     COLD,
@@ -79,12 +82,24 @@ class SqliteMover(SqliteSteps):
 
     def tier_of(self, seqs: Sequence[int]) -> list[int]:
         """The tier of each of these entries: where the nearest of its body and vectors lies."""
+        return [tier for tier, _ in self.whereabouts(seqs)]
+
+    def whereabouts(self, seqs: Sequence[int]) -> list[tuple[int, int]]:
+        """Of each of these entries its tier, and how many bytes its body and vectors are.
+
+        One that holds nothing is warm. Bytes that cannot be read count nothing.
+        """
         tiers = {number: tier for number, tier, *_ in self._files()}
-        found: dict[int, int] = {}
+        found: dict[int, tuple[int, int]] = {}
         for seq, part in self._parts(seqs):
-            tier = WARM if part.at is None else tiers.get(parts_of(part.at)[0], WARM)
-            found[seq] = min(tier, found.get(seq, DEEP))
-        return [found.get(seq, WARM) for seq in seqs]
+            tier, size = WARM, part.size
+            if part.at is not None:
+                tier = tiers.get(parts_of(part.at)[0], WARM)
+                with suppress(CorruptionError):
+                    size = self._shelf.size(part.at, self._file_facts)
+            near, known = found.get(seq, (DEEP, 0))
+            found[seq] = min(tier, near), known + size
+        return [found.get(seq, (WARM, 0)) for seq in seqs]
 
     def tier_sizes(self) -> dict[int, TierSize]:
         """What the files of the cold and the deep tier hold."""
@@ -300,18 +315,27 @@ class SqliteMover(SqliteSteps):
         for part in parts:
             if part.at is not None:
                 data = self._shelf.read(part.at, self._file_facts)
-            elif part.owner < 0:
-                data = self._object(-part.owner)
-                if part.identity not in (distinction_id("json", data), distinction_id("vec", data)):
-                    raise CorruptionError(
-                        f"object {-part.owner} of {self.directory} does not match its hash; "
-                        "restore a backup"
-                    )
+            elif part.owner > 0:
+                found = self._rows("SELECT body FROM versions WHERE seq = ?", (part.owner,))[0][0]
+                data = bytes(part.size) if found is None else found
             else:
-                # Erased meanwhile: what stands for it is never pointed at.
-                entry = self._rows("SELECT body FROM versions WHERE seq = ?", (part.owner,))
-                data = entry[0][0] or b"null"
+                data = self._checked_object(part)
             yield Item(part.owner, part.entry, part.group, part.floats, data)
+
+    def _checked_object(self, part: _Part) -> bytes:
+        """The bytes of an object; if it was erased meanwhile, some that nothing will point at."""
+        try:
+            data = self._object(-part.owner)
+        except MissingError:
+            if self._rows("SELECT 1 FROM objects WHERE object = ?", (-part.owner,)):
+                raise
+            return bytes(part.size)
+        if part.identity not in (distinction_id("json", data), distinction_id("vec", data)):
+            raise CorruptionError(
+                f"object {-part.owner} of {self.directory} does not match its hash; "
+                "restore a backup"
+            )
+        return data
 
     # Files
 
@@ -328,7 +352,8 @@ class SqliteMover(SqliteSteps):
             if tier == DEEP:
                 genome.write(self._rows, TierFile(path, tier, number, made.root), made)
         except OSError as error:
-            raise StorageError(
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (StorageFullError if full else StorageError)(
                 f"cannot write {path} ({error}); everything is where it was"
             ) from error
         return number, made

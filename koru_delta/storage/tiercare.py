@@ -22,9 +22,13 @@ from koru_delta.storage.tierfile import DEEP, FOLDER, REMEDY, Made, path_of
 class SqliteTierCare(SqliteMover):
     """What keeps the files of tiers whole, and free of what is not to be there."""
 
+    def _has_tiers(self) -> bool:
+        """Whether anything was ever moved, as far as there is anything left of it."""
+        return (self.directory / FOLDER / "lock").exists() or bool(self._files())
+
     def _resume(self) -> None:
         """Clean up, when a database is opened, what a killed mover left."""
-        if not (self.directory / FOLDER / "lock").exists():
+        if not self._has_tiers():
             return
         try:
             with self._moving(wait=False):
@@ -41,7 +45,7 @@ class SqliteTierCare(SqliteMover):
 
         It waits for other movers.
         """
-        if not (self.directory / FOLDER / "lock").exists():
+        if not self._has_tiers():
             return True
         with self._moving():
             self._sweep_orphans()
@@ -52,7 +56,7 @@ class SqliteTierCare(SqliteMover):
     def tidy_tiers(self) -> Moved:
         """Remove what killed movers left, write anew files of which little is used, and genomes."""
         done = Moved()
-        if (self.directory / FOLDER / "lock").exists():
+        if self._has_tiers():
             with self._moving():
                 self._sweep_orphans()
                 done = self._tidy([number for number, *_ in self._files()])
@@ -73,7 +77,7 @@ class SqliteTierCare(SqliteMover):
 
     def compact_tiers(self) -> int:
         """Write every file anew of which not all is used; the bytes they are shorter by."""
-        if not (self.directory / FOLDER / "lock").exists():
+        if not self._has_tiers():
             return 0
         with self._moving():
             self._sweep_orphans()
@@ -84,7 +88,7 @@ class SqliteTierCare(SqliteMover):
     @contextmanager
     def _standing(self) -> Iterator[None]:
         """Keep tier files from being moved or removed, as far as this handle may."""
-        if not (self.directory / FOLDER / "lock").exists() or self.read_only:
+        if not self._has_tiers() or self.read_only:
             yield  # who copies a database that it may not write to sees at the end what is missing
             return
         with self._moving():
