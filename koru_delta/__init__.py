@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from koru_delta import embedders, errors, testing
+from koru_delta import adapters, embedders, errors, testing
 from koru_delta.aio import AsyncDatabase, AsyncTransaction, AsyncView
 from koru_delta.causal import (
     Cause,
@@ -95,6 +95,7 @@ __all__ = [
     "When",
     "Words",
     "__version__",
+    "adapters",
     "chunk_document",
     "embedders",
     "errors",

@@ -285,8 +285,12 @@ class _LocalModel:
 
     def __init__(self, dimensions: int) -> None:
         model = _load_wordllama()
+        self._dimensions = dimensions
         self._tokenizer = model.tokenizer
         self._words: Float32s = np.ascontiguousarray(model.embedding[:, :dimensions])
+
+    def __reduce__(self) -> tuple[type[_LocalModel], tuple[int]]:
+        return _LocalModel, (self._dimensions,)  # it is in the package: nothing to send along
 
     def embed(self, texts: list[str]) -> Float32s:
         """Return unit vectors of shape (len(texts), dimensions)."""

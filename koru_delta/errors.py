@@ -184,14 +184,23 @@ class DivergedLogError(ConflictError):
 
 
 class InvalidDataError(KoruDeltaError, ValueError):
-    """Something cannot be stored; `path` leads to the culprit (`$` is the whole)."""
+    """Something cannot be stored; `path` leads to the culprit (`$` is the whole).
+
+    `namespace` and `key` are those of the value, where it is known which one of many it is.
+    """
+
+    namespace: str | None = None
+    key: str | None = None
 
     def __init__(self, problem: str, path: str = "$") -> None:
         super().__init__(problem, path)
         self.problem, self.path = problem, path
 
     def __str__(self) -> str:
-        return self.problem if self.path == "$" else f"{self.problem} (at {self.path})"
+        told = self.problem if self.path == "$" else f"{self.problem} (at {self.path})"
+        if self.key is None:
+            return told
+        return f"{told}; it is of key {self.key!r} in namespace {self.namespace!r}"
 
 
 class ValueTooLargeError(InvalidDataError):

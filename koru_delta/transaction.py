@@ -100,8 +100,7 @@ class Intents:
     def put(self, namespace: str, key: str, value: Value, options: WriteOptions) -> Write:
         """A put of a value."""
         check_key(namespace, key)
-        write = Write(PUT, namespace, key, canonical_bytes(value))
-        return self._with(write, options)
+        return self._with(Write(PUT, namespace, key, _body(namespace, key, value)), options)
 
     def delete(self, namespace: str, key: str, options: WriteOptions) -> Write:
         """A tombstone."""
@@ -214,9 +213,9 @@ class Intents:
             body: bytes | None = None
             fallback: bytes | None = None
             if len(item) == 3:
-                body = canonical_bytes(item[2])
+                body = _body(namespace, item[0], item[2])
             elif isinstance(item[1], str):
-                fallback = canonical_bytes({"text": item[1]})
+                fallback = _body(namespace, item[0], {"text": item[1]})
             new = NewVector(name, metric, distinction_id("vec", vector), vector)
             writes.append(template.like(item[0], body, fallback, (new,)))
         return writes
@@ -535,6 +534,15 @@ class Transaction:
     def _check_open(self) -> None:
         if self._state != "open":
             raise TransactionError("use a transaction inside its with block")
+
+
+def _body(namespace: str, key: str, value: Value) -> bytes:
+    """The bytes of a value; what cannot be stored is told of with its key."""
+    try:
+        return canonical_bytes(value)
+    except InvalidDataError as error:
+        error.namespace, error.key = namespace, key
+        raise
 
 
 def _text(what: str, given: object) -> str | None:

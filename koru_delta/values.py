@@ -262,9 +262,11 @@ def _refusal(value: object) -> InvalidDataError:
                     )
                 if _surrogate(key):
                     return InvalidDataError("a key holds a lone surrogate", path)
-            stack += [(inner, f"{path}.{key}", depth + 1) for key, inner in item.items()]
+            found = [(inner, f"{path}.{key}", depth + 1) for key, inner in item.items()]
+            stack += reversed(found)  # the first of several is the one to tell of
         elif type_(item) is list:
-            stack += [(inner, f"{path}[{n}]", depth + 1) for n, inner in enumerate(item)]
+            found = [(inner, f"{path}[{n}]", depth + 1) for n, inner in enumerate(item)]
+            stack += reversed(found)
     return InvalidDataError("the value cannot be written as JSON")
 
 
@@ -301,8 +303,9 @@ def _alike(vectors: Sequence[VectorLike]) -> TypeGuard[Sequence[npt.NDArray[Any]
 
 
 def _numbers(given: object) -> npt.NDArray[Any]:
-    masked = sys.modules.get("numpy.ma")  # without it nobody has one, and it loads slowly
-    if masked is not None and isinstance(given, masked.MaskedArray):
+    # Without it nobody has one, and it loads slowly; in another thread, perhaps, just now.
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is not None and isinstance(given, masked):
         raise InvalidDataError("a vector has all its numbers; fill those that are masked")
     try:
         array = np.asarray(given)

@@ -24,7 +24,6 @@ from koru_delta import Database
 from koru_delta_langchain.codec import Codec
 from koru_delta_langchain.embedding import Embedder, VectorLike, embedding_of
 from koru_delta_langchain.home import Home
-from koru_delta_langchain.retention import retain_by_default
 
 _log: Final = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ class KoruDeltaCache(Home, BaseCache):
 
     def _retain(self) -> None:
         keep, self._keep_past = self._keep_past, None  # once is enough
-        retain_by_default(self._database, self._namespace, keep)
+        koru_delta.adapters.retain_by_default(self._database, self._namespace, keep)
 
     def _value(self, prompt: str, answers: Sequence[Generation]) -> dict[str, Any] | None:
         try:

@@ -28,21 +28,11 @@ class Home:
         """Keep to `database`, or to one opened at `path`; in memory by default.
 
         Raises:
-            InvalidDataError: both are given; and the errors of `koru_delta.open`.
+            InvalidDataError: both are given, or `database` is none; and the errors of
+                `koru_delta.open`.
         """
-        if database is not None and path is not None:
-            raise koru_delta.errors.InvalidDataError(
-                "pass an open database or a path to open, not both"
-            )
-        if isinstance(database, koru_delta.AsyncDatabase):
-            raise koru_delta.errors.InvalidDataError(
-                "pass the Database that `koru_delta.open` returns, not an AsyncDatabase: what is "
-                "awaited here runs in threads of its own"
-            )
-        self._database = koru_delta.open(path) if database is None else database
-        self._owned = database is None
+        self._connection = koru_delta.adapters.Connection(database, path)
         self._namespace = namespace
-        self._view: View | None = None
 
     def __repr__(self) -> str:
         at = "" if self._view is None else f" at {self._view.seq}"
@@ -51,7 +41,7 @@ class Home:
     @property
     def database(self) -> Database:
         """The database: for `history`, `diff`, `tag` and the rest."""
-        return self._database
+        return self._connection.database
 
     @property
     def namespace(self) -> str:
@@ -64,8 +54,7 @@ class Home:
         It shares the database, which the first store closes. Writes raise `ReadOnlyError`.
         """
         past = copy.copy(self)
-        past._view = self._moment(ref)
-        past._owned = False
+        past._connection = self._connection.past(ref)
         return past
 
     async def aas_of(self, ref: AsOf) -> Self:
@@ -74,8 +63,7 @@ class Home:
 
     def close(self) -> None:
         """Close the database if the store opened it. Closing twice is fine."""
-        if self._owned:
-            self._database.close()
+        self._connection.close()
 
     async def aclose(self) -> None:
         """As `close`."""
@@ -103,24 +91,19 @@ class Home:
     ) -> None:
         await self.aclose()
 
+    @property
+    def _database(self) -> Database:
+        return self._connection.database
+
+    @property
+    def _view(self) -> View | None:
+        return self._connection.view
+
     def _moment(self, as_of: AsOf) -> View:
-        if self._view is None:
-            return self._database.as_of(as_of)
-        if as_of is not None:
-            raise koru_delta.errors.QueryError(
-                "this store shows one moment already; ask the store it was made from for another"
-            )
-        return self._view
+        return self._connection.at(as_of)
 
     def _reader(self, as_of: AsOf = None) -> Database | View:
-        """What to read from: the database itself for now, which saves making a view of it."""
-        return self._database if as_of is None and self._view is None else self._moment(as_of)
+        return self._connection.reader(as_of)
 
     def _check_writable(self) -> None:
-        if self._view is not None:
-            raise koru_delta.errors.ReadOnlyError(
-                f"this store shows the moment {self._view.time.isoformat()}; write to the "
-                "store it was made from"
-            )
-        if self._database.read_only:  # before anything is made in vain
-            raise koru_delta.errors.ReadOnlyError("the database was opened read-only")
+        self._connection.check_writable()

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any, Final
 
 import koru_delta
 
-HASHED: Final = "id-sha256:"  # starts the keys of ids that cannot be keys themselves
-_MAX_KEY_BYTES: Final = 1024
-
-
-def key_of(name: object) -> str:
-    """The key of an id: itself where it can be one, else its hash; no two ids share a key.
-
-    A lone surrogate cannot be stored, and is refused when it is; its key finds nothing.
-
-    Raises:
-        InvalidDataError: it is no string.
-    """
-    if not isinstance(name, str):
-        raise koru_delta.errors.InvalidDataError(f"an id is a string, not {type(name).__name__}")
-    data = name.encode(errors="surrogatepass")
-    if (
-        0 < len(data) <= _MAX_KEY_BYTES
-        and b"\0" not in data
-        and not name.startswith(HASHED)
-        and (name.isascii() or data == name.encode(errors="ignore"))
-    ):
-        return name
-    return HASHED + hashlib.sha256(data).hexdigest()
+HASHED: Final = koru_delta.adapters.HASHED
+key_of: Final = koru_delta.adapters.key_of
 
 
 def keys_of(names: Iterable[str]) -> list[str]:

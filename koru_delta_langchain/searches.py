@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -28,7 +27,9 @@ BY_VECTOR: Final = (
     "filter", "as_of", "valid_at", "score_threshold", "causal", "half_life", "group_by", "exact",
     "include_provenance", "explain",
 )  # fmt: skip
+check_options: Final = koru_delta.adapters.check_options
 SEARCHING: Final = (*BY_VECTOR, "mode", "weights", "fusion", "syntax")
+_RELEVANCE: Final = koru_delta.adapters.RELEVANCE
 _DAMPING: Final = 60  # of reciprocal ranks, as `Database.search` tells of them
 
 
@@ -220,12 +221,12 @@ class Searches(Home):
         if not by_words:
             return _RELEVANCE[self._metric]
         if not by_vector:
-            return _of_bm25
+            return koru_delta.adapters.of_bm25
         weights = options.get("weights") or {}
         most = sum(weights.get(leg, 1.0) for leg in ("vector", "text"))
-        if options.get("fusion", "rrf") == "rrf":
+        if options.get("fusion", "score") == "rrf":
             most /= _DAMPING + 1
-        return lambda score: min(1.0, score / most)
+        return lambda score: min(1.0, max(0.0, score / most))
 
     # Parts of the above
 
@@ -364,20 +365,6 @@ class Searches(Home):
         return maximal_marginal_relevance(target, candidates, lambda_mult, k)
 
 
-def check_options(method: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse what the method does not take, by the name it was called by.
-
-    Raises:
-        TypeError: as Python raises it.
-    """
-    for name in options:
-        if name not in known:
-            raise TypeError(
-                f"{method}() got an unexpected keyword argument {name!r}; it also takes "
-                f"{', '.join(known)}"
-            )
-
-
 def _checked_mode(mode: Mode) -> Mode:
     if mode not in MODES:
         raise koru_delta.errors.QueryError(
@@ -388,29 +375,3 @@ def _checked_mode(mode: Mode) -> Mode:
 
 def _bare(scored: Iterable[tuple[Document, float]]) -> list[Document]:
     return [document for document, _ in scored]
-
-
-def _of_cosine(score: float) -> float:
-    return min(1.0, max(0.0, (1 + score) / 2))  # a cosine may be 1 and a rounding
-
-
-def _of_dot(score: float) -> float:
-    if score < 0:  # exp(-score) could overflow
-        part = math.exp(score)
-        return part / (1 + part)
-    return 1 / (1 + math.exp(-score))
-
-
-def _of_l2(score: float) -> float:
-    return 1 / (1 - score)
-
-
-def _of_bm25(score: float) -> float:
-    return score / (1 + score)
-
-
-_RELEVANCE: Final[Mapping[str, Callable[[float], float]]] = {
-    "cosine": _of_cosine,
-    "dot": _of_dot,
-    "l2": _of_l2,
-}

@@ -1,46 +1,25 @@
-"""LlamaIndex chat histories in a KoruDelta database.
-
-A message is one key of the namespace `<namespace>/messages`: the hash of its conversation's
-name and its number, so that a history grows by what is said and never is written again. What
-conversations there are is in `<namespace>/sessions`.
-"""
+"""LlamaIndex chat stores in a KoruDelta database, at any moment of their past."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final
 
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import BaseModel, PrivateAttr
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
-import koru_delta
 from koru_delta import AsOf, Database
-from koru_delta_llamaindex.connection import GONE, Batch, Connection, atomically
-from koru_delta_llamaindex.keys import in_order, order_of
-
-T = TypeVar("T")
+from koru_delta_llamaindex.connection import Connection
+from koru_delta_llamaindex.histories import Histories
+from koru_delta_llamaindex.store import Store
 
 DEFAULT_NAMESPACE: Final = "llamaindex/chat"
 
 
-class KoruDeltaChatStore(BaseChatStore):
-    """Chat histories, at any moment of their past.
-
-    Async methods wait in threads, never on the event loop. Pickled, a store opens its
-    directory anew; a copy shares its database.
-
-    >>> store = KoruDeltaChatStore()
-    >>> store.add_message("ada", ChatMessage("rain?"))
-    >>> then = store.database.commits()[-1]
-    >>> deleted = store.delete_messages("ada")
-    >>> store.get_messages("ada"), store.as_of(then).get_messages("ada")[0].content
-    ([], 'rain?')
-    >>> store.close()
-    """
+class _Chats(Store, BaseModel):
+    """What both chat stores are made of."""
 
     namespace: str = DEFAULT_NAMESPACE
 
@@ -66,37 +45,33 @@ class KoruDeltaChatStore(BaseChatStore):
         super().__init__(**fields)
         self._connection = connection or Connection(database, path, as_of=as_of)
 
+    @property
+    def _log(self) -> Histories:
+        return Histories(self._connection, self.namespace)
+
+    def _made_with(self) -> dict[str, Any]:
+        return {"namespace": self.namespace}
+
+
+class KoruDeltaChatStore(_Chats, BaseChatStore):
+    """Chat histories, at any moment of their past.
+
+    Async methods wait in threads, never on the event loop. Pickled, a store opens its
+    directory anew; a copy shares its database.
+
+    >>> store = KoruDeltaChatStore()
+    >>> store.add_message("ada", ChatMessage("rain?"))
+    >>> then = store.database.commits()[-1]
+    >>> deleted = store.delete_messages("ada")
+    >>> store.get_messages("ada"), store.as_of(then).get_messages("ada")[0].content
+    ([], 'rain?')
+    >>> store.close()
+    """
+
     @classmethod
     def class_name(cls) -> str:
         """What LlamaIndex calls the class."""
         return "KoruDeltaChatStore"
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.namespace!r} of {self.database!r}>"
-
-    __str__ = __repr__
-
-    @property
-    def database(self) -> Database:
-        """The database the histories are in."""
-        return self._connection.database
-
-    def as_of(self, ref: AsOf) -> Self:
-        """The store as it stood at a moment, that instant included, to be read only."""
-        return type(self)(namespace=self.namespace, connection=self._connection.past(ref))
-
-    def close(self) -> None:
-        """Close the database if the store opened it. Closing twice is fine."""
-        self._connection.close()
-
-    def __copy__(self) -> Self:
-        return type(self)(namespace=self.namespace, connection=self._connection.shared())
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return self.__copy__()
-
-    def __reduce_ex__(self, _protocol: object) -> Any:
-        return _again, (type(self), {"namespace": self.namespace, **self._connection.reopening()})
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Make these the messages of a key, in one commit.
@@ -161,74 +136,28 @@ class KoruDeltaChatStore(BaseChatStore):
         """As `get_keys`."""
         return await self._connection.threads.read(self.get_keys)
 
-    @property
-    def _log(self) -> _Histories:
-        return _Histories(self._connection, self.namespace)
 
-
-class KoruDeltaAsyncChatStore(AsyncDBChatStore):
+class KoruDeltaAsyncChatStore(_Chats, AsyncDBChatStore):
     """Chat histories for `llama_index.core.memory.Memory`, at any moment of their past.
 
     Messages are active until they are archived. It shares its histories with a
     `KoruDeltaChatStore` of the same namespace, which knows the active ones. Storage waits in
     threads, never on the event loop. Pickled, a store opens its directory anew.
+
+    >>> import asyncio
+    >>> from llama_index.core.memory import Memory
+    >>> store = KoruDeltaAsyncChatStore()
+    >>> memory = Memory(sql_store=store, session_id="ada", token_limit=4000)
+    >>> asyncio.run(memory.aput(ChatMessage("rain?")))
+    >>> [message.content for message in asyncio.run(memory.aget())]
+    ['rain?']
+    >>> store.close()
     """
-
-    namespace: str = DEFAULT_NAMESPACE
-
-    _connection: Connection = PrivateAttr()
-
-    def __init__(
-        self,
-        database: Database | None = None,
-        *,
-        path: str | os.PathLike[str] | None = None,
-        namespace: str = DEFAULT_NAMESPACE,
-        as_of: AsOf = None,
-        connection: Connection | None = None,
-    ) -> None:
-        """Keep histories in `database`, or in one opened at `path`; in memory by default.
-
-        Args:
-            database: An open database; closing the store leaves it open.
-            as_of: Show the store as it stood then, to be read only.
-            connection: In the place of database, path and as_of.
-        """
-        fields: dict[str, Any] = {"namespace": namespace}
-        super().__init__(**fields)
-        self._connection = connection or Connection(database, path, as_of=as_of)
 
     @classmethod
     def class_name(cls) -> str:
         """What LlamaIndex calls the class."""
         return "KoruDeltaAsyncChatStore"
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.namespace!r} of {self.database!r}>"
-
-    __str__ = __repr__
-
-    @property
-    def database(self) -> Database:
-        """The database the histories are in."""
-        return self._connection.database
-
-    def as_of(self, ref: AsOf) -> Self:
-        """The store as it stood at a moment, that instant included, to be read only."""
-        return type(self)(namespace=self.namespace, connection=self._connection.past(ref))
-
-    def close(self) -> None:
-        """Close the database if the store opened it. Closing twice is fine."""
-        self._connection.close()
-
-    def __copy__(self) -> Self:
-        return type(self)(namespace=self.namespace, connection=self._connection.shared())
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return self.__copy__()
-
-    def __reduce_ex__(self, _protocol: object) -> Any:
-        return _again, (type(self), {"namespace": self.namespace, **self._connection.reopening()})
 
     async def get_messages(
         self,
@@ -293,189 +222,3 @@ class KoruDeltaAsyncChatStore(AsyncDBChatStore):
     async def get_keys(self) -> list[str]:
         """Every key that has messages, in order."""
         return await self._connection.threads.read(self._log.keys, with_messages=True)
-
-    @property
-    def _log(self) -> _Histories:
-        return _Histories(self._connection, self.namespace)
-
-
-def _again(cls: type[Any], options: dict[str, Any]) -> Any:
-    return cls(**options)
-
-
-class _Histories:
-    """The messages of conversations; every call that writes is one commit.
-
-    Whoever writes reads the conversation's entry first and writes it anew, so that of two who
-    do so at once the second begins again.
-    """
-
-    def __init__(self, connection: Connection, namespace: str) -> None:
-        self._connection = connection
-        self._messages = f"{namespace}/messages"
-        self._sessions = f"{namespace}/sessions"
-
-    def messages(
-        self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
-    ) -> list[ChatMessage]:
-        return [_message(value) for _, value in self._stored(key, status)]
-
-    def count(self, key: str, status: MessageStatus | None) -> int:
-        return len(self._stored(key, status))
-
-    def keys(self, *, with_messages: bool = False) -> list[str]:
-        view = self._connection.at()
-        found: list[Any] = [row.value for row in view.query(self._sessions)]
-        return sorted(
-            value["key"]
-            for value in found
-            if not with_messages
-            or view.list_keys(self._messages, prefix=_prefix(value["key"]), limit=1)
-        )
-
-    def add(
-        self,
-        key: str,
-        messages: Sequence[ChatMessage],
-        status: MessageStatus = MessageStatus.ACTIVE,
-    ) -> None:
-        values = [_value(key, message, status) for message in messages]
-
-        def work(batch: Batch) -> None:
-            session = self._session(batch, key)
-            if values:
-                self._write(batch, key, session, values)
-
-        self._atomically(work)
-
-    def set(
-        self,
-        key: str,
-        messages: Sequence[ChatMessage],
-        status: MessageStatus = MessageStatus.ACTIVE,
-    ) -> None:
-        values = [_value(key, message, status) for message in messages]
-
-        def work(batch: Batch) -> None:
-            session = self._session(batch, key)
-            stored = self._stored(key)
-            same = 0
-            for (_, before), after in zip(stored, values, strict=False):
-                if before != after:
-                    break
-                same += 1
-            if session is None or len(stored) != same or len(values) != same:
-                self._drop(batch, stored[same:])
-                self._write(batch, key, session, values[same:])
-
-        self._atomically(work)
-
-    def drop(self, key: str) -> list[ChatMessage] | None:
-        def work(batch: Batch) -> list[ChatMessage] | None:
-            if self._session(batch, key) is None:
-                return None
-            stored = self._stored(key)
-            self._drop(batch, stored)
-            batch.delete(self._sessions, _digest(key))
-            return [_message(value) for _, value in stored]
-
-        return self._atomically(work)
-
-    def delete(self, key: str, status: MessageStatus | None) -> None:
-        def work(batch: Batch) -> None:
-            session = self._session(batch, key)
-            gone = self._stored(key, status)
-            if gone:
-                self._drop(batch, gone)
-                self._write(batch, key, session)
-
-        self._atomically(work)
-
-    def delete_at(
-        self, key: str, place: int, status: MessageStatus | None = MessageStatus.ACTIVE
-    ) -> ChatMessage | None:
-        def work(batch: Batch) -> ChatMessage | None:
-            session = self._session(batch, key)
-            stored = self._stored(key, status)
-            if not -len(stored) <= place < len(stored):
-                return None
-            self._drop(batch, [stored[place]])
-            self._write(batch, key, session)
-            return _message(stored[place][1])
-
-        return self._atomically(work)
-
-    def take(self, key: str, count: int, to: MessageStatus | None) -> list[ChatMessage]:
-        """The oldest active ones: deleted, or given another status."""
-
-        def work(batch: Batch) -> list[ChatMessage]:
-            session = self._session(batch, key)
-            oldest = self._stored(key, MessageStatus.ACTIVE)[: max(0, count)]
-            if oldest:
-                if to is None:
-                    self._drop(batch, oldest)
-                else:
-                    for name, value in oldest:
-                        batch.put(self._messages, name, {**value, "status": to.value})
-                self._write(batch, key, session)
-            return [_message(value) for _, value in oldest]
-
-        return self._atomically(work)
-
-    # Parts of the above
-
-    def _atomically(self, work: Callable[[Batch], T]) -> T:
-        self._connection.check_writable()
-        return atomically(self._connection.database, work)
-
-    def _session(self, batch: Batch, key: str) -> Any:
-        return batch.get(self._sessions, _digest(key))
-
-    def _stored(self, key: str, status: MessageStatus | None = None) -> list[tuple[str, Any]]:
-        view = self._connection.at()
-        names = view.list_keys(self._messages, prefix=_prefix(key))
-        found: dict[str, Any] = view.get_many(self._messages, names)
-        return [
-            (name, value)
-            for name, value in found.items()
-            if status is None or value["status"] == status.value
-        ]
-
-    def _drop(self, batch: Batch, stored: Iterable[tuple[str, Any]]) -> None:
-        for name, _ in stored:
-            batch.put(self._messages, name, GONE)
-
-    def _write(
-        self, batch: Batch, key: str, session: Any, values: Sequence[dict[str, Any]] = ()
-    ) -> None:
-        """Append messages, and write the entry of the conversation."""
-        number = 0 if session is None else session["next"]
-        for value in values:
-            batch.put(self._messages, f"{_prefix(key)}{number:016d}", value)
-            number += 1
-        batch.put(self._sessions, _digest(key), {"key": key, "next": number})
-
-
-def _digest(key: str) -> str:
-    if not isinstance(key, str):
-        raise koru_delta.errors.InvalidDataError(f"a key is a string, not {type(key).__name__}")
-    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
-
-
-def _prefix(key: str) -> str:
-    return f"{_digest(key)}:"
-
-
-def _value(key: str, message: ChatMessage, status: MessageStatus) -> dict[str, Any]:
-    given = message.model_dump(mode="json")
-    value: dict[str, Any] = {"key": key, "status": status.value, "message": given}
-    order = order_of(given.get("additional_kwargs"))
-    if order is not None:
-        value["order"] = order
-    return value
-
-
-def _message(value: Any) -> ChatMessage:
-    given = dict(value["message"])
-    given["additional_kwargs"] = in_order(given.get("additional_kwargs", {}), value.get("order"))
-    return ChatMessage.model_validate(given)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
 import koru_delta
-from koru_delta import AsOf, Database, Version, View
+from koru_delta import AsOf, Database, Version
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,8 +71,8 @@ class Threads:
             return self._readers, self._writer
 
 
-class Connection:
-    """An open database, whether it is ours to close, and the one moment it shows, if any."""
+class Connection(koru_delta.adapters.Connection):
+    """A database as adapters have it, and threads to wait for it in."""
 
     def __init__(
         self,
@@ -81,101 +81,15 @@ class Connection:
         *,
         as_of: AsOf = None,
     ) -> None:
-        """Use `database`, or open one at `path`; in memory where there is neither.
-
-        Raises:
-            InvalidDataError: both are given; and the errors of `koru_delta.open`.
-        """
-        if database is not None and path is not None:
-            raise koru_delta.errors.InvalidDataError(
-                "pass an open database or a path to open, not both"
-            )
-        self.owned = database is None
-        self.database = koru_delta.open(path) if database is None else database
+        """As of `koru_delta.adapters.Connection`."""
         self.threads = Threads()
-        self.view: View | None = None
-        if as_of is not None:
-            try:
-                self.view = self.database.as_of(as_of)
-            except BaseException:
-                self.close()
-                raise
-
-    def past(self, ref: AsOf) -> Connection:
-        """The same, as it stood at a moment, to be read only."""
-        past = Connection.__new__(Connection)
-        past.owned, past.database, past.threads = False, self.database, self.threads
-        past.view = self.at(ref)
-        return past
-
-    def shared(self) -> Connection:
-        """The same, for another store; the first one closes it."""
-        other = Connection.__new__(Connection)
-        other.owned, other.database, other.threads = False, self.database, self.threads
-        other.view = self.view
-        return other
-
-    def at(self, as_of: AsOf = None) -> View:
-        """The moment to read at.
-
-        Raises:
-            QueryError: this shows one moment already, and another is asked for.
-        """
-        if self.view is None:
-            return self.database.as_of(as_of)
-        if as_of is not None:
-            raise koru_delta.errors.QueryError(
-                "this store shows one moment already; ask the store it was made from for another"
-            )
-        return self.view
-
-    def check_writable(self) -> None:
-        """Refuse to write to the past, or to what was opened read-only.
-
-        Raises:
-            ReadOnlyError: it is one of these.
-        """
-        if self.view is not None:
-            raise koru_delta.errors.ReadOnlyError(
-                f"this store shows the moment {self.view.time.isoformat()}; write to the "
-                "store it was made from"
-            )
-        if self.database.read_only:
-            raise koru_delta.errors.ReadOnlyError("the database was opened read-only")
-
-    def persist(self, target: str | os.PathLike[str], fs: object = None) -> None:
-        """Copy a database in memory to a new directory; one on disk is there already.
-
-        Raises:
-            InvalidDataError: a file system that is not this machine's.
-            NotADatabaseError: something is there already.
-        """
-        if self.database.directory is not None:
-            return
-        if fs is not None:
-            raise koru_delta.errors.InvalidDataError(
-                "a database is a directory of this machine; leave fs out"
-            )
-        self.database.backup(target)
-
-    def reopening(self) -> dict[str, Any]:
-        """What opens the same in another process.
-
-        Raises:
-            NotPicklableError: the database is in memory.
-        """
-        directory = self.database.directory
-        if directory is None:
-            raise koru_delta.errors.NotPicklableError(
-                "a store of a database in memory cannot be pickled; open it at a path"
-            )
-        return {"path": str(directory), "as_of": None if self.view is None else self.view.seq}
+        super().__init__(database, path, as_of=as_of)
 
     def close(self) -> None:
         """Close the database if it was opened here. Closing twice is fine."""
         if self.owned:
             self.threads.close()
-            self.database.close()
+        super().close()
 
 
 class Batch:

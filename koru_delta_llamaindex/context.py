@@ -68,6 +68,10 @@ def ingestion_cache(
 ) -> IngestionCache:
     """A cache for ingestion pipelines, in the namespace `<prefix>/kv/<collection>`.
 
+    LlamaIndex looks in it by the text and metadata of what goes in, not by ids: of documents
+    that say the same, what came of the first comes again for the others, as of the first.
+    Metadata that tells them apart (a path, say) keeps them apart.
+
     Args:
         where: As of `storage_context`; one opened here is closed by `cache.cache.close()`.
         ttl: Seconds after which an entry is forgotten.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
 from llama_index.core.schema import BaseNode
@@ -16,14 +16,14 @@ from llama_index.core.storage.docstore.keyval_docstore import KVDocumentStore
 from llama_index.core.storage.docstore.types import DEFAULT_PERSIST_PATH, RefDocInfo
 
 import koru_delta
-from koru_delta import AsOf, Database
-from koru_delta_llamaindex.kvstore import DEFAULT_NAMESPACE, KoruDeltaKVStore
+from koru_delta import Database
+from koru_delta_llamaindex.kvstore import DEFAULT_NAMESPACE, KoruDeltaKVStore, OnKeys
 from koru_delta_llamaindex.nodes import dumped, loaded
 
 _Pair = tuple[str, dict[str, Any]]
 
 
-class KoruDeltaDocumentStore(KVDocumentStore):
+class KoruDeltaDocumentStore(OnKeys, KVDocumentStore):
     """Documents and nodes, their hashes, and what came of which document.
 
     Nodes come back equal, media and classes of one's own included. Async methods wait in
@@ -59,25 +59,9 @@ class KoruDeltaDocumentStore(KVDocumentStore):
         kvstore = kvstore or KoruDeltaKVStore(database, path=path, namespace=DEFAULT_NAMESPACE)
         super().__init__(kvstore, namespace=namespace)
 
-    def __repr__(self) -> str:
-        return f"<KoruDeltaDocumentStore {self._namespace!r} of {self.database!r}>"
-
-    @property
-    def database(self) -> Database:
-        """The database the documents are in."""
-        return self._kvstore.database
-
-    def as_of(self, ref: AsOf) -> Self:
-        """The store as it stood at a moment, that instant included, to be read only."""
-        return type(self)(kvstore=self._kvstore.as_of(ref), namespace=self._namespace)
-
-    def close(self) -> None:
-        """Close the database if the store opened it. Closing twice is fine."""
-        self._kvstore.close()
-
     def persist(self, persist_path: str = DEFAULT_PERSIST_PATH, fs: Any = None) -> None:
         """As `KoruDeltaKVStore.persist`."""
-        self._kvstore.persist(persist_path, fs)
+        super().persist(persist_path, fs)
 
     # Reading
 
@@ -107,6 +91,23 @@ class KoruDeltaDocumentStore(KVDocumentStore):
     async def aget_nodes(self, node_ids: list[str], raise_error: bool = True) -> list[BaseNode]:
         """As `get_nodes`, which raises where one is missing unless `raise_error` is False."""
         return await self._kvstore.connection.threads.read(self.get_nodes, node_ids, raise_error)
+
+    def get_all_document_hashes(self) -> dict[str, str]:
+        """The ids of everything kept, by hash; further ones of a hash by `"<hash>:<id>"`.
+
+        The framework's own has one of those that are alike, so that a pipeline which deletes
+        what has left its source would never see the others.
+        """
+        found: dict[str, str] = {}
+        for name, value in self._kvstore.get_all(collection=self._metadata_collection).items():
+            hashed = value.get("doc_hash")
+            if hashed:
+                found[f"{hashed}:{name}" if hashed in found else hashed] = name
+        return found
+
+    async def aget_all_document_hashes(self) -> dict[str, str]:
+        """As `get_all_document_hashes`."""
+        return await self._kvstore.connection.threads.read(self.get_all_document_hashes)
 
     # Writing
 
@@ -155,13 +156,30 @@ class KoruDeltaDocumentStore(KVDocumentStore):
         Raises:
             ValueError: nothing came of such a document, and `raise_error`.
         """
-        self._kvstore.atomically(super().delete_ref_doc, ref_doc_id, raise_error)
+        self._kvstore.atomically(self._delete_ref_doc, ref_doc_id, raise_error)
 
     async def adelete_ref_doc(self, ref_doc_id: str, raise_error: bool = True) -> None:
         """As `delete_ref_doc`."""
         await self._kvstore.connection.threads.write(self.delete_ref_doc, ref_doc_id, raise_error)
 
     # Parts of the above
+
+    def _delete_ref_doc(self, ref_doc_id: str, raise_error: bool) -> None:
+        # The framework's form writes the list of nodes anew for each of them.
+        info = self.get_ref_doc_info(ref_doc_id)
+        if info is None:
+            if raise_error:
+                raise ValueError(f"ref_doc_id {ref_doc_id} not found.")
+            return
+        for name in info.node_ids:
+            if self._get_ref_doc_id(name) in (None, ref_doc_id):
+                self._kvstore.delete(name, collection=self._node_collection)
+                self._kvstore.delete(name, collection=self._metadata_collection)
+            else:  # it came of another document since, whose list it is in
+                self.delete_document(name, raise_error=False)
+        self._kvstore.delete(ref_doc_id, collection=self._ref_doc_collection)
+        self._kvstore.delete(ref_doc_id, collection=self._metadata_collection)
+        self._kvstore.delete(ref_doc_id, collection=self._node_collection)
 
     def _get_kv_pairs_for_insert(
         self, node: BaseNode, ref_doc_info: RefDocInfo | None, store_text: bool

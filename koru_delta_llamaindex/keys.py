@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from enum import Enum
 from itertools import pairwise
 from typing import Any, Final
 
 import koru_delta
 
-_MAX_KEY_BYTES: Final = 1024
 _MAX_NAMESPACE_BYTES: Final = 255
-_HASHED: Final = "id-sha256:"  # starts the keys of names that cannot be keys themselves
+key_of: Final = koru_delta.adapters.key_of
 _MAX_DEPTH: Final = 200  # what is deeper cannot be stored
-
-
-def key_of(name: object) -> str:
-    """The key of an id: itself where it can be one, else its hash; no two ids share a key.
-
-    A lone surrogate cannot be stored, and is refused when it is; its key finds nothing.
-
-    Raises:
-        InvalidDataError: it is no string.
-    """
-    if not isinstance(name, str):
-        raise koru_delta.errors.InvalidDataError(f"an id is a string, not {type(name).__name__}")
-    return _fitting(name, _MAX_KEY_BYTES)
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def namespace_of(prefix: str, name: object) -> str:
@@ -39,19 +25,7 @@ def namespace_of(prefix: str, name: object) -> str:
             f"a collection is a string, not {type(name).__name__}"
         )
     room = _MAX_NAMESPACE_BYTES - len(prefix.encode()) - 1
-    return f"{prefix}/{_fitting(name, room)}"
-
-
-def _fitting(name: str, limit: int) -> str:
-    data = name.encode(errors="surrogatepass")
-    if (
-        0 < len(data) <= limit
-        and b"\0" not in data
-        and not name.startswith(_HASHED)
-        and (name.isascii() or data == name.encode(errors="ignore"))
-    ):
-        return name
-    return _HASHED + hashlib.sha256(data).hexdigest()
+    return f"{prefix}/{key_of(name, max_bytes=room)}"
 
 
 def order_of(value: object, depth: int = 0) -> list[Any] | None:
@@ -104,10 +78,18 @@ def in_order(value: Any, order: Any) -> Any:
     return value
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """The same with its enumerated strings as strings: the framework has some in its values."""
-    if type(value) is dict:
-        return {plain(key): plain(part) for key, part in value.items()}
-    if type(value) is list:
-        return [plain(part) for part in value]
+    kind = type(value)
+    if kind in _SCALARS or depth > _MAX_DEPTH:
+        return value
+    if kind is dict:
+        return {
+            name if type(name) is str else plain(name): part
+            if type(part) in _SCALARS
+            else plain(part, depth + 1)
+            for name, part in value.items()
+        }
+    if kind is list:
+        return [plain(part, depth + 1) for part in value]
     return value.value if isinstance(value, Enum) and isinstance(value, str) else value

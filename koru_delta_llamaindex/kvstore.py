@@ -18,9 +18,11 @@ from llama_index.core.storage.kvstore.types import (
     BaseKVStore,
 )
 
+import koru_delta
 from koru_delta import AsOf, Database
 from koru_delta_llamaindex.connection import GONE, Batch, Connection, atomically
 from koru_delta_llamaindex.keys import in_order, key_of, namespace_of, order_of, plain
+from koru_delta_llamaindex.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,7 +30,7 @@ T = TypeVar("T")
 DEFAULT_NAMESPACE: Final = "llamaindex/kv"
 
 
-class KoruDeltaKVStore(BaseKVStore):
+class KoruDeltaKVStore(Store, BaseKVStore):
     """JSON values by collection and key, at any moment of their past.
 
     Keys and collections are any strings. Values come back as fresh copies, equal to what was
@@ -76,35 +78,6 @@ class KoruDeltaKVStore(BaseKVStore):
         self._keep = keep
         self._retained: set[str] = set()
         self._local = threading.local()
-
-    def __repr__(self) -> str:
-        return f"<KoruDeltaKVStore {self._namespace!r} of {self.database!r}>"
-
-    @property
-    def database(self) -> Database:
-        """The database the values are in."""
-        return self._connection.database
-
-    def as_of(self, ref: AsOf) -> Self:
-        """The store as it stood at a moment, that instant included, to be read only."""
-        return self._with(self._connection.past(ref))
-
-    def close(self) -> None:
-        """Close the database if the store opened it. Closing twice is fine."""
-        self._connection.close()
-
-    def __copy__(self) -> Self:
-        return self._with(self._connection.shared())
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return self._with(self._connection.shared())
-
-    def __reduce_ex__(self, _protocol: object) -> Any:
-        options = {
-            "namespace": self._namespace, "ttl": self._ttl, "keep": self._keep,
-            **self._connection.reopening(),
-        }  # fmt: skip
-        return _again, (type(self), options)
 
     # Writing
 
@@ -188,13 +161,11 @@ class KoruDeltaKVStore(BaseKVStore):
     def get(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
         """A value, or None where there is none."""
         namespace, name = namespace_of(self._namespace, collection), key_of(key)
-        batch, view = self._batch, self._connection.view
+        batch = self._batch
         if batch is not None:
             found = batch.get(namespace, name)
-        elif view is None:
-            found = self.database.get(namespace, name, None)
         else:
-            found = view.get(namespace, name, None)
+            found = self._connection.reader().get(namespace, name, None)
         return None if found is None else _given(found)
 
     async def aget(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
@@ -219,15 +190,6 @@ class KoruDeltaKVStore(BaseKVStore):
         """As `get_all`."""
         return await self._connection.threads.read(self.get_all, collection)
 
-    def persist(self, persist_path: str, fs: Any = None) -> None:
-        """Nothing to do on disk: every write is there; in memory, copy the database to a path.
-
-        Raises:
-            NotADatabaseError: something is there already.
-            InvalidDataError: `fs` is given for a database in memory.
-        """
-        self._connection.persist(persist_path, fs)
-
     # Parts of the above
 
     @property
@@ -241,22 +203,38 @@ class KoruDeltaKVStore(BaseKVStore):
 
     def _retain(self, namespace: str) -> None:
         """Say once how much of its past a collection retains."""
-        if self._keep is None or namespace in self._retained:
-            return
-        if namespace not in self.database.retentions():
-            self.database.retain(namespace, keep=self._keep, message="what a cache has replaced")
-        self._retained.add(namespace)
+        if namespace not in self._retained:
+            koru_delta.adapters.retain_by_default(self.database, namespace, self._keep)
+            self._retained.add(namespace)
 
-    def _with(self, connection: Connection) -> Self:
-        other = type(self).__new__(type(self))
-        other._connection, other._namespace, other._ttl = connection, self._namespace, self._ttl
-        other._keep, other._retained = self._keep, set()
-        other._local = threading.local()
+    def _made_with(self) -> dict[str, Any]:
+        return {"namespace": self._namespace, "ttl": self._ttl, "keep": self._keep}
+
+
+class OnKeys(Store):
+    """A store that stands on one of keys, and on its database."""
+
+    _kvstore: KoruDeltaKVStore
+    _namespace: str
+
+    @property
+    def _connection(self) -> Connection:  # type: ignore[override]
+        return self._kvstore.connection
+
+    def __reduce_ex__(self, _protocol: object) -> Any:
+        return _standing, (type(self), self._namespace, self._kvstore)
+
+    def _made_with(self) -> dict[str, Any]:
+        return {"namespace": self._namespace}
+
+    def _over(self, connection: Connection) -> Self:
+        kvstore = self._kvstore._over(connection)
+        other: Self = _standing(type(self), self._namespace, kvstore)
         return other
 
 
-def _again(cls: type[KoruDeltaKVStore], options: dict[str, Any]) -> KoruDeltaKVStore:
-    return cls(**options)
+def _standing(cls: Any, namespace: str, kvstore: KoruDeltaKVStore) -> Any:
+    return cls(namespace=namespace, kvstore=kvstore)
 
 
 def _value(key: str, given: Any) -> dict[str, Any]:

@@ -40,7 +40,9 @@ class KoruDeltaMemoryBlock(BaseMemoryBlock[str]):
     )
     similarity_top_k: int = Field(default=4, description="At most so many are recalled.")
     similarity_cutoff: float | None = Field(
-        default=None, description="Recall only what is at least as relevant, in [0, 1]."
+        default=None,
+        description="Recall only what is at least as relevant, in [0, 1]; where words and meaning "
+        "are fused, that is beside the best of what there is.",
     )
     retrieval_context_window: int = Field(default=5, description="By so many of the last messages.")
     across_sessions: bool = Field(

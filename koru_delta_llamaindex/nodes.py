@@ -2,7 +2,8 @@
 
 A node is `{"id": ..., "text": ..., "metadata": {...}, "ref_doc_id": ..., "node": {...}}`:
 the text and metadata are where searches and filters look, `node` is the rest of what differs
-from its class's defaults. Nothing is coerced: what is no JSON is refused where it is stored.
+from its class's defaults. Enumerated strings become strings, which equal them; nothing else is
+coerced: what is no JSON is refused where it is stored.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def value_of(node: BaseNode) -> dict[str, Any]:
     """
     rest = _rest(node)
     value = {
-        "id": node.node_id, "text": _text_apart(node, rest), "metadata": node.metadata,
+        "id": node.node_id, "text": _text_apart(node, rest), "metadata": plain(node.metadata),
         "node": rest,
     }  # fmt: skip
     source = node.ref_doc_id
@@ -92,7 +93,7 @@ def dumped(node: BaseNode) -> dict[str, Any]:
         rest["text"] = text
     elif "text_resource" in rest:
         rest["text_resource"].setdefault("text", text)
-    return {**rest, "id_": node.node_id, "metadata": node.metadata, "embedding": node.embedding}
+    return {"id_": node.node_id, "metadata": node.metadata, "embedding": node.embedding, **rest}
 
 
 def loaded(data: dict[str, Any]) -> BaseNode:
@@ -139,7 +140,7 @@ def _rest(node: BaseNode) -> dict[str, Any]:
 def _related(info: RelatedNodeInfo) -> dict[str, Any]:
     kind = info.node_type
     return {
-        "node_id": info.node_id, "metadata": info.metadata, "hash": info.hash,
+        "node_id": info.node_id, "metadata": plain(info.metadata), "hash": info.hash,
         "node_type": kind.value if isinstance(kind, ObjectType) else kind,
     }  # fmt: skip
 

@@ -7,13 +7,9 @@ back equal to what was given, metadata of any JSON and the order of its keys inc
 
 from __future__ import annotations
 
-import asyncio
-import copy
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Literal, Self, cast
 
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -22,32 +18,30 @@ from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     MetadataFilters,
     VectorStoreQuery,
-    VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
 
 import koru_delta
-from koru_delta import AsOf, CausalFilter, Database, Filter, Match, Matches, Version, View, When
+from koru_delta import AsOf, CausalFilter, Database, Version, View, When
 from koru_delta_llamaindex.connection import Connection
-from koru_delta_llamaindex.filters import Condition, filter_of
+from koru_delta_llamaindex.filters import Condition, both, filter_of
 from koru_delta_llamaindex.keys import key_of
 from koru_delta_llamaindex.nodes import node_of, value_of
+from koru_delta_llamaindex.search import RELEVANCE, Search
+from koru_delta_llamaindex.store import Store
 
 Metric = Literal["cosine", "dot", "l2"]
 
 DEFAULT_NAMESPACE: Final = "llamaindex/vectors"
-_BEST_RANKS: Final = 61  # one over what reciprocal ranks give to the first of both
-_WIDER: Final = 3  # times as many as are wanted are looked at before they are ordered again
 _DELETING: Final = ("author", "message", "run", "causes")
 _WRITING: Final = (*_DELETING, "ttl", "valid_from", "valid_to")
 _QUERYING: Final = (
     "as_of", "valid_at", "causal", "filter", "exact", "recall", "syntax", "include_embeddings",
     "fusion", "alpha", "mmr_threshold", "mmr_prefetch_k", "mmr_prefetch_factor",
 )  # fmt: skip
-_Mode = VectorStoreQueryMode
 
 
-class KoruDeltaVectorStore(BasePydanticVectorStore):
+class KoruDeltaVectorStore(Store, BasePydanticVectorStore):
     """Nodes and their embeddings in one namespace of a database, at any of its moments.
 
     A similarity is in [0, 1], higher is better: `(1 + cosine) / 2`, `1 / (1 + exp(-dot))` or
@@ -126,9 +120,9 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
             InvalidDataError: both `database` and `path` are given.
             QueryError: no such metric; and the errors of `koru_delta.open`.
         """
-        if metric not in _RELEVANCE:
+        if metric not in RELEVANCE:
             raise koru_delta.errors.QueryError(
-                f"unknown metric {metric!r}; the metrics are {', '.join(_RELEVANCE)}"
+                f"unknown metric {metric!r}; the metrics are {', '.join(RELEVANCE)}"
             )
         fields: dict[str, Any] = {
             "namespace": namespace, "model": model, "metric": metric,
@@ -144,81 +138,10 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
         """What LlamaIndex calls the class."""
         return "KoruDeltaVectorStore"
 
-    def __repr__(self) -> str:
-        view = self._connection.view
-        at = "" if view is None else f" at {view.seq}"
-        return f"<KoruDeltaVectorStore {self.namespace!r}{at} of {self.database!r}>"
-
-    __str__ = __repr__
-
     @property
     def client(self) -> Database:
         """The database, as LlamaIndex asks for it."""
         return self._connection.database
-
-    @property
-    def database(self) -> Database:
-        """The database the nodes are in: for `history`, `diff`, `tag` and the rest."""
-        return self._connection.database
-
-    def as_of(self, ref: AsOf) -> Self:
-        """The store as it stood at a moment, that instant included, to be read only.
-
-        It shares the database, which the first store closes. Writes raise `ReadOnlyError`.
-        """
-        past = copy.copy(self)
-        past._connection = self._connection.past(ref)
-        return past
-
-    async def aas_of(self, ref: AsOf) -> Self:
-        """As `as_of`; finding the moment reads storage."""
-        return await self._connection.threads.read(self.as_of, ref)
-
-    def close(self) -> None:
-        """Close the database if the store opened it. Closing twice is fine."""
-        self._connection.close()
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    def __copy__(self) -> Self:
-        other = super().__copy__()
-        other._connection = self._connection.shared()
-        return other
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return self.__copy__()
-
-    def __reduce_ex__(self, _protocol: object) -> Any:
-        options = {
-            "namespace": self.namespace, "model": self.model, "metric": self.metric,
-            "include_embeddings": self.include_embeddings, "valid_at": self._valid_at,
-            "causal": self._causal, **self._connection.reopening(),
-        }  # fmt: skip
-        return _again, (type(self), options)
 
     # Writing
 
@@ -238,7 +161,7 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
             DimensionMismatchError, MetricMismatchError: of its embedding.
             ReadOnlyError: the store shows a past moment, or the database is read-only.
         """
-        _check_options("add", add_kwargs, _WRITING)
+        koru_delta.adapters.check_options("add", add_kwargs, _WRITING)
         self._connection.check_writable()
         items: dict[str, tuple[str, list[float], dict[str, Any]]] = {}
         ids = []
@@ -264,15 +187,17 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document, in one commit; before it, they are still there.
 
-        Nodes without a source belong to no document: None deletes nothing.
+        A node without a source is its own document, as for an ingestion pipeline, which keeps
+        documents whole where it has nothing to cut them with. None deletes nothing.
 
         Args:
             **delete_kwargs: `author`, `message`, `run`, `causes`.
         """
-        _check_options("delete", delete_kwargs, _DELETING)
+        koru_delta.adapters.check_options("delete", delete_kwargs, _DELETING)
         self._connection.check_writable()
         # None is no source's name: nodes without one have no such field.
-        self._delete_where({("ref_doc_id",): ref_doc_id}, delete_kwargs)
+        alone = {("id",): ref_doc_id, ("ref_doc_id",): {"$exists": False}}
+        self._delete_where({"$or": [{("ref_doc_id",): ref_doc_id}, alone]}, delete_kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """As `delete`."""
@@ -289,7 +214,7 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
         Unknown ids are no error, and `[]` deletes nothing. With neither, every node is
         deleted, as LlamaIndex's own store has it.
         """
-        _check_options("delete_nodes", delete_kwargs, _DELETING)
+        koru_delta.adapters.check_options("delete_nodes", delete_kwargs, _DELETING)
         self._connection.check_writable()
         where = filter_of(filters)
         if node_ids is None:
@@ -345,7 +270,7 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
             versions = {key: view.version(self.namespace, key, valid_at=valid_at) for key in found}
             return [node_of(value, self._embedding(versions[key])) for key, value in found.items()]
         if node_ids is not None:
-            where = _all_of(where, {("id",): {"$in": list(node_ids)}})
+            where = both(where, {("id",): {"$in": list(node_ids)}})
         rows = view.query(self.namespace, where, causal=self._causal, valid_at=valid_at)
         if node_ids is not None:
             order = {key: place for place, key in enumerate(_keys(node_ids))}
@@ -395,33 +320,11 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
                 those of the query; `mmr_prefetch_k` or `mmr_prefetch_factor`, how many to
                 choose from, or how many times as many (at least 50 are).
         """
-        _check_options("query", kwargs, _QUERYING)
-        mode = _mode(query.mode)
-        view = self._connection.at(kwargs.get("as_of"))
-        options = self._options(query, kwargs)
-        if mode is _Mode.DEFAULT:
-            found = view.similar(
-                self.namespace, _vector(query), k=query.similarity_top_k, **options
-            )
-            scored = self._by_vector(found)
-        elif mode is _Mode.MMR:
-            scored = self._by_vector(self._diverse(view, query, kwargs, options))
-        elif mode in (_Mode.TEXT_SEARCH, _Mode.SPARSE):
-            k = query.similarity_top_k
-            if mode is _Mode.SPARSE and query.sparse_top_k is not None:
-                k = query.sparse_top_k
-            scored = self._by_words(view, query, k, kwargs, options)
-        else:
-            k = query.similarity_top_k if query.hybrid_top_k is None else query.hybrid_top_k
-            if mode is _Mode.HYBRID:
-                scored = self._fused(view, query, k, kwargs, options)
-            else:
-                some = self._fused(view, query, _WIDER * k, kwargs, options)
-                ids = [node_of(match.value).node_id for match, _ in some]
-                options["filter"] = _all_of(options.get("filter"), {("id",): {"$in": ids}})
-                scored = self._by_vector(
-                    view.similar(self.namespace, _vector(query), k=k, **options)
-                )
+        koru_delta.adapters.check_options("query", kwargs, _QUERYING)
+        scored = Search(
+            self._connection.at(kwargs.get("as_of")), self.namespace, self.model, self.metric,
+            query, kwargs, self._valid_at, self._causal,
+        ).run()  # fmt: skip
         with_vectors = kwargs.get("include_embeddings")
         if with_vectors is None:
             with_vectors = self.include_embeddings or "embedding" in (query.output_fields or ())
@@ -441,15 +344,6 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
 
     # Files
 
-    def persist(self, persist_path: str, fs: Any = None) -> None:
-        """Nothing to do on disk: every write is there; in memory, copy the database to a path.
-
-        Raises:
-            NotADatabaseError: something is there already.
-            InvalidDataError: `fs` is given for a database in memory.
-        """
-        self._connection.persist(persist_path, fs)
-
     @classmethod
     def from_persist_path(cls, persist_path: str, **kwargs: Any) -> Self:
         """The store in the database at a path.
@@ -466,116 +360,16 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
 
     # Parts of the above
 
+    def _made_with(self) -> dict[str, Any]:
+        return {
+            "namespace": self.namespace, "model": self.model, "metric": self.metric,
+            "include_embeddings": self.include_embeddings, "valid_at": self._valid_at,
+            "causal": self._causal,
+        }  # fmt: skip
+
     @property
     def _metric(self) -> Metric:
         return cast("Metric", self.metric)
-
-    def _options(self, query: VectorStoreQuery, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What every search of a query is asked with."""
-        where = filter_of(query.filters)
-        extra: Filter | None = given.get("filter")
-        if extra is not None:
-            where = _all_of(where, _under_metadata(extra))
-        if query.doc_ids:
-            where = _all_of(where, {("ref_doc_id",): {"$in": list(query.doc_ids)}})
-        if query.node_ids:
-            where = _all_of(where, {("id",): {"$in": list(query.node_ids)}})
-        options: dict[str, Any] = {"model": self.model}
-        if where is not None:
-            options["filter"] = where
-        for name, usual in (("valid_at", self._valid_at), ("causal", self._causal)):
-            value = given.get(name)
-            value = usual if value is None else value
-            if value is not None:
-                options[name] = value
-        for name in ("exact", "recall"):
-            if given.get(name) is not None:
-                options[name] = given[name]
-        return options
-
-    def _by_vector(self, found: Matches) -> list[tuple[Match, float]]:
-        """Hits with the relevance of their scores."""
-        if found:
-            vectors = found[0].version.vectors
-            # Where none is named, the search has made sure that there is but one.
-            model = self.model or next(iter(vectors))
-            metric = vectors[model]["metric"]
-            if metric != self.metric:  # its scores would be turned into relevance wrongly
-                raise koru_delta.errors.MetricMismatchError(
-                    self.namespace, model, str(metric), self.metric
-                )
-        relevance = _RELEVANCE[self.metric]
-        return [(match, relevance(match.score)) for match in found]
-
-    def _diverse(
-        self,
-        view: View,
-        query: VectorStoreQuery,
-        given: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> Matches:
-        threshold = given.get("mmr_threshold")
-        if threshold is None:
-            threshold = 0.5 if query.mmr_threshold is None else query.mmr_threshold
-        k, wider = query.similarity_top_k, given.get("mmr_prefetch_k")
-        factor = given.get("mmr_prefetch_factor")
-        if factor is not None:
-            if wider is not None:
-                raise koru_delta.errors.QueryError(
-                    "pass mmr_prefetch_k or mmr_prefetch_factor, not both"
-                )
-            wider = math.ceil(k * factor)
-        # A search chooses among three times what it is asked for, and one after the other: the
-        # first of more are the first of fewer.
-        among = k if wider is None or k == 0 else max(k, math.ceil(wider / _WIDER))
-        found = view.search(
-            self.namespace, "", mode="vector", vector=_vector(query), mmr=threshold, k=among,
-            **options,
-        )  # fmt: skip
-        del found[k:]
-        return found
-
-    def _by_words(
-        self,
-        view: View,
-        query: VectorStoreQuery,
-        k: int,
-        given: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> list[tuple[Match, float]]:
-        found = view.search(
-            self.namespace, _words(query), mode="text", k=k, syntax=given.get("syntax", False),
-            **options,
-        )  # fmt: skip
-        return [(match, match.score / (1 + match.score)) for match in found]
-
-    def _fused(
-        self,
-        view: View,
-        query: VectorStoreQuery,
-        k: int,
-        given: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> list[tuple[Match, float]]:
-        alpha = given.get("alpha")
-        if alpha is None:
-            alpha = 0.5 if query.alpha is None else query.alpha
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-            raise koru_delta.errors.QueryError(
-                f"alpha is the weight of the embedding, from 0 (words only) to 1, not {alpha!r}"
-            )
-        if alpha == 0:
-            return self._by_words(view, query, k, given, options)
-        if alpha == 1:
-            return self._by_vector(view.similar(self.namespace, _vector(query), k=k, **options))
-        fusion = given.get("fusion", "score")
-        found = view.search(
-            self.namespace, _words(query), mode="hybrid", vector=_vector(query), k=k,
-            weights={"vector": alpha, "text": 1 - alpha}, syntax=given.get("syntax", False),
-            fusion=fusion, **options,
-        )  # fmt: skip
-        best = _BEST_RANKS if fusion == "rrf" else 1
-        return [(match, min(1.0, best * match.score)) for match in found]
 
     def _by_id(
         self, view: View, keys: list[str], where: Condition | None, valid_at: When | None = None
@@ -603,94 +397,9 @@ class KoruDeltaVectorStore(BasePydanticVectorStore):
         return None if vector is None else [float(number) for number in vector]
 
 
-def _again(cls: type[KoruDeltaVectorStore], options: dict[str, Any]) -> KoruDeltaVectorStore:
-    return cls(**options)
-
-
-def _mode(given: object) -> VectorStoreQueryMode:
-    """One of the modes there are here.
-
-    Raises:
-        QueryError: it is not, or fits a model to the query, which nothing here does.
-    """
-    known = (
-        _Mode.DEFAULT, _Mode.SPARSE, _Mode.TEXT_SEARCH, _Mode.HYBRID, _Mode.SEMANTIC_HYBRID,
-        _Mode.MMR,
-    )  # fmt: skip
-    for mode in known:
-        if given == mode:
-            return mode
-    name = given.value if isinstance(given, VectorStoreQueryMode) else given
-    raise koru_delta.errors.QueryError(
-        f"there is no query mode {name!r} here; it is one of "
-        f"{', '.join(mode.value for mode in known)}"
-    )
-
-
-def _vector(query: VectorStoreQuery) -> list[float]:
-    if query.query_embedding is None:
-        raise koru_delta.errors.QueryError(
-            f"a query of mode {_mode(query.mode).value!r} needs a query_embedding"
-        )
-    return query.query_embedding
-
-
-def _words(query: VectorStoreQuery) -> str:
-    if query.query_str is None:
-        raise koru_delta.errors.QueryError(
-            f"a query of mode {_mode(query.mode).value!r} needs a query_str"
-        )
-    return query.query_str
-
-
 def _keys(ids: Sequence[str]) -> list[str]:
     if isinstance(ids, str):
         raise koru_delta.errors.InvalidDataError(
             "node_ids is a list of strings, this is one: put it in []"
         )
     return [key_of(name) for name in ids]
-
-
-def _all_of(first: Any, second: Any) -> Condition:
-    both: Condition = second if first is None else {"$and": [first, second]}
-    return both
-
-
-def _under_metadata(filter: Filter) -> Filter:
-    return koru_delta.prefixed(filter, "metadata")
-
-
-def _check_options(method: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse what the method does not take.
-
-    Raises:
-        TypeError: as Python raises it.
-    """
-    for name in options:
-        if name not in known:
-            raise TypeError(
-                f"{method}() got an unexpected keyword argument {name!r}; it also takes "
-                f"{', '.join(known)}"
-            )
-
-
-def _of_cosine(score: float) -> float:
-    return min(1.0, max(0.0, (1 + score) / 2))
-
-
-def _of_dot(score: float) -> float:
-    if score < 0:  # exp(-score) could overflow
-        part = math.exp(score)
-        return part / (1 + part)
-    return 1 / (1 + math.exp(-score))
-
-
-def _of_l2(score: float) -> float:
-    return 1 / (1 - score)
-
-
-_RELEVANCE: Final[Mapping[str, Callable[[float], float]]] = {
-    "cosine": _of_cosine,
-    "dot": _of_dot,
-    "l2": _of_l2,
-}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -1064,3 +1065,21 @@ async def test_a_task_begun_inside_a_transaction_may_begin_its_own_after_it() ->
         over.set()
         await task
         assert await db.list_keys("a") == ["first", "later"]
+
+
+@pytest.mark.parametrize("verb", ["put_many", "embed_many"])
+def test_what_cannot_be_stored_is_told_of_by_its_key_and_the_first_of_its_faults(
+    db: koru_delta.Database, verb: str
+) -> None:
+    values: dict[str, Any] = {"good": 1, "bad": {"a": [1, {"b": {1, 2}}], "c": object()}}
+
+    put = [("n", key, value) for key, value in values.items()]
+    embed = [(key, [1.0, 0.0], value) for key, value in values.items()]
+
+    with pytest.raises(errors.InvalidDataError) as caught:
+        _ = db.put_many(put) if verb == "put_many" else db.embed_many("n", embed)
+
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.namespace, error.key, error.path) == ("n", "bad", "$.a[1].b")
+        assert str(error).endswith("(at $.a[1].b); it is of key 'bad' in namespace 'n'")
+    assert db.list_keys("n") == []

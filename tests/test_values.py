@@ -6,7 +6,9 @@ import datetime
 import decimal
 import json
 import math
+import sys
 import uuid
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -244,3 +246,11 @@ def test_a_name_that_cannot_be_stored_is_refused(namespace: Any, key: Any) -> No
 
 def test_the_longest_names_are_accepted() -> None:
     check_key("n" * 255, "é" * 512)
+
+
+def test_a_vector_is_read_while_another_thread_loads_numpy_ma(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "numpy.ma", ModuleType("numpy.ma"))
+
+    assert as_vector([1.0, 2.0]).tolist() == [1.0, 2.0]

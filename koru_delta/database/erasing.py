@@ -28,8 +28,6 @@ from koru_delta.transaction import CauseLike, Erasable
 
 SWEEP_SECONDS: Final = 60.0
 _TRIES: Final = 20  # against others who say the same thing at the same time
-_MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
-_FREE_PAGES: Final = 64  # fewer are left for the next writes
 _VECTORS_SWEPT_SECONDS: Final = 3600.0  # at most so often, since their indexes are made anew
 
 
@@ -88,8 +86,7 @@ class EraseVerbs(Opened):
         self._check_writable()
         options = write_options(ANY, causes, None, None, None, author, message, run)
         made, removed = self._log.erase(self._intents.erase(what, options))
-        if removed > _MUCH_REMOVED:
-            self._log.engine.give_back(at_least=_FREE_PAGES)
+        self._log.shrink(removed)
         return Erased(
             tuple(each for entry in made if not entry.is_tombstone for each in entry.targets),
             tuple(made), removed, self._log.engine.is_scrubbed(),
@@ -176,9 +173,11 @@ class EraseVerbs(Opened):
         meanwhile, readers do not; it takes as much free disk as the file is large, twice.
         """
         self._check_writable()
-        self._parts.scrub()
         engine = self._log.engine
-        return engine.compact_tiers() + engine.compact()
+        shorter = engine.compact_tiers() + engine.compact()
+        if not self._log.engine.is_scrubbed():
+            self._parts.scrub()
+        return shorter
 
     def _sweep(
         self, namespaces: Iterable[str] | None, author: str | None, message: str | None
@@ -197,7 +196,7 @@ class EraseVerbs(Opened):
         engine = self._log.engine
         if not engine.is_scrubbed():
             self._parts.scrub()
-        return Swept(versions, removed, engine.give_back(at_least=_FREE_PAGES), tuple(swept))
+        return Swept(versions, removed, self._log.give_back(), tuple(swept))
 
     def _sweep_quietly(self) -> None:
         """What is due, from time to time; indexes of vectors are not made anew all the time."""

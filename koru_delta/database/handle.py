@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from koru_delta.causal import FOREVER, Cut, When, moment
 from koru_delta.database.arguments import valid_clock
-from koru_delta.errors import InvalidTimestampError
+from koru_delta.errors import DatabaseLockedError, InvalidTimestampError
 from koru_delta.lifecycle import Tracker
 from koru_delta.log import CausalLog
 from koru_delta.log.moments import AsOf
@@ -55,17 +55,14 @@ class Parts:
         engine = self.log.engine
         names = engine.scrubbing()
         last = {name: engine.erased(name) for name in names}
-        self.vectors.forget(names)
-        self.texts.forget(names)
         self.layers.forget()
         try:
             scrub(engine, names)
-            if not engine.clean_tiers():
-                return False
-        except OSError as error:
-            _logger.warning("copies of what was erased are still in files: %s", error)
+            return engine.clean_tiers() and engine.scrubbed(last)
+        except (OSError, DatabaseLockedError) as error:
+            # What was erased is erased, and says so; whoever comes next tries again.
+            _logger.warning("copies of what was erased are still there, for now: %s", error)
             return False
-        return engine.scrubbed(last)
 
     def close(self) -> None:
         """Close every file; versions that answers still hold are read before."""
@@ -96,7 +93,7 @@ class Handle:
         """The moment that one call reads at.
 
         Raises:
-            InvalidTimestampError: `as_of` is none, or lies behind the moment of a view.
+            InvalidTimestampError: `as_of` is none, or lies after the moment of a view.
         """
         here = self._at
         if here is None:

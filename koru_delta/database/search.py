@@ -203,7 +203,8 @@ class SearchVerbs(Handle):
                 [0, 1]: it found more in every set measured. "rrf" adds weight / (60 + rank).
                 What lies deeper is fused by itself, and comes after.
             mmr: In [0, 1]: choose by maximal marginal relevance among those best; 1 is by
-                relevance alone, 0 by difference alone. Not for pages.
+                relevance alone, 0 by difference alone. Cosines count as they are, other scores
+                scaled to [0, 1]. Not for pages.
             half_life: Seconds (or a timedelta) after which a score counts half, from when
                 the version began to be true; scores below 0 stay. The best 50 or 3 k are put
                 in order anew, then what lies deeper.

@@ -1,6 +1,7 @@
 r"""What integrations ask for by name, each loaded when it is first asked for.
 
-The adapters themselves are modules here: `koru_delta.integrations.langchain`.
+The adapters themselves are modules here: `koru_delta.integrations.langchain` and
+`koru_delta.integrations.llamaindex`.
 
 >>> from koru_delta.integrations import CausalFilter, ChunkingConfig, chunk_document
 >>> CausalFilter(run="nightly").exclude_superseded

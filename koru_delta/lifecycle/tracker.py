@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import cycle
 from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
 
@@ -97,9 +97,9 @@ class Tracker:
             if len(notes) >= self._enough:
                 self._many()
 
-    def got_many(self, namespace: str, keys: Iterable[str]) -> None:
+    def got_many(self, namespace: str, keys: Collection[str]) -> None:
         """Note a read of many keys at once."""
-        if self.is_on:
+        if self.is_on and keys:
             self._note(GET, namespace, tuple(keys))
 
     def found(self, namespace: str, hits: Sequence[Any]) -> None:

@@ -7,6 +7,7 @@ process has written.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +25,13 @@ from koru_delta.causal import (
     check_kept,
     moment,
 )
-from koru_delta.errors import ErasedError, KeyNotFoundError, StorageError, UnknownVersionError
+from koru_delta.errors import (
+    DatabaseLockedError,
+    ErasedError,
+    KeyNotFoundError,
+    StorageError,
+    UnknownVersionError,
+)
 from koru_delta.log.append import RETENTION, Appender, Write
 from koru_delta.log.moments import TAGS, Moments
 from koru_delta.log.records import as_commit, checked, checked_record, damaged, identified_record
@@ -36,9 +43,12 @@ TEXTS: Final = "$text"  # how the words of each namespace are read
 LIFECYCLE: Final = "$lifecycle"  # budgets, pins and what becomes of idle keys
 # Namespaces that only KoruDelta writes.
 OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION, LIFECYCLE)
+_FREE_PAGES: Final = 64  # fewer are left in the file for the next writes
+_MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
 _HOT_BYTES = 64 * 1024 * 1024
 _HOT_LARGEST = _HOT_BYTES // 64
 _TOGETHER = 256  # most batches in one group commit
+_logger = logging.getLogger("koru_delta")
 
 
 class Hot:
@@ -110,6 +120,19 @@ class CausalLog(Moments):
         """As `commit`, for writes that erase: also how many bytes were removed."""
         done = self._committed(writes)
         return done.versions, done.given_back
+
+    def shrink(self, removed: int) -> None:
+        """Make the file shorter at once where so many removed bytes are worth it."""
+        if removed > _MUCH_REMOVED:
+            self.give_back()
+
+    def give_back(self) -> int:
+        """Return room to the file system, if it lets us: what freed it has been done."""
+        try:
+            return self.engine.give_back(at_least=_FREE_PAGES)
+        except (StorageError, DatabaseLockedError) as error:
+            _logger.warning("free room of the log was not returned: %s", error)
+            return 0
 
     def _committed(self, writes: Sequence[Write]) -> _Ticket:
         ticket = _Ticket(writes)

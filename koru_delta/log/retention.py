@@ -25,6 +25,7 @@ from koru_delta.storage import Candidate
 from koru_delta.values import Value, canonical_bytes, decode
 
 AT_ONCE: Final = 2_000  # versions erased in one commit
+_LONGEST: Final = timedelta(days=36_525_000)
 _TRIES: Final = 20  # against others who set a policy or sweep at the same time
 
 
@@ -76,12 +77,18 @@ def checked_policy(namespace: str, keep: timedelta | None, versions: int | None)
     Raises:
         InvalidDataError: it does not.
     """
-    if keep is not None and (not isinstance(keep, timedelta) or keep < timedelta(0)):
-        raise InvalidDataError(f"keep is a timedelta from 0 on, not {keep!r}")
-    if versions is not None and (
-        not isinstance(versions, int) or isinstance(versions, bool) or versions < 1
+    if keep is not None and (
+        not isinstance(keep, timedelta) or not timedelta(0) <= keep <= _LONGEST
     ):
-        raise InvalidDataError(f"versions is a whole number from 1 on, not {versions!r}")
+        raise InvalidDataError(
+            f"keep is a timedelta from 0 to {_LONGEST.days} days, not {keep!r}; None is for ever"
+        )
+    if versions is not None and (
+        not isinstance(versions, int) or isinstance(versions, bool) or not 1 <= versions < 2**63
+    ):
+        raise InvalidDataError(
+            f"versions is a whole number from 1 to 2**63 - 1, not {versions!r}; None is all"
+        )
     return Retention(namespace, keep, versions)
 
 
@@ -125,12 +132,11 @@ def due(log: CausalLog, policy: Retention, now: int) -> Due:
     return Due(tuple(kept), max(ends, default=0))
 
 
-def sweep(
-    log: CausalLog, namespace: str, *, author: str | None, message: str, at_once: int = AT_ONCE
-) -> tuple[int, int]:
+def sweep(log: CausalLog, namespace: str, *, author: str | None, message: str) -> tuple[int, int]:
     """Erase what a namespace no longer retains; how many versions and bytes of them.
 
-    Each commit holds one erase of up to `at_once` versions, and the horizon they leave.
+    Each commit holds one erase of up to `AT_ONCE` versions, and the horizon they leave; others
+    may write in between.
     """
     versions = removed = 0
     for _ in range(_TRIES):
@@ -142,8 +148,10 @@ def sweep(
         known = 0 if policy.horizon is None else microseconds(policy.horizon)
         body = recorded(policy, max(known, what.horizon))
         try:
-            for start in range(0, len(what.versions), at_once):
-                some = what.versions[start : start + at_once]
+            for start in range(0, len(what.versions), AT_ONCE):
+                if start:
+                    log.engine.step_aside()
+                some = what.versions[start : start + AT_ONCE]
                 noted = Write(
                     PUT, RETENTION, namespace, body, if_match=said_by, author=author,
                     message=message,

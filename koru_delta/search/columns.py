@@ -182,6 +182,26 @@ class Columns:
         known = self._growing
         return all(path in known and known[path].rows >= rows // 2 for path in paths)
 
+    def without(
+        self,
+        rows: npt.NDArray[np.int64],
+        load: Callable[[int, int], Sequence[object]],
+        *,
+        moving_up: bool,
+    ) -> Columns:
+        """Columns without a trace of what some rows held: these are `MISSING` now.
+
+        Args:
+            load: As for a new one.
+            moving_up: They are no rows any more, and the next ones take their places.
+        """
+        rest = Columns(load)
+        rest._growing = {
+            path: growing.without(rows, moving_up=moving_up)
+            for path, growing in self._growing.items()
+        }
+        return rest
+
     def column(self, path: Path, rows: int) -> Column:
         """Read one path in rows 0 to `rows`."""
         return self.prepare((path,), rows)[path]
@@ -216,6 +236,13 @@ class _Dictionary:
             self.values.append(value)
             self.codes[key] = code
         return code
+
+    def only(self, codes: Iterable[int]) -> _Dictionary:
+        """Of the values only those of some codes, of which 0 is the first; numbered anew."""
+        rest = _Dictionary()
+        for code in codes:
+            rest.encode(self.values[code])
+        return rest
 
     def numbers(self) -> tuple[npt.NDArray[np.float64], list[int]]:
         """Per code its number, NaN if it is none; and the codes of integers no float equals.
@@ -275,6 +302,18 @@ class _Growing:
             self._buffer = grown
         self._buffer[self.rows : stop] = codes
         self.rows = stop
+
+    def without(self, rows: npt.NDArray[np.int64], *, moving_up: bool) -> _Growing:
+        codes, rows = self._buffer[: self.rows].copy(), rows[rows < self.rows]
+        if moving_up:
+            codes = np.delete(codes, rows)
+        else:
+            codes[rows] = 0
+        used = np.union1d(codes, np.zeros(1, dtype=np.int32))
+        rest = _Growing(self._path)
+        rest.rows, rest._buffer = len(codes), np.searchsorted(used, codes).astype(np.int32)
+        rest._dictionary = self._dictionary.only(used.tolist())
+        return rest
 
     def read(self, rows: int) -> Column:
         codes = self._buffer[:rows]

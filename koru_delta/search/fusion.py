@@ -155,12 +155,15 @@ def diverse(
     vectors: npt.NDArray[np.float32],
     k: int,
     balance: float,
+    *,
+    cosines: bool = False,
 ) -> list[int]:
     """Up to `k` places of candidates, in the order that maximal marginal relevance takes them.
 
     Each step takes the candidate with the greatest `balance * relevance - (1 - balance) *
     (greatest cosine to what was taken)`; equal ones in the order given. Relevance is scaled
-    to [0, 1] first. Source: Carbonell & Goldstein, SIGIR 1998.
+    to [0, 1] first, unless it is `cosines`, which are measured alike. Source: Carbonell &
+    Goldstein, SIGIR 1998.
 
     Args:
         vectors: Shape (candidates, dimensions); a row of zeros is like nothing else.
@@ -173,8 +176,9 @@ def diverse(
     lengths = np.linalg.norm(wide, axis=1)
     np.divide(wide, lengths[:, None], out=wide, where=lengths[:, None] > 0)
     wanted = np.asarray(relevance, dtype=np.float64)
-    spread = wanted.max() - wanted.min()
-    wanted = (wanted - wanted.min()) / spread if spread > 0 else np.ones(count)
+    if not cosines:
+        spread = wanted.max() - wanted.min()
+        wanted = (wanted - wanted.min()) / spread if spread > 0 else np.ones(count)
     nearest = np.full(count, -np.inf)
     left = np.ones(count, dtype=np.bool_)
     chosen: list[int] = []

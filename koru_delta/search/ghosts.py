@@ -66,6 +66,11 @@ class Ghosts:
         """End one at a position."""
         self._columns["died"][number] = died
 
+    def erase(self, rows: npt.NDArray[np.bool_]) -> None:
+        """Let those of some rows, a mask, never have been; no view of them was handed out."""
+        gone = rows[self._columns["row"][: self._count]]
+        self._columns["died"][: self._count][gone] = 0
+
     def seen(self) -> SeenGhosts | None:
         """What there is so far."""
         if not self._count:

@@ -127,6 +127,7 @@ class LiveGraph:
         self._links = links
         self._places = 0
         self._state = np.zeros(_FIRST_PLACES, dtype=np.int8)  # by slot
+        self._forgotten: Numbers = np.empty(0, dtype=np.int64)
         self._live = 0
         self._vacant = 0  # vectors marked as deleted whose place was not taken again
         self._slack = 1.0
@@ -269,6 +270,38 @@ class LiveGraph:
                     self._live -= len(some)
                     self._vacant += len(some)
                     self.fed += len(some)
+
+    def forget(self, slots: Numbers) -> None:
+        """Note that nothing may be kept of the vectors of these slots, which are fed no more."""
+        with self._writer:
+            self._make_states(int(slots.max(initial=-1)) + 1)
+            known = slots[self._state[slots] != _ABSENT]
+            self._forgotten = np.union1d(self._forgotten, known)
+
+    def forgotten(self) -> Numbers:
+        """Those of them that it may still hold."""
+        return self._forgotten
+
+    def overwrite(self, slots: Numbers, vectors: Matrix) -> None:
+        """Put other vectors in the places of forgotten slots, which are not found any more.
+
+        They are linked anew, so that no link tells where they were.
+
+        Raises:
+            GraphUnavailable: the library failed, now or before.
+        """
+        self.drop(slots)
+        with self._writer:
+            for slot, vector in zip(slots.tolist(), self._tame(vectors), strict=True):
+                with self._alone() as index:
+                    if self._revived(index, slot):
+                        index.add_items(vector[None], np.array([slot]), num_threads=1)
+                        index.mark_deleted(slot)
+                        self._state[slot] = _DROPPED
+                        self._live -= 1
+                        self._vacant += 1
+            self._forgotten = np.setdiff1d(self._forgotten, slots)
+            self.fed += len(slots)
 
     def holds(self, slots: Numbers) -> Mask:
         """Which of these slots it can find."""

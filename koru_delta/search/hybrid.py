@@ -370,6 +370,8 @@ def _names(candidates: Sequence[Candidate], group: Path | None, log: CausalLog) 
         return names
     versions = log.versions([each.seq for each in candidates])
     for place, version in enumerate(versions):
+        if version.is_erased:  # since it was found
+            continue
         found = look_up(version.value, group)
         if found is not MISSING:
             names[place] = b"g" + canonical_bytes(found)
@@ -386,7 +388,10 @@ def _diversify(
     assert asked.balance is not None
     pool = left[: asked.window]
     vectors = _vectors_of(pool, space, log)
-    order = diverse([each.score for each in pool], vectors, len(pool), asked.balance)
+    by_cosine = space is not None and space.space.metric == "cosine" and "text" not in asked.weights
+    order = diverse(
+        [each.score for each in pool], vectors, len(pool), asked.balance, cosines=by_cosine
+    )
     return [pool[place] for place in order]
 
 

@@ -49,7 +49,8 @@ def select_rows(
 ) -> list[Row]:
     """Rows that match, sorted, from `offset` on, at most `limit`; ties in key order.
 
-    With `searched` what is superseded is left out, as searches do.
+    With `searched` what is superseded is left out, as searches do; what is erased meanwhile
+    always is.
     """
     check_page(limit, offset)
     where = None if filter is None else compiled(filter)
@@ -84,6 +85,7 @@ def select_rows(
             version,
         )
         for version in versions
+        if not version.is_erased  # since they were chosen
     ]
 
 

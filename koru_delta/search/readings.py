@@ -32,6 +32,7 @@ from koru_delta.values import Value, decode
 Scores = npt.NDArray[np.float64]
 TINY: Final = 1e-25  # shorter vectors are left to float64
 _ROWS_AT_ONCE = 8192
+_NO_OBJECT: Final = 0  # nor what is below it
 _NAMES_KEPT: Final = 2_000_000
 NAME_BYTES: Final = 160  # of a key's name in memory, about
 _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
@@ -269,9 +270,16 @@ class SpaceReadings:
         self._wanted = []
 
     def vectors_of(self, objects: Sequence[int]) -> Matrix:
-        """Vectors from the log, each checked against its hash."""
-        data = b"".join(self.log.engine.vectors(objects))
-        return np.frombuffer(data, dtype="<f4").reshape(-1, self.space.dimensions)
+        """Vectors from the log, each checked against its hash; blank ones for what is none."""
+        there = [item for item in objects if item > _NO_OBJECT]
+        data = b"".join(self.log.engine.vectors(there))
+        found = np.frombuffer(data, dtype="<f4").reshape(-1, self.space.dimensions)
+        if len(there) == len(objects):
+            return found
+        every = np.zeros((len(objects), self.space.dimensions), dtype=np.float32)
+        every[:, 0] = 1
+        every[np.array(objects) > _NO_OBJECT] = found
+        return every
 
     def objects(self, start: int, stop: int) -> list[int]:
         """The objects of the slots `start` to `stop`."""
@@ -450,6 +458,60 @@ class SpaceReadings:
             self.reading = Reading(
                 seq, self._rows.seen(), self._truth(tuple(segments)), self._tiny(0), None, (), 0, {}
             )
+
+    def follow(self, old: SpaceReadings) -> None:
+        """Go on from what another has read, without what was erased since.
+
+        Slots keep their numbers. One whose vector is gone has a blank one, of length 1, and no
+        object; no row leads there.
+
+        Raises:
+            Unusable: a file that it has mapped does not hold any more what was written.
+        """
+        erased = self.log.engine.erased_between(self.space.namespace, old.erased, self.erased)
+        before, arrays = old.dump()
+        truth, graph = before.truth, before.graph
+        with self.lock:
+            self.forget()
+            self._rows.restore(
+                {n.removeprefix("rows."): a for n, a in arrays.items() if n.startswith("rows.")}
+            )
+            rows, lost = self._rows.erase(np.array(erased, dtype=np.int64))
+            self._objects, self._squares = arrays["objects"], arrays["squares"]
+            self._objects[lost], self._squares[lost] = -1 - lost, 1
+            if self.space.metric == "cosine":
+                self._scales = arrays["scales"]
+                self._scales[lost] = 1
+            self._held, self._slots = len(self._objects), None
+            self._room = _blanked(truth.tail, lost - truth.sealed)
+            segments = tuple(_without_lost(segment, lost) for segment in truth.segments)
+            self._names = old._names
+            with self._columns_lock, old._columns_lock:
+                self._columns = old._columns.without(rows, self._values, moving_up=False)
+            self.reading = Reading(
+                before.seq, self._rows.seen(), self._truth(segments), self._tiny(0), None, (), 0, {}
+            )
+            if graph is not None and not graph.live.broken:
+                graph.live.forget(lost)
+                self.publish_graph(None, graph)
+
+
+def _without_lost(segment: Segment, lost: Numbers) -> Segment:
+    """A segment with blank vectors in some slots, and no codes that tell of what was there."""
+    mine = lost[(segment.start <= lost) & (lost < segment.stop)] - segment.start
+    if not len(mine):
+        return segment
+    held = _blanked(segment.vectors(), mine)
+    return Segment(segment.start, segment.stop, held, None, uncoded=True)
+
+
+def _blanked(vectors: Matrix, rows: Numbers) -> Matrix:
+    """A copy with other vectors in some rows; those that are none are left out."""
+    found = vectors.copy()
+    rows = rows[(rows >= 0) & (rows < len(vectors))]
+    found[rows] = 0
+    found[rows, 0] = 1
+    return found
 
 
 def _squares(vectors: Matrix) -> Scores:

@@ -103,6 +103,28 @@ class Records:
                 self._masks: OrderedDict[Hashable, Passing] = OrderedDict()
             self.reading = RecordReading(0, self._rows.seen(), self._seqs[:0], self._keys[:0])
 
+    def follow(self, old: Records) -> None:
+        """Go on with the columns that another has read, without what was erased since."""
+        reading = old.reading
+        gone = self.missing(reading)
+        if gone is None:
+            return
+        with old._columns_lock:
+            known = old._columns.without(gone, self._values, moving_up=True)
+        with self._columns_lock:
+            self._columns = known
+        self.looked_at, self._names = old.looked_at, old._names
+
+    def missing(self, reading: RecordReading) -> Numbers | None:
+        """The slots of another's reading that have none here: what was erased since.
+
+        The rest have the same order here, without gaps. None if that is not so.
+        """
+        mine = self.at(reading.seq).seqs
+        mine = mine[: int(np.searchsorted(mine, reading.seq, side="right"))]
+        gone = np.flatnonzero(~np.isin(reading.seqs, mine))
+        return gone if len(mine) + len(gone) == reading.slots else None
+
     # Reading the log
 
     def at(self, seq: int) -> RecordReading:

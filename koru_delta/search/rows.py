@@ -34,6 +34,7 @@ Numbers = npt.NDArray[np.int64]
 _ALWAYS = -(2**63)
 _END = -1  # of a chain
 _NO_GHOST = -1
+_NEVER = 0  # died: it was never there
 _PLAIN_ROW, _RECTANGLE, _RECTANGLE_AHEAD = 1, 0, -1  # the last begins after it was written
 _PLAIN = ("born", "died", "slot", "key")
 _TIMED = ("valid_from", "valid_to", "expires", "seq", "plain")
@@ -292,6 +293,35 @@ class Rows:
             for key, row in zip(self._columns["key"][rows].tolist(), rows.tolist(), strict=True):
                 self._rectangles[key].append(row)
 
+    def erase(self, versions: Numbers) -> tuple[Numbers, Numbers]:
+        """Let what these versions (by position) held never have been there.
+
+        No view of these rows may have been handed out. Returns the rows it was, and the slots
+        that nothing stands for any more, ascending.
+        """
+        columns, count = self._columns, self._count
+        seqs = columns["seq" if self._timed else "born"][:count]
+        died, slot = columns["died"][:count], columns["slot"][:count]
+        mine = np.isin(seqs, versions)
+        rows = np.flatnonzero(mine)
+        held = died > columns["born"][:count]  # else it is gone already
+        live = rows[died[rows] == FOREVER]
+        self._live -= len(live)
+        if self._timed:
+            self._clocked -= sum(map(self._is_clocked, live.tolist()))
+        used = np.zeros(self._slots, dtype=np.bool_)
+        used[slot[held & ~mine]] = True
+        lost = np.unique(slot[rows])
+        died[rows] = _NEVER
+        self._open = None
+        for key in set(columns["key"][rows].tolist()) & self._rectangles.keys():
+            self._rectangles[key] = [row for row in self._rectangles[key] if not mine[row]]
+            left = [piece for piece in self._pieces.pop(key, ()) if not mine[piece.row]]
+            if left:
+                self._pieces[key] = left
+        self._ghosts.erase(mine)
+        return rows, lost[~used[lost]]
+
     def _find_open(self) -> dict[int, int]:
         """For each plain key the row that nothing has ended."""
         rows = self._open_rows(rectangles=False)
@@ -486,7 +516,9 @@ class Rows:
             opened.pop(key, None)
             self._rectangles[key] = []
         wanted = np.fromiter(keys, dtype=np.int64, count=len(keys))
-        mine = np.flatnonzero(np.isin(self._columns["key"][: self._count], wanted))
+        columns, count = self._columns, self._count
+        theirs = np.isin(columns["key"][:count], wanted)
+        mine = np.flatnonzero(theirs & (columns["died"][:count] != _NEVER))
         if not len(mine):
             return
         rows: dict[int, list[int]] = {}
@@ -523,7 +555,7 @@ class Rows:
         self._live -= int(live.sum())
         self._clocked -= int((live & (columns["expires"][rows] != FOREVER)).sum())
         columns["born"][rows] = FOREVER  # never visible
-        columns["died"][rows] = 0  # nor alive
+        columns["died"][rows] = _NEVER
 
     def _add_rectangle(self, entry: Entry) -> None:
         starts = entry.tx_time if entry.valid_from is None else entry.valid_from

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -107,8 +107,17 @@ def _strings(value: object) -> Iterable[str]:
 class TextIndex:
     """The words of one namespace under some settings. Safe to share by threads."""
 
-    def __init__(self, records: Records, settings: TextSettings, place: Path | None) -> None:
-        """Go on from what is in `place`, a folder, if that fits the log."""
+    def __init__(
+        self,
+        records: Records,
+        settings: TextSettings,
+        place: Path | None,
+        old: TextIndex | None = None,
+    ) -> None:
+        """Go on from another one, without what was erased since, or from a file in `place`.
+
+        What does not fit the log is not used.
+        """
         self._records = records
         self.settings = settings
         self._analyzer = Analyzer(settings.stemmer)
@@ -116,7 +125,8 @@ class TextIndex:
         self._lock = threading.Lock()  # held to read texts
         self._postings = Postings()
         self._saved = 0
-        self._restore()
+        if old is None or not self._follow(old):
+            self._restore()
 
     @property
     def records(self) -> Records:
@@ -246,6 +256,15 @@ class TextIndex:
 
     # Reading the log
 
+    def _follow(self, old: TextIndex) -> bool:
+        with old._lock:  # it has come no farther than its records
+            postings, reading = old._postings, old._records.reading
+            gone = self._records.missing(reading)
+            if gone is None:
+                return False
+            self._postings = postings.without(gone[gone < postings.count])
+        return True
+
     def _catch_up(self, reading: RecordReading) -> None:
         """Read the texts of all slots of a reading: slots are log order, and never change."""
         if self._postings.count >= reading.slots:
@@ -365,20 +384,16 @@ class Texts:
             with self._lock:
                 found = self._records.get(namespace)
                 if found is None or found.is_stale:
-                    self._drop(namespace)
-                    found = self._records[namespace] = Records(self._log, namespace)
+                    fresh = Records(self._log, namespace)
+                    if found is not None:
+                        fresh.follow(found)
+                    for name, index in list(self._indexes.items()):
+                        if name[0] == namespace:
+                            self._indexes[name] = TextIndex(
+                                fresh, index.settings, self._folder, index
+                            )
+                    found = self._records[namespace] = fresh
         return found
-
-    def forget(self, namespaces: Collection[str]) -> None:
-        """Let go of what was read of some namespaces."""
-        with self._lock:
-            for name in namespaces:
-                self._drop(name)
-
-    def _drop(self, namespace: str) -> None:
-        self._records.pop(namespace, None)
-        for name in [name for name in self._indexes if name[0] == namespace]:
-            del self._indexes[name]
 
     def settings(self, namespace: str, cut: Cut) -> TextSettings:
         """The settings that were recorded at a cut."""

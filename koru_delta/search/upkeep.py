@@ -51,6 +51,7 @@ BULK_ROWS: Final = 2_000  # given to a graph that nobody asks yet
 PAUSE_SECONDS: Final = 0.05
 QUIET_SECONDS: Final = 0.25  # without a write, until a graph is given the last few rows
 SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
+OVERWRITTEN_PART: Final = 1000  # of a graph one in so many, and no more
 _GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
 _UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than its floors
 _CALIBRATED: Final = 512  # queries a graph's efforts are measured by
@@ -94,6 +95,7 @@ class Upkeep:
         self._saved: dict[int, int] = {}  # position of the last state written or read
         self._swept: set[int] = set()  # spaces whose folder was looked through
         self._saved_graphs: dict[int, tuple[Graph, int]] = {}
+        self._unsaved: set[tuple[str, int]] = set()  # whose files an erasure has removed
 
     # Settings
 
@@ -145,6 +147,8 @@ class Upkeep:
 
     def _wants(self, space: VectorSpace) -> bool:
         reading = space.reading
+        if ("state", space.space.space_id) in self._unsaved:
+            return True
         tail = reading.truth.slots - reading.truth.sealed
         uncoded = tail >= SEAL_ROWS or any(s.uncoded for s in reading.truth.segments)
         if uncoded and not self._has_given_up("codes", space):
@@ -242,6 +246,7 @@ class Upkeep:
             ("bounds", self._bound),
         )
         with self._working:
+            self._unsaved.discard(("state", space.space.space_id))
             self._take(steps, space, complete=complete)
 
     def load(self, space: VectorSpace) -> None:
@@ -621,9 +626,11 @@ class Upkeep:
         fresh = replace(segment, held=None, mapped=mapped, file=name, identity=file.identity.hex())
         space.publish((segment,), fresh)
 
-    def restore(self, space: VectorSpace) -> None:
-        """Go on from the newest files that fit the log, if there are any."""
+    def restore(self, space: VectorSpace, old: VectorSpace | None = None) -> None:
+        """Go on from another that became stale, or the newest files that fit the log, if any."""
         place = self._place(space)
+        if old is not None and old.reading.seq and self._follow(space, old):
+            place = None
         if place is not None:
             for path in sorted(place.glob("state-*.kdx"), reverse=True):
                 try:
@@ -637,6 +644,17 @@ class Upkeep:
                     _log.info("a cache is not used, and made anew from the log: %s", error)
         space.moved = partial(self.nudge, space)
         self.nudge(space)
+
+    def _follow(self, space: VectorSpace, old: VectorSpace) -> bool:
+        try:
+            space.follow(old)
+        except Unusable as error:
+            space.forget()
+            _log.info("a cache is not used, and made anew from the log: %s", error)
+            return False
+        if self._folder is not None and self._writable:
+            self._unsaved |= {("state", space.space.space_id), ("graph", space.space.space_id)}
+        return True
 
     def _restore(self, space: VectorSpace, place: Path, path: Path) -> None:
         state = CacheFile(path)
@@ -674,7 +692,11 @@ class Upkeep:
             return
         last = self._saved_graphs.get(space.space.space_id)
         changed = known.live.fed - (last[1] if last and last[0].live is known.live else 0)
-        if changed < (1 if complete else max(FEED_ROWS, known.live.live // 4)):
+        due = changed >= (1 if complete else max(FEED_ROWS, known.live.live // 4))
+        if not due and ("graph", space.space.space_id) not in self._unsaved:
+            return
+        self._unsaved.discard(("graph", space.space.space_id))
+        if not self._overwritten(space, reading, known):
             return
         with cache.writing(place) as mine:
             if not mine or space.is_stale:
@@ -691,6 +713,22 @@ class Upkeep:
             }  # fmt: skip
             cache.write(place / "graph.kdx", about, {})
         self._saved_graphs[space.space.space_id] = (known, known.live.fed)
+
+    def _overwritten(self, space: VectorSpace, reading: Reading, known: Graph) -> bool:
+        """See to it that a graph tells nothing of what was erased; False if that is too much.
+
+        Then it is asked on, and written to no file.
+        """
+        gone = known.live.forgotten()
+        if len(gone) > max(FEED_ROWS, known.live.live // OVERWRITTEN_PART):
+            return False
+        if len(gone):
+            alive, _, _ = space.present_slots(reading)
+            others = np.flatnonzero(alive)
+            if not len(others):
+                return False
+            known.live.overwrite(gone, reading.truth.take(np.resize(others, len(gone))))
+        return True
 
     def _load_graph(self, space: VectorSpace, _complete: bool) -> None:
         place, reading = self._place(space), space.reading

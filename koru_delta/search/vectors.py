@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
 from typing import Any
 
 from koru_delta.causal import FOREVER, Cut
@@ -72,19 +71,12 @@ class Vectors:
             with self._lock:
                 found = self._spaces.get(space.space_id)
                 if found is None or found.is_stale:
-                    found = VectorSpace(self.log, space, self.upkeep.costs)
+                    fresh = VectorSpace(self.log, space, self.upkeep.costs)
                     if self._memory is not None:
-                        found.names_kept = self._memory // 20 // NAME_BYTES
-                    self.upkeep.restore(found)
-                    self._spaces[space.space_id] = found
+                        fresh.names_kept = self._memory // 20 // NAME_BYTES
+                    self.upkeep.restore(fresh, found)
+                    found = self._spaces[space.space_id] = fresh
         return found
-
-    def forget(self, namespaces: Collection[str]) -> None:
-        """Let go of what was read of some namespaces."""
-        with self._lock:
-            for number, space in list(self._spaces.items()):
-                if space.space.namespace in namespaces:
-                    del self._spaces[number]
 
     def _began(self, space: Space) -> int:
         """The position of the first vector of a space, which never changes."""

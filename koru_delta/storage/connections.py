@@ -36,6 +36,7 @@ from koru_delta.storage.place import check_directory, remove_directory
 
 Durability = Literal["full", "relaxed"]
 
+_LONGEST_LOOK_SECONDS = 0.005  # between two looks of a writer that waits for the lock
 _OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processes write
 
 
@@ -288,7 +289,14 @@ class Connections:
             except BlockingIOError:
                 if time.monotonic() - start > self._timeout:
                     raise DatabaseLockedError(str(self.directory), self._timeout) from None
-                pause = min(pause * 1.5, 0.005)
+                pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+
+    def step_aside(self) -> None:
+        """Between two writes of many in a row: let in the writers of other processes who wait.
+
+        They look now and then; who goes on at once takes the lock again before they do.
+        """
+        time.sleep(2 * _LONGEST_LOOK_SECONDS)
 
     # Forking
 

@@ -5,8 +5,7 @@ number it cached under may trust its cache; any other number sends it to the eng
 Beside the counter stand the end of the log as last acknowledged, in two slots written
 by turns, so that a writer killed half-way leaves the older one whole.
 
-Layout, little-endian: counter (8), last tx_time (8), magic (8), how often rows were laid anew
-(8) and up to which of these times pages were swept (8, see `clean.py`); two slots of seq (8),
+Layout, little-endian: counter (8), last tx_time (8), magic (8); two slots of seq (8),
 root (32), check (8) at 64 and 128; 4096 bytes in all.
 """
 
@@ -25,7 +24,6 @@ _MAGIC = b"KDGEN001"
 _SIZE = 4096
 _SLOTS = (64, 128)
 _SLOT = struct.Struct("<Q32s8s")
-_LAID, _SWEPT = 3, 4  # cells
 
 
 class Generation:
@@ -83,24 +81,6 @@ class Generation:
         """Move to the next even number after a write."""
         self.cells[0] = self.next_even()
 
-    def lay_anew(self) -> None:
-        """Note, before a commit, that it leaves copies of rows in pages, to be swept."""
-        self.cells[_LAID] += 1
-
-    @property
-    def is_swept(self) -> bool:
-        """Whether every page of which rows were laid anew went into the file swept."""
-        return bool(self.cells[_LAID] == self.cells[_SWEPT])
-
-    @property
-    def laid(self) -> int:
-        """How often rows were laid anew."""
-        return int(self.cells[_LAID])
-
-    def swept(self, laid: int) -> None:
-        """Note that pages were swept up to so often."""
-        self.cells[_SWEPT] = laid
-
     def acknowledge(self, seq: int, root: bytes, tx_time: int) -> None:
         """Note the end of the log, after its commit and before `end`."""
         noted = struct.pack("<Q32s", seq, root)
@@ -122,5 +102,5 @@ class Generation:
 
     def close(self) -> None:
         """Let go of the file; views still held elsewhere stay readable."""
-        self.cells = memoryview(bytes(40)).cast("Q")
+        self.cells = memoryview(bytes(16)).cast("Q")
         self._map = bytes(_SIZE)  # the file is unmapped with the last of those views

@@ -55,6 +55,7 @@ from koru_delta.values import distinction_id
 
 _FILE_BYTES: Final = 48 << 20  # of bodies in one file, about
 _FILE_ITEMS: Final = min(MAX_ITEMS, 8_192)
+_MOST_NEAR: Final = 48  # rows that come back in one transaction; some of them are large
 _FEW_USED: Final = 0.5  # of a file: it is written anew below that
 _AT_ONCE: Final = 2_000  # places looked up together
 _log = logging.getLogger("koru_delta")
@@ -273,7 +274,8 @@ class SqliteMover(SqliteSteps):
             written += sum(len(near[part.owner][2]) for part in kept)
             moved += len(kept)
 
-        longest = self._in_steps(sorted(parts, key=lambda part: part.at or 0), prepare)
+        ordered = sorted(parts, key=lambda part: -(part.at or 0))
+        longest = self._in_steps(ordered, prepare, most=_MOST_NEAR)
         return Moved(moved, written, longest)
 
     def _near(self, part: _Part) -> tuple[int, int | None, bytes]:

@@ -32,6 +32,7 @@ from koru_delta.storage.schema import (
     COMMITS,
     EFFECTS,
     ERASED,
+    ERASED_BETWEEN,
     HIDDEN,
     LACKS,
     PLACES,
@@ -457,6 +458,11 @@ class SqliteReader(Connections):
                 known = {}
             self._erased = (generation, {**known, namespace: found})
         return found
+
+    def erased_between(self, namespace: str, after: int, until: int) -> list[int]:
+        """What entries after a place, up to another, erased in a namespace: the places of it."""
+        rows = self._rows(ERASED_BETWEEN, (self._namespace(namespace), after, until))
+        return [row[0] for row in rows]
 
     # Commits
 

@@ -10,7 +10,7 @@ import apsw
 import orjson
 
 from koru_delta.errors import CorruptionError
-from koru_delta.storage.schema import DELTA, RAW, ZSTD, compressor, unpack
+from koru_delta.storage.schema import DELTA, RAW, TOLD_BY, ZSTD, compressor, unpack
 from koru_delta.storage.shelf import Facts, Shelf
 
 _VERSION = """v.seq, v.id8, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to, v.expires_at,
@@ -87,14 +87,18 @@ def tell_anew(con: apsw.Connection, shelf: Shelf, told: Sequence[int]) -> None:
 
 def told_by(con: apsw.Connection, base: int) -> list[int]:
     """Objects that are stored by their difference to one."""
-    rows = con.execute("SELECT object FROM objects WHERE base = ? AND base > 0", (base,))
-    return [row[0] for row in rows]
+    return [row[0] for row in con.execute(TOLD_BY, (base,))]
 
 
 def whole(body: bytes) -> tuple[int, int | None, bytes]:
     """A body to be stored by itself: codec, no base, data."""
     packed = compressor(None).compress(body)
     return (ZSTD, None, packed) if len(packed) < len(body) else (RAW, None, body)
+
+
+def note_laid_anew(con: apsw.Connection) -> None:
+    """Say that pages may hold copies of rows that were laid anew (see `clean.py`)."""
+    con.execute("INSERT OR IGNORE INTO meta VALUES('laid_anew', '1')")
 
 
 def wear(con: apsw.Connection, numbers: Sequence[int], state: int) -> None:

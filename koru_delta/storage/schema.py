@@ -76,6 +76,10 @@ ERASING = """
 CREATE INDEX IF NOT EXISTS versions_by_object ON versions(object) WHERE object > 0;
 CREATE INDEX IF NOT EXISTS vectors_by_object ON vectors(object) WHERE object > 0;
 """
+# Each says what its index says, word for word: bound values do not tell that it may be used.
+IS_USED = """SELECT EXISTS (SELECT 1 FROM versions WHERE object = :item AND object > 0)
+    OR EXISTS (SELECT 1 FROM vectors WHERE object = :item AND object > 0)"""
+TOLD_BY = "SELECT object FROM objects WHERE base = ? AND base > 0"
 GONE = 0  # the object of a vector that was erased; real ones count from 1
 
 STORED = f"""
@@ -129,6 +133,8 @@ SHADE = f"""SELECT kind FROM marks WHERE target = ? AND seq <= ? AND kind <> {ER
 # The last erasure in a namespace.
 ERASED = f"""SELECT max(seq) FROM marks WHERE kind = {ERASE}
     AND ns = (SELECT ns FROM namespaces WHERE name = ?)"""
+ERASED_BETWEEN = f"""SELECT target FROM marks
+    WHERE ns = ? AND kind = {ERASE} AND seq > ? AND seq <= ? ORDER BY target"""
 # Whether what a key holds at a cut and valid time was erased, for any key of a namespace.
 LACKS = f"""SELECT EXISTS (SELECT 1 FROM versions e JOIN keys k USING (key_id)
     WHERE e.seq IN (SELECT target FROM marks WHERE ns = :ns AND kind = {ERASE})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import apsw
@@ -17,15 +17,13 @@ from koru_delta.storage.tierfile import path_of
 INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
 _PAGES_AT_ONCE = 1000
 _READERS_LEAVE_MS = 1000
-_SWEPT_AFTER = 256  # commits
+_TRIED_AGAIN_MS = 50  # once they were waited for in vain
 CHECKPOINT_PAGES = 1000  # SQLite's own choice
 _log = logging.getLogger("koru_delta")
 
 
 class SqliteScrubber(SqliteFeeds):
     """Empties the write-ahead log of what was erased, and gives room back."""
-
-    _left = 0  # commits whose pages somebody else is to sweep
 
     def scrubbing(self) -> list[str]:
         """Namespaces of which copies of what was erased may lie in files beside the log."""
@@ -52,22 +50,22 @@ class SqliteScrubber(SqliteFeeds):
                 if found is None:
                     return True
                 said = orjson.loads(found)
-                if (
-                    self._tainted()
-                    or not self._checkpoint()
-                    or any(
-                        last.get(name, -1) < self._last_erased(con, name)
-                        for name in said["namespaces"]
-                    )
-                ):
+                late = bool(said.get("late"))
+                left = [
+                    name for name in said["namespaces"]
+                    if last.get(name, -1) < self._last_erased(con, name)
+                ]  # fmt: skip
+                emptied = self._checkpoint(late=late, everywhere=late)
+                if emptied and late:
+                    con.execute("DELETE FROM meta WHERE name = 'laid_anew'")
+                if self._tainted():
                     return False
-                if said.get("late"):
-                    # Pages may have gone into the file by another way meanwhile.
-                    value = orjson.dumps({"namespaces": [], "late": True}).decode()
-                    con.execute("UPDATE meta SET value = ? WHERE name = 'scrub'", (value,))
-                    return False
-                con.execute("DELETE FROM meta WHERE name = 'scrub'")
-                return True
+                if emptied and not left:
+                    con.execute("DELETE FROM meta WHERE name = 'scrub'")
+                elif said != {**said, "namespaces": left, "late": late and not emptied}:
+                    _amend_scrub(con, namespaces=left, late=late and not emptied)
+                con.execute("PRAGMA shrink_memory").fetchall()
+                return emptied and not left
             except apsw.BusyError:
                 return False
             except apsw.Error as error:
@@ -78,54 +76,16 @@ class SqliteScrubber(SqliteFeeds):
         found: int | None = con.execute(ERASED, (namespace,)).get
         return found or 0
 
-    def _clean(self, con: apsw.Connection) -> None:
-        """Empty the write-ahead log of what was just erased; what is in the way is noted."""
+    def _clean(self, con: apsw.Connection, *, late: bool) -> None:
+        """Empty the write-ahead log of what was just erased; what is in the way stays noted."""
         con.wal_autocheckpoint(CHECKPOINT_PAGES)
         try:
-            emptied = self._checkpoint()
+            if self._checkpoint(late=late) and not late:
+                _amend_scrub(con, late=False)
+            # What is in memory of its pages has not been cleaned.
+            con.execute("PRAGMA shrink_memory").fetchall()
         except apsw.Error as error:  # what was erased is erased; cleaning up is tried again
             _log.warning("the write-ahead log still holds what was erased: %s", error)
-            emptied = False
-        if not emptied:
-            found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
-            value = orjson.dumps({**orjson.loads(found), "late": True}).decode()
-            con.execute("UPDATE meta SET value = ? WHERE name = 'scrub'", (value,))
-
-    # Pages of which rows were laid anew, and nothing erased
-
-    def _is_swept(self) -> bool:
-        return self._generation is None or self._generation.is_swept
-
-    def _sweep_now_and_then(self, con: apsw.Connection) -> None:
-        """After such a commit: whoever lays rows anew sweeps, unless that one is gone."""
-        con.wal_autocheckpoint(CHECKPOINT_PAGES)
-        self._left += 1
-        if self._left % _SWEPT_AFTER == 0:
-            self._sweep()
-
-    def _sweep(self, sweeping: clean.Sweeping | None = None) -> bool:
-        """Have pages go into the file without copies of rows; False if a reader is in the way.
-
-        No lock is needed, and nobody waits.
-        """
-        if self._generation is None:
-            return True
-        laid = self._generation.laid
-        mine = sweeping or clean.Sweeping(self.directory / "log.db")
-        try:
-            done = mine.run()
-        finally:
-            if sweeping is None:
-                mine.close()
-        if done:
-            self._generation.swept(laid)
-        return done
-
-    def _release(self) -> None:
-        if not self.read_only and self._writer is not None and not self._is_swept():
-            with suppress(apsw.Error):  # then whoever opens it next does it
-                self._sweep()
-        super()._release()
 
     def _tainted(self) -> list[Path]:
         """Tier files in which something lies that was erased."""
@@ -133,17 +93,15 @@ class SqliteScrubber(SqliteFeeds):
         paths = [path_of(self.directory, *each) for each in found]
         return [path for path in paths if path.exists()]
 
-    def _checkpoint(self) -> bool:
+    def _checkpoint(self, *, late: bool = False, everywhere: bool = False) -> bool:
         """Move the write-ahead log into the file, and cut both to size, if no reader minds.
 
-        The write lock is held.
+        The write lock is held, so readers that were waited for once are not waited for again.
         """
-        file = self.directory / "log.db"
-        laid = 0 if self._generation is None else self._generation.laid
-        done = clean.checkpoint(file, wait_milliseconds=_READERS_LEAVE_MS)
-        if done and self._generation is not None:
-            self._generation.swept(laid)
-        return done
+        wait = min(_READERS_LEAVE_MS, _TRIED_AGAIN_MS) if late else _READERS_LEAVE_MS
+        return clean.checkpoint(
+            self.directory / "log.db", wait_milliseconds=wait, everywhere=everywhere
+        )
 
     def give_back(self, *, at_least: int = 0) -> int:
         """Return free pages to the file system, a little at a time; the bytes returned.
@@ -167,8 +125,9 @@ class SqliteScrubber(SqliteFeeds):
                 except apsw.Error as error:
                     raise self._foreign(error) from error
             given += (free - left) * size
-            if left >= free:
+            if left >= free or not left:
                 break
+            self.step_aside()
         if given:
             with self._write_lock, self._locked():
                 self._checkpoint()
@@ -192,16 +151,31 @@ class SqliteScrubber(SqliteFeeds):
                 finally:
                     con.wal_autocheckpoint(CHECKPOINT_PAGES)
                 if self._checkpoint():
-                    con.execute("DELETE FROM meta WHERE name = 'scrub' AND value LIKE '%[]%'")
+                    con.execute("DELETE FROM meta WHERE name = 'laid_anew'")
             except apsw.Error as error:
                 raise self._foreign(error) from error
         return before - file.stat().st_size
 
 
-def note_scrub(con: apsw.Connection, erased: dict[str, int]) -> None:
-    """Say, with the erasure, that copies in files beside the log are to be removed."""
+def note_scrub(con: apsw.Connection, erased: dict[str, int]) -> bool:
+    """Say, with the erasure, that copies are to be removed; whether it was late before.
+
+    It is late until its pages have gone into the file the clean way; and if rows were laid anew
+    since all of the file was looked through.
+    """
     found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
     said = orjson.loads(found) if found else {"namespaces": []}
-    said["namespaces"] = sorted({*erased, *said["namespaces"]})
-    value = orjson.dumps(said).decode()
+    namespaces = sorted({*erased, *said["namespaces"]})
+    _amend_scrub(con, namespaces=namespaces, late=True)
+    laid: int = con.execute("SELECT count(*) FROM meta WHERE name = 'laid_anew'").get
+    return bool(laid) or bool(said.get("late"))
+
+
+def _amend_scrub(
+    con: apsw.Connection, *, late: bool, namespaces: Sequence[str] | None = None
+) -> None:
+    if namespaces is None:
+        found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
+        namespaces = orjson.loads(found)["namespaces"]
+    value = orjson.dumps({"namespaces": namespaces, "late": late}).decode()
     con.execute("INSERT OR REPLACE INTO meta VALUES('scrub', ?)", (value,))

@@ -206,7 +206,7 @@ class SqliteEngine(SqliteTierCare):
             generation = self._generation
             assert generation is not None  # a writable engine has one
             con = self._writer_connection()
-            left = False
+            late = False
             try:
                 try:
                     con.execute("BEGIN IMMEDIATE")
@@ -221,11 +221,7 @@ class SqliteEngine(SqliteTierCare):
                     writer.flush()
                     if writer.dirty:
                         if writer.erased:
-                            note_scrub(con, writer.erased)
-                        if writer.laid_anew:
-                            generation.lay_anew()
-                        left = not generation.is_swept
-                        if writer.erased or left:
+                            late = note_scrub(con, writer.erased)
                             con.wal_autocheckpoint(0)  # what follows does it, and cleaner
                         self._note_durability(con)
                         con.execute("COMMIT")
@@ -258,9 +254,7 @@ class SqliteEngine(SqliteTierCare):
                 kept(before, after)
                 generation.end()
                 if writer.erased:
-                    self._clean(con)
-                elif left:
-                    self._sweep_now_and_then(con)
+                    self._clean(con, late=late)
             except apsw.Error as error:
                 raise self._foreign(error) from error
 
@@ -286,9 +280,8 @@ class SqliteEngine(SqliteTierCare):
             name: (self.directory / file).stat().st_size if (self.directory / file).exists() else 0
             for name, file in (("log_bytes", "log.db"), ("wal_bytes", "log.db-wal"))
         }
-        tiers = {
-            f"{NAMES[tier]}_bytes": size.size_bytes for tier, size in self.tier_sizes().items()
-        }
+        sizes = self.tier_sizes()
+        tiers = {f"{NAMES[tier]}_bytes": size.size_bytes for tier, size in sizes.items()}
         return {**counts, **files, **tiers}
 
     def acknowledged(self) -> tuple[int, bytes] | None:

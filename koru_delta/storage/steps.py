@@ -6,22 +6,21 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import apsw
 
 from koru_delta.errors import ReadOnlyError, StorageError
-from koru_delta.storage import clean
+from koru_delta.storage.rows import note_laid_anew
 from koru_delta.storage.scrubber import CHECKPOINT_PAGES, INCREMENTAL, SqliteScrubber
 from koru_delta.storage.tierfile import FOLDER
 
-_HOLD_SECONDS: Final = 0.006  # how long a transaction is to keep writers waiting
+_HOLD_SECONDS: Final = 0.004  # how long a transaction is to keep writers waiting
 _FIRST_ROWS: Final = 16
-_MOST_ROWS: Final = 1_000
-_STEPS_SWEPT: Final = 16
+_MOST_ROWS: Final = 250
+_STEPS_CHECKPOINTED: Final = 16
 _PAGES_KEPT: Final = 32  # free ones, for the next writes
-_READERS_LEAVE_SECONDS: Final = 0.5
 
 
 class SqliteSteps(SqliteScrubber):
@@ -64,6 +63,7 @@ class SqliteSteps(SqliteScrubber):
         prepare: Callable[[Sequence[Any]], Callable[[apsw.Connection], object]],
         *,
         lasting: bool = False,
+        most: int = _MOST_ROWS,
     ) -> float:
         """Change the log in short transactions, a few items each; the longest wait in seconds.
 
@@ -73,41 +73,36 @@ class SqliteSteps(SqliteScrubber):
         cut may take the last steps back, unless they are to be `lasting` when this returns.
         """
         longest, count, start, steps = 0.0, _FIRST_ROWS, 0, 0
-        sweeping = clean.Sweeping(self.directory / "log.db")
-        try:
-            while start < len(items):
-                some = items[start : start + count]
-                step = prepare(some)
-                with self._write_lock, self._locked():
-                    begun = time.perf_counter()
+        while start < len(items):
+            some = items[start : start + count]
+            step = prepare(some)
+            with self._write_lock, self._locked():
+                begun = time.perf_counter()
+                try:
                     self._one_step(step, lasting=lasting)
-                    taken = time.perf_counter() - begun
-                longest = max(longest, taken)
-                start, steps = start + len(some), steps + 1
-                if steps % _STEPS_SWEPT == 0:
-                    self._sweep(sweeping)
-                # A step that took long was perhaps kept from its work by others.
-                faster = min(2.0, max(0.5, _HOLD_SECONDS / max(taken, 1e-6)))
-                count = max(1, min(_MOST_ROWS, int(count * faster)))
-                time.sleep(0)  # whoever waits for the lock goes first
-            self._let_readers_leave(sweeping)
-        except apsw.Error as error:
-            raise self._foreign(error) from error
-        finally:
-            sweeping.close()
+                except apsw.Error as error:
+                    raise self._foreign(error) from error
+                taken = time.perf_counter() - begun
+            longest = max(longest, taken)
+            start, steps = start + len(some), steps + 1
+            if steps % _STEPS_CHECKPOINTED == 0 or start == len(items):
+                self._checkpoint_beside()
+            # A step that took long was perhaps kept from its work by others.
+            faster = min(2.0, max(0.5, _HOLD_SECONDS / max(taken, 1e-6)))
+            count = max(1, min(most, int(count * faster)))
+            time.sleep(0)  # whoever waits for the lock goes first
         return longest
 
     def _one_step(self, step: Callable[[apsw.Connection], object], *, lasting: bool) -> None:
-        con, generation = self._writer_connection(), self._generation
-        assert generation is not None  # a writable engine has one
+        con = self._writer_connection()
         sync = "OFF" if self.temporary else "FULL" if lasting else "NORMAL"
         con.wal_autocheckpoint(0)
         con.execute(f"PRAGMA synchronous = {sync}").fetchall()
         try:
             con.execute("BEGIN IMMEDIATE")
             try:
+                note_laid_anew(con)
                 step(con)
-                generation.lay_anew()
                 con.execute("COMMIT")
             except BaseException:
                 if con.in_transaction:
@@ -119,11 +114,10 @@ class SqliteSteps(SqliteScrubber):
                 usual = "FULL" if self.durability == "full" else "NORMAL"
                 con.execute(f"PRAGMA synchronous = {usual}").fetchall()
 
-    def _let_readers_leave(self, sweeping: clean.Sweeping) -> None:
-        """Sweep what was laid anew, all of it if readers allow."""
-        give_up = time.monotonic() + _READERS_LEAVE_SECONDS
-        while not self._sweep(sweeping) and time.monotonic() < give_up:
-            time.sleep(0.001)
+    def _checkpoint_beside(self) -> None:
+        """Move pages into the file beside everything else, so that no commit has to."""
+        with self._reading() as con, suppress(apsw.BusyError):  # somebody else does it
+            con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _give_back_gently(self) -> None:
         """Return free pages to the file system, a few at a time."""

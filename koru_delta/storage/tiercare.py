@@ -33,8 +33,6 @@ class SqliteTierCare(SqliteMover):
         try:
             with self._moving(wait=False):
                 self._sweep_orphans()
-                if not self._is_swept() or _has_bytes(self.directory / "log.db-wal"):
-                    self._sweep()
         except BlockingIOError:
             pass  # somebody moves, so nobody was killed
         except OSError as error:
@@ -142,7 +140,3 @@ class SqliteTierCare(SqliteMover):
             except CorruptionError as error:
                 if self._file_facts(number) is not None:  # else written anew meanwhile
                     yield str(error)
-
-
-def _has_bytes(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0

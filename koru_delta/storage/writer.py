@@ -18,6 +18,7 @@ from koru_delta.storage.rows import (
     file_facts,
     lay_anew,
     load,
+    note_laid_anew,
     store_anew,
     tell_anew,
     told_by,
@@ -32,6 +33,7 @@ from koru_delta.storage.schema import (
     FRESH,
     GONE,
     INLINE_BYTES,
+    IS_USED,
     KEY_HEAD,
     KEY_HEADS,
     MOVED,
@@ -92,7 +94,6 @@ class SqliteWriter:
         self._gathered: list[Written] = []
         self._marks: list[tuple[int, int, int]] = []  # kind, seq, target
         self.erased: dict[str, int] = {}  # by namespace the last entry that erased something
-        self.laid_anew = False  # rows, so that copies of them may be left in pages
         self.given_back = 0  # bytes of values and vectors that were removed
 
     def key_head(self, namespace: str, key: str) -> KeyHead | None:
@@ -371,13 +372,7 @@ class SqliteWriter:
                 self.given_back += shelf.size(place, partial(file_facts, con))
 
     def _is_used(self, item: int) -> bool:
-        return bool(
-            self._con.execute(
-                """SELECT EXISTS (SELECT 1 FROM versions WHERE object = :item AND object > 0)
-                OR EXISTS (SELECT 1 FROM vectors WHERE object = :item AND object > 0)""",
-                {"item": item},
-            ).get
-        )
+        return bool(self._con.execute(IS_USED, {"item": item}).get)
 
     def _written_mark(self, mark: tuple[int, int, int]) -> Written:
         """A mark as readings want it: with the key and vectors of its target."""
@@ -471,7 +466,8 @@ class SqliteWriter:
         store_anew(self._con, [(item, codec, base, data)])
         wear(self._con, [parts_of(place)[0]], WORN)
         self._far.discard(item)
-        self.dirty = self.laid_anew = True
+        note_laid_anew(self._con)
+        self.dirty = True
 
     def _new_object(self, identity: bytes, codec: int, base: int | None, data: bytes) -> int:
         item = self._take("objects", "object")

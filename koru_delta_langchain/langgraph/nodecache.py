@@ -11,7 +11,6 @@ from typing import TypeVar
 import koru_delta
 from koru_delta_langchain.home import Home
 from koru_delta_langchain.langgraph.keys import packed, part, unpacked
-from koru_delta_langchain.retention import retain_by_default
 
 try:
     from langgraph.cache.base import BaseCache, FullKey, Namespace
@@ -81,7 +80,7 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
         """
         self._check_writable()
         keep, self._keep = self._keep, None  # once is enough
-        retain_by_default(self._database, self._namespace, keep)
+        koru_delta.adapters.retain_by_default(self._database, self._namespace, keep)
         lives: dict[int | None, list[tuple[str, str, list[str]]]] = {}
         for key, (value, ttl) in pairs.items():
             entry = (self._namespace, _key(key), packed(*self.serde.dumps_typed(value)))

@@ -24,7 +24,6 @@ import koru_delta
 from koru_delta import AsOf, Database, Filter, Transaction, Version, View, prefixed
 from koru_delta_langchain.home import Home
 from koru_delta_langchain.langgraph.keys import name_of, part
-from koru_delta_langchain.retention import retain_by_default
 
 try:
     from langchain_core.embeddings import Embeddings
@@ -254,7 +253,7 @@ class KoruDeltaStore(BaseStore, Home):
             self._check_writable()
             keep, self._keep = self._keep, None  # once is enough
             for name in (self._namespace, self._vectors):
-                retain_by_default(self._database, name, keep)
+                koru_delta.adapters.retain_by_default(self._database, name, keep)
         view = self._moment(None)
         results: list[Result] = []
         read: dict[str, Version] = {}  # what is to live on

@@ -1082,7 +1082,7 @@ async def test_storage_never_runs_on_the_loops_thread(
         watched.seen.append(("open", threading.get_ident()))
         return watched
 
-    monkeypatch.setattr(koru_delta, "open", opened)
+    monkeypatch.setattr(koru_delta.adapters, "open", opened)
     embedding = AsyncOnly()
     vector = embedding.embed(["rain"])[0].tolist()
     document = Document(page_content="rain", id="d")

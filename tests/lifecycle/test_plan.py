@@ -186,6 +186,16 @@ def test_what_was_just_moved_stays_although_something_else_matters_more() -> Non
     ]  # fmt: skip
 
 
+def test_what_just_went_down_does_not_come_up_at_once_although_there_is_room() -> None:
+    stock = stock_of(rows(0.9, tier=Tier.WARM, moved=NOW - MINUTE))
+
+    now = plan(stock, Budget(hot=10), NOW)
+    later = plan(stock, Budget(hot=10), NOW + 10 * MINUTE)
+
+    assert now.moves == ()
+    assert [move.target for move in later.moves] == [Tier.HOT]
+
+
 def test_a_namespace_has_a_budget_within_that_of_all() -> None:
     stock = stock_of(rows(0.9, 0.8, 0.7))
 

@@ -132,7 +132,7 @@ def test_what_was_written_used_or_brought_back_is_not_idle(db: Database, clock: 
     db.put("chat", "written", {"text": "again"})
     db.hide("chat", "brought back")
     db.unhide("chat", "brought back")
-    clock.advance(seconds=86_400)
+    clock.advance(seconds=86_401)
 
     assert check(db) == ["left"]
     db.unhide("chat", "left")

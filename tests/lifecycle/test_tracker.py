@@ -61,6 +61,18 @@ def test_every_kind_of_use_is_counted_by_key(db: Database) -> None:
     assert counts(db) == {key: dict(each) for key, each in expected.items()}
 
 
+def test_what_finds_nothing_is_no_use(db: Database) -> None:
+    db.put("docs", "key", 1)
+    db.embed("v", "key", [1.0, 0.0])
+
+    assert db.get_many("docs", ["none"]) == {}
+    assert db.search("docs", "nothing", mode="text") == []
+    assert db.similar("v", [1.0, 0.0], k=0) == []
+    assert db.used([]) == 0
+
+    assert counts(db) == counts(db, "v") == {}
+
+
 def test_reads_from_memory_are_sampled_and_count_for_those_between(db: Database) -> None:
     for number in range(50):
         db.put("docs", f"key-{number}", {"n": number})

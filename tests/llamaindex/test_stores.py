@@ -19,7 +19,14 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 
 import koru_delta
 from koru_delta.testing import FixedClock
-from koru_delta_llamaindex import KoruDeltaDocumentStore, KoruDeltaIndexStore, KoruDeltaKVStore
+from koru_delta_llamaindex import (
+    KoruDeltaAsyncChatStore,
+    KoruDeltaChatStore,
+    KoruDeltaDocumentStore,
+    KoruDeltaIndexStore,
+    KoruDeltaKVStore,
+    KoruDeltaVectorStore,
+)
 
 
 @pytest.fixture
@@ -344,3 +351,38 @@ async def test_index_structures_come_back_and_stay_readable(db: koru_delta.Datab
     await store.adelete_index_struct("two")
     assert await store.async_index_structs() == []
     assert store.get_index_struct("one") is None
+
+
+# What every store can do
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        KoruDeltaAsyncChatStore, KoruDeltaChatStore, KoruDeltaDocumentStore, KoruDeltaIndexStore,
+        KoruDeltaKVStore, KoruDeltaVectorStore,
+    ],
+)  # fmt: skip
+async def test_every_store_closes_what_it_opened_shows_the_past_is_copied_and_sent(
+    kind: Any, tmp_path: Path
+) -> None:
+    with kind(path=tmp_path / "db", namespace="mine") as store:
+        store.database.put("n", "a", 1)
+        copied, deep, past = copy.copy(store), copy.deepcopy(store), await store.aas_of(1)
+        for each in (copied, deep, past):
+            assert type(each) is kind
+            assert each.database is store.database
+            each.close()
+        assert repr(store) == f"<{kind.__name__} 'mine' of {store.database!r}>"
+        assert repr(past) == f"<{kind.__name__} 'mine' at 1 of {store.database!r}>"
+        with pytest.raises(koru_delta.errors.QueryError, match="one moment already"):
+            past.as_of(1)
+        sent, sent_past = pickle.dumps(store), pickle.dumps(past)
+    with pytest.raises(koru_delta.errors.DatabaseClosedError):
+        store.database.get("n", "a")
+
+    async with pickle.loads(sent) as again:
+        assert again.database.get("n", "a") == 1
+        assert repr(again).startswith(f"<{kind.__name__} 'mine' of")
+    with pickle.loads(sent_past) as again:
+        assert repr(again).startswith(f"<{kind.__name__} 'mine' at 1 of")

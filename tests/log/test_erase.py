@@ -26,7 +26,7 @@ from koru_delta import (
     verify_inclusion,
 )
 from koru_delta.search import texts, upkeep
-from koru_delta.storage import scrubber
+from koru_delta.storage import clean, scrubber
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.indexing import SMALL, lower
 from tests.worker import Worker
@@ -393,9 +393,63 @@ def test_a_reader_in_the_way_delays_the_cleaning_and_no_answer(
     assert not gone.is_clean
     with pytest.raises(ErasedError):
         kept.get("n", "a", as_of=1)
+    assert not kept.erase(kept.put("n", "a", 1)).is_clean
     reader.execute("COMMIT")
     reader.close()
     kept.sweep()
+    assert places(path, SECRET.encode()) == []
+    assert kept.erase(kept.put("n", "a", 2)).is_clean
+
+
+def test_pages_that_went_into_the_file_uncleaned_are_cleaned_there(path: Path) -> None:
+    with koru_delta.open(path) as db:
+        for number in range(50):
+            db.put("n", f"k{number}", {"n": number, "filler": "x" * 900})
+    file = path / "log.db"
+    page_bytes = int.from_bytes(file.read_bytes()[16:18], "big")
+    pages = file.stat().st_size // page_bytes
+    with file.open("r+b") as pages_file:  # as SQLite leaves copies of rows that it has moved
+        dirty = 0
+        for number in range(1, pages):
+            pages_file.seek(number * page_bytes)
+            page = pages_file.read(page_bytes)
+            rows, content = (int.from_bytes(page[at : at + 2], "big") for at in (3, 5))
+            if page[0] == 13 and content - (8 + 2 * rows) > len(SECRET):
+                pages_file.seek(number * page_bytes + content - len(SECRET))
+                pages_file.write(SECRET.encode())
+                dirty += 1
+        assert dirty > 3
+    reader = apsw.Connection(str(file))
+    reader.execute("INSERT INTO meta VALUES('scrub', '{\"namespaces\":[],\"late\":true}')")
+    reader.close()
+
+    with koru_delta.open(path) as db:
+        assert places(path, SECRET.encode()) == []
+        assert db.erase(("n", "k1")).is_clean
+        assert db.verify().ok
+        assert [db.get("n", f"k{n}")["n"] for n in range(2, 50)] == list(range(2, 50))
+    assert places(path, SECRET.encode()) == []
+
+
+def test_a_disk_that_fails_after_an_erasure_does_not_make_it_look_undone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> bool:
+        raise apsw.FullError("database or disk is full")
+
+    with koru_delta.open(path) as db:
+        db.put("n", "a", {"text": SECRET * 100_000})
+        db.put("n", "b", {"text": SECRET})
+        with monkeypatch.context() as patch:
+            patch.setattr(clean, "checkpoint", full)
+
+            gone = db.erase([("n", "a"), ("n", "b")])
+
+            assert (len(gone.versions), gone.is_clean) == (2, False)
+            assert db.sweep().versions == 0
+            with koru_delta.open(path) as other:  # it can be opened, and read
+                assert other.list_keys("n") == []
+        assert db.erase(db.put("n", "c", 1)).is_clean
     assert places(path, SECRET.encode()) == []
 
 

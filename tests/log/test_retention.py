@@ -16,6 +16,8 @@ import koru_delta
 from koru_delta import Database, ErasedError, Retention, errors
 from koru_delta.causal import microseconds, moment
 from koru_delta.database import erasing
+from koru_delta.log import retention
+from koru_delta.storage import SqliteEngine
 from koru_delta.testing import FixedClock
 from tests.worker import Worker
 
@@ -328,11 +330,11 @@ def test_a_policy_is_an_entry_of_the_log_and_keeps_its_horizon(
     "policy",
     [
         {"keep": timedelta(seconds=-1)}, {"keep": 60}, {"versions": 0}, {"versions": 1.5},
-        {"versions": True},
+        {"versions": True}, {"keep": timedelta.max}, {"versions": 2**64},
     ],
 )  # fmt: skip
 def test_a_policy_that_makes_no_sense_is_refused(db: Database, policy: dict[str, Any]) -> None:
-    with pytest.raises(errors.InvalidDataError):
+    with pytest.raises(errors.InvalidDataError, match=f"{next(iter(policy))} is"):
         db.retain("n", **policy)
     with pytest.raises(errors.InvalidDataError):
         db.retain("$tags", versions=1)
@@ -359,6 +361,29 @@ def test_a_sweep_of_another_process_is_heard_of(tmp_path: Path) -> None:
             worker.ask(do="close")
     finally:
         worker.close()
+
+
+def test_a_long_sweep_lets_others_write_between_its_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "AT_ONCE", 2)
+    path = tmp_path / "db"
+    with (
+        koru_delta.open(path, durability="relaxed") as db,
+        koru_delta.open(path, durability="relaxed", lock_timeout_seconds=0) as other,
+    ):
+        for number in range(8):
+            db.put("n", "k", number)
+        db.retain("n", versions=1)
+        before = db.stats()["seq"]
+        aside = lambda _engine: other.put("other", "k", 1)  # noqa: E731
+        monkeypatch.setattr(SqliteEngine, "step_aside", aside)
+
+        assert db.sweep().versions == 7
+
+        written = [(entry.namespace, entry.operation) for entry in db.changes(before)]
+        swept = [("$retention", "put"), ("$retention", "erase")]
+        assert written == [*([*swept, ("other", "put")] * 3), *swept]
 
 
 def test_sweeping_happens_by_itself_while_there_is_a_policy(

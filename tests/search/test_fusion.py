@@ -96,13 +96,16 @@ def test_diversity_takes_each_place_once(count: int, k: int, balance: float) -> 
     assert len(chosen) == len(set(chosen)) == min(k, count)
 
 
-def test_diversity_is_the_naive_greedy_choice() -> None:
+@pytest.mark.parametrize("cosines", [False, True])
+def test_diversity_is_the_naive_greedy_choice(cosines: bool) -> None:
     rng = np.random.default_rng(4)
     vectors = rng.normal(size=(40, 5)).astype(np.float32)
     relevance = rng.random(40)
     unit = vectors.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     scaled = (relevance - relevance.min()) / (relevance.max() - relevance.min())
+    if cosines:
+        scaled = relevance
     expected: list[int] = []
     while len(expected) < 10:
         gains = [
@@ -114,7 +117,7 @@ def test_diversity_is_the_naive_greedy_choice() -> None:
         ]
         expected.append(int(np.argmax(gains)))
 
-    assert diverse(relevance.tolist(), vectors, 10, 0.6) == expected
+    assert diverse(relevance.tolist(), vectors, 10, 0.6, cosines=cosines) == expected
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,15 @@ def test_a_handle_that_is_dropped_keeps_no_file_open(tmp_path: Path) -> None:
         koru_delta.open(None).list_keys("n")
     gc.collect()
     assert count() <= before + 2
+
+
+@pytest.mark.parametrize("question", [schema.IS_USED, schema.TOLD_BY])
+def test_erasing_many_looks_each_object_up_and_scans_no_table(
+    tmp_path: Path, question: str
+) -> None:
+    with koru_delta.open(tmp_path) as db:
+        db.erase(db.embed("n", "k", [1.0, 0.0], 1))
+        con = db._log.engine._writer_connection()  # plans depend on how it is set up
+        plan = [row[3] for row in con.execute(f"EXPLAIN QUERY PLAN {question}", (1,))]
+        assert any("SEARCH" in step for step in plan)
+        assert not [step for step in plan if step.startswith("SCAN") and "CONSTANT" not in step]

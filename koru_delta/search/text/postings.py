@@ -97,6 +97,25 @@ class Postings:
         if lengths:
             self._append(read, lengths)
 
+    def without(self, documents: npt.NDArray[np.int64]) -> Postings:
+        """What it would be if some of the documents had never been added."""
+        rest = Postings()
+        if not self._segments:
+            return rest
+        whole = merged(self._segments)
+        kept = np.ones(len(whole.lengths), dtype=np.bool_)
+        kept[documents] = False
+        lengths = whole.lengths[kept].astype(np.int64)
+        if not len(lengths):
+            return rest
+        read = whole.read[np.repeat(kept, whole.lengths)]
+        numbers, firsts = np.unique(read, return_index=True)
+        numbers = numbers[np.argsort(firsts)]  # in the order they come in now
+        again = np.zeros(len(self._vocabulary.terms), dtype=np.intc)
+        again[numbers] = [rest._vocabulary[self._vocabulary.terms[n]] for n in numbers.tolist()]
+        rest._segments = (segment_of(0, lengths, again[read]),)
+        return rest
+
     def seen(self) -> Seen:
         """What has been added so far."""
         return Seen(self._segments, self._vocabulary)
