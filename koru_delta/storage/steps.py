@@ -19,7 +19,7 @@ from koru_delta.storage.tierfile import FOLDER
 _HOLD_SECONDS: Final = 0.004  # how long a transaction is to keep writers waiting
 _FIRST_ROWS: Final = 16
 _MOST_ROWS: Final = 250
-_STEPS_CHECKPOINTED: Final = 16
+_STEPS_CHECKPOINTED: Final = 64
 _PAGES_KEPT: Final = 32  # free ones, for the next writes
 
 
