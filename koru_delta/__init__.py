@@ -46,16 +46,30 @@ if TYPE_CHECKING:
     from koru_delta.ingest.lineage import Lineage
     from koru_delta.ingest.quarantine import Quarantine
     from koru_delta.ingest.run import Run
+    from koru_delta.workspace import (
+        AgentMemory,
+        AsyncAgentMemory,
+        AsyncWorkspace,
+        Context,
+        Contradiction,
+        Forgotten,
+        Memory,
+        Outcomes,
+        Workspace,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "KEEP",
     "Add",
+    "AgentMemory",
     "AsOf",
+    "AsyncAgentMemory",
     "AsyncDatabase",
     "AsyncTransaction",
     "AsyncView",
+    "AsyncWorkspace",
     "CausalFilter",
     "Cause",
     "Change",
@@ -64,6 +78,8 @@ __all__ = [
     "Cluster",
     "Commit",
     "ConsistencyProof",
+    "Context",
+    "Contradiction",
     "Database",
     "Descent",
     "Erased",
@@ -71,6 +87,7 @@ __all__ = [
     "Erasure",
     "Explanation",
     "Filter",
+    "Forgotten",
     "HybridSearcher",
     "InclusionProof",
     "KoruDeltaError",
@@ -78,6 +95,8 @@ __all__ = [
     "Lineage",
     "Match",
     "Matches",
+    "Memory",
+    "Outcomes",
     "Quarantine",
     "Relation",
     "Retention",
@@ -94,6 +113,7 @@ __all__ = [
     "View",
     "When",
     "Words",
+    "Workspace",
     "__version__",
     "adapters",
     "chunk_document",
@@ -108,11 +128,20 @@ __all__ = [
 
 # Imported when they are first asked for, to keep `import koru_delta` light.
 _LATER = {
+    "AgentMemory": "koru_delta.workspace",
+    "AsyncAgentMemory": "koru_delta.workspace",
+    "AsyncWorkspace": "koru_delta.workspace",
     "Chunk": "koru_delta.ingest.chunking",
     "ChunkingConfig": "koru_delta.ingest.chunking",
+    "Context": "koru_delta.workspace",
+    "Contradiction": "koru_delta.workspace",
+    "Forgotten": "koru_delta.workspace",
     "Lineage": "koru_delta.ingest.lineage",
+    "Memory": "koru_delta.workspace",
+    "Outcomes": "koru_delta.workspace",
     "Quarantine": "koru_delta.ingest.quarantine",
     "Run": "koru_delta.ingest.run",
+    "Workspace": "koru_delta.workspace",
     "chunk_document": "koru_delta.ingest.chunking",
 }
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from koru_delta.causal import Clock, Version
 from koru_delta.database import Database, ReadVerbs, View
@@ -20,6 +20,9 @@ from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.transaction import KEEP, Erasable, Transaction
 from koru_delta.values import Value, VectorLike
+
+if TYPE_CHECKING:  # loaded where it is used
+    from koru_delta.workspace.awaited import AsyncWorkspace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -218,6 +221,13 @@ class AsyncDatabase(AsyncReads[Database]):
         begun = self._served.transaction(author=author, message=message, run=run)
         return AsyncTransaction(begun, self._threads)
 
+    async def workspace(self, name: str, *, embedder: Embedder | None = None) -> AsyncWorkspace:
+        """As `Database.workspace`."""
+        from koru_delta.workspace.awaited import AsyncWorkspace
+
+        opened = await self._threads.read(self._served.workspace, name, embedder=embedder)
+        return AsyncWorkspace(opened, self._threads)
+
     put = _writing(Database.put)
     put_many = _writing(Database.put_many)
     delete = _writing(Database.delete)
@@ -230,6 +240,8 @@ class AsyncDatabase(AsyncReads[Database]):
     embed_many = _writing(Database.embed_many)
     revert = _writing(Database.revert)
     reembed = _reading(Database.reembed)
+    expire = _writing(Database.expire)
+    touch = _writing(Database.touch)
     drop_namespace = _writing(Database.drop_namespace)
     erase = _writing(Database.erase)
     retain = _writing(Database.retain)

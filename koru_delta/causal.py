@@ -380,6 +380,23 @@ class ConsistencyProof:
     path: tuple[str, ...]
 
 
+def interval_of(version: Version) -> tuple[int, int]:
+    """When a version is true: microseconds, half-open; `FOREVER` where it has no end."""
+    ends = version.valid_to
+    return microseconds(version.valid_from), FOREVER if ends is None else microseconds(ends)
+
+
+def without(interval: tuple[int, int], other: tuple[int, int]) -> list[tuple[int, int]]:
+    """What is left of a half-open interval outside of another, in order.
+
+    >>> without((0, 10), (4, 6))
+    [(0, 4), (6, 10)]
+    """
+    (start, stop), (low, high) = interval, other
+    parts = ((start, min(stop, low)), (max(start, high), stop))
+    return [part for part in parts if part[0] < part[1]] if low < high else [interval]
+
+
 class Covers(NamedTuple):
     """What decides when an entry answers: its place in the log and its two clocks."""
 

@@ -11,6 +11,9 @@ attributes, and every error survives pickling.
     ├── UnknownVersionError       (LookupError)   no version, commit or tag of that name
     ├── UnknownCauseError         (LookupError)   a cause or parent is not in the log
     ├── AnnotationError           (ValueError)    a version cannot be hidden or erased, or is
+    ├── ImmutableEventError       (TypeError)     an event is written once
+    ├── IsolationError            (PermissionError) something of another workspace
+    ├── QuotaExceededError        (RuntimeError)  a workspace holds as much as it may
     ├── ConflictError                             `if_match` or a tag lost a race
     │   └── DivergedLogError                      an imported log does not continue this one
     ├── InvalidDataError          (ValueError)    a value, key or argument cannot be stored
@@ -146,6 +149,49 @@ class AnnotationError(KoruDeltaError, ValueError):
 
     def __str__(self) -> str:
         return f"version {self.version[:12]} {self.problem}"
+
+
+class ImmutableEventError(KoruDeltaError, TypeError):
+    """An event was to be changed or deleted: its pattern has it written once."""
+
+    def __init__(self, namespace: str, key: str) -> None:
+        super().__init__(namespace, key)
+        self.namespace, self.key = namespace, key
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key!r} in {self.namespace!r} is an event, which is written once; store what "
+            "came after it under a key of its own, with the event as a cause, or hide it"
+        )
+
+
+class IsolationError(KoruDeltaError, PermissionError):
+    """A workspace was given something that is not of it."""
+
+    def __init__(self, workspace: str, reference: str) -> None:
+        super().__init__(workspace, reference)
+        self.workspace, self.reference = workspace, reference
+
+    def __str__(self) -> str:
+        return (
+            f"{self.reference} is not of workspace {self.workspace!r}, and nothing crosses its "
+            "border; store a copy in it, and name that"
+        )
+
+
+class QuotaExceededError(KoruDeltaError, RuntimeError):
+    """A workspace would hold more than its quota: `what` is "items" or "bytes"."""
+
+    def __init__(self, workspace: str, what: str, limit: int, wanted: int) -> None:
+        super().__init__(workspace, what, limit, wanted)
+        self.workspace, self.what, self.limit, self.wanted = workspace, what, limit, wanted
+
+    def __str__(self) -> str:
+        return (
+            f"workspace {self.workspace!r} may hold {self.limit:,} {self.what}, this would make "
+            f"it {self.wanted:,}; nothing was written: delete or expire() what is not needed "
+            f"(what is hidden counts), or raise it with configure(max_{self.what}=)"
+        )
 
 
 class ConflictError(KoruDeltaError):

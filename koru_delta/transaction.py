@@ -79,6 +79,8 @@ class WriteOptions(TypedDict, total=False):
     valid_from: When | None
     valid_to: When | None
     if_match: Version | str | None
+    if_last: Version | str | None
+    expires_at: When | None
 
 
 class Intents:
@@ -252,12 +254,17 @@ class Intents:
             if "if_match" in options:
                 match = options["if_match"]
                 write.if_match = None if match is None else self.log.full_id(match)
+            if "if_last" in options:
+                last = options["if_last"]
+                write.if_last = None if last is None else self.log.full_id(last)
             causes = options.get("causes")
             if causes:
                 write.causes = [self._cause(cause) for cause in _listed(causes)]
             ttl = options.get("ttl")
             if ttl is not None:
-                write.ttl = _ttl(ttl)
+                write.ttl = ttl_microseconds(ttl)
+            ends_at = options.get("expires_at")
+            write.expires_at = None if ends_at is None else microseconds(ends_at)
             starts, ends = options.get("valid_from"), options.get("valid_to")
             write.valid_from = None if starts is None else microseconds(starts)
             write.valid_to = None if ends is None else microseconds(ends)
@@ -358,7 +365,10 @@ class Transaction:
     def put(self, namespace: str, key: str, value: Value, **options: Any) -> Pending:
         """Add a put; the result may be named as a cause later in this transaction.
 
-        Options are those of `Database.put`.
+        Options are those of `Database.put`; and `if_last`, the last entry that the key must
+        have had, annotations included (None: it was never written); unlike `if_match` it also
+        tells of what was written for other valid times. `expires_at` says when it ends, as
+        `ttl` does.
         """
         merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
         return self._add(self._intents.put(namespace, key, value, merged))
@@ -551,7 +561,12 @@ def _text(what: str, given: object) -> str | None:
     return given or None
 
 
-def _ttl(ttl: float | timedelta) -> int:
+def ttl_microseconds(ttl: float | timedelta) -> int:
+    """A time to live in microseconds, at least one.
+
+    Raises:
+        InvalidDataError: no positive number of seconds.
+    """
     seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise InvalidDataError(f"ttl is seconds or a timedelta, not {type(ttl).__name__}")

@@ -339,6 +339,7 @@ def _calls(db: Database, tmp_path: Path) -> dict[str, Callable[[], Any]]:
         elif name == "descend":
             arguments = ["v", [1.0, 2.0, 3.0]]
         calls[name] = lambda verb=verb, arguments=arguments: _used(verb(*arguments))
+    calls["expire"] = lambda: db.expire("n", "a", ttl=60)
     calls["transaction"] = lambda: _in_transaction(db)
     calls["ingest"] = lambda: db.ingest([("z", "text")], namespace="notes", embedder=None)
     return calls
@@ -411,7 +412,7 @@ def test_a_read_only_handle_reads_and_does_not_write(whole: Path, tmp_path: Path
             "put", "put_many", "delete", "delete_many", "embed", "embed_many", "revert", "tag",
             "drop_namespace", "import_log", "reembed", "transaction", "hide", "hide_many", "unhide",
             "unhide_many", "ingest", "quarantine", "release", "configure_text", "erase", "retain",
-            "sweep", "compact",
+            "sweep", "compact", "expire", "touch",
         }  # fmt: skip
         for name in writes & calls.keys():
             with pytest.raises(errors.ReadOnlyError):

@@ -5,7 +5,8 @@ and entries. The verbs come in families, each a class in a module of its own:
 
     handle                                    what they all stand on
     keys  history  search  synthesis          -> reads: of a `View` as well
-    writes  ingesting  erasing  care          of a `Database` alone
+    writes  ingesting  erasing  expiring      of a `Database` alone
+    workspaces  care                          likewise
 
 A new family is one more module here, named among the bases of `Database` in `facade`; the
 test that compares the surfaces then asks for its verbs in `aio`.

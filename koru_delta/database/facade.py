@@ -12,11 +12,8 @@ from koru_delta.causal import Clock, system_clock
 from koru_delta.database import erasing
 from koru_delta.database.arguments import memory_budget
 from koru_delta.database.care import CareVerbs
-from koru_delta.database.erasing import EraseVerbs
 from koru_delta.database.handle import Parts
-from koru_delta.database.ingesting import IngestVerbs
-from koru_delta.database.lifecycle import LifecycleVerbs
-from koru_delta.database.writes import WriteVerbs
+from koru_delta.database.workspaces import WorkspaceVerbs
 from koru_delta.embedders import Embedder, as_embedder
 from koru_delta.errors import InvalidDataError, NotPicklableError
 from koru_delta.lifecycle import GENOME_SECONDS, Lifecycle, Runner, Tiers, Tracker, UsageFile
@@ -25,7 +22,7 @@ from koru_delta.storage import SqliteEngine
 from koru_delta.transaction import Intents
 
 
-class Database(CareVerbs, EraseVerbs, IngestVerbs, LifecycleVerbs, WriteVerbs):
+class Database(CareVerbs, WorkspaceVerbs):
     """A causal database: what is, what was, and how it came about.
 
     Safe to share by threads; several processes may open one directory. A forked child

@@ -95,6 +95,8 @@ class Write:
     target: str | Pending | None = None
     targets: Sequence[str] = ()
     every: bool = False
+    expires_at: int | None = None  # in place of `ttl`, where the end is known
+    if_last: str | None = ANY  # the last entry of the key, which must be this one (None: none)
 
     @property
     def annotates(self) -> bool:
@@ -112,7 +114,8 @@ class Write:
         return Write(
             self.operation, self.namespace, key, body, fallback, vectors, self.carried,
             self.if_match, self.causes, self.parents, self.valid_from, self.valid_to, self.ttl,
-            self.author, self.message, self.run, self.missing_ok,
+            self.author, self.message, self.run, self.missing_ok, expires_at=self.expires_at,
+            if_last=self.if_last,
         )  # fmt: skip
 
 
@@ -210,6 +213,8 @@ class Appender:
             found = current.id if current is not None and current.present(tx_time) else None
             if found != write.if_match:
                 raise ConflictError(write.namespace, write.key, write.if_match, found)
+        if write.if_last is not ANY and state.previous != write.if_last:
+            raise ConflictError(write.namespace, write.key, write.if_last, state.previous)
         body, distinction = write.body, None
         held: dict[str, Any] = {}
         marks: list[tuple[int, int]] = []
@@ -272,6 +277,8 @@ class Appender:
         _check_interval(write, tx_time)
         if write.ttl is not None:
             record["expires_at"] = min(tx_time + write.ttl, LAST_TIME)
+        elif write.expires_at is not None:
+            record["expires_at"] = max(tx_time + 1, write.expires_at)
         vectors: list[tuple[int, bytes, bytes | None]] = []
         if write.vectors or write.carried:
             record["vectors"] = self._vectors(write, held, vectors)
@@ -339,7 +346,7 @@ class Appender:
         starts = tx_time if write.valid_from is None else write.valid_from
         ends = FOREVER if write.valid_to is None else write.valid_to
         if starts <= tx_time < ends:
-            expires = FOREVER if write.ttl is None else tx_time + write.ttl
+            expires = record.get("expires_at", FOREVER)
             state.known = True
             state.current = Current(
                 version.seq, version.id, write.operation, expires, record.get("distinction"),

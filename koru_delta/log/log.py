@@ -40,9 +40,10 @@ from koru_delta.values import Value, decode
 
 QUARANTINES: Final = "$quarantines"
 TEXTS: Final = "$text"  # how the words of each namespace are read
+WORKSPACES: Final = "$workspaces"  # embedder, quota, retention and patterns of each
 LIFECYCLE: Final = "$lifecycle"  # budgets, pins and what becomes of idle keys
 # Namespaces that only KoruDelta writes.
-OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION, LIFECYCLE)
+OWN: Final = (TAGS, QUARANTINES, TEXTS, RETENTION, WORKSPACES, LIFECYCLE)
 _FREE_PAGES: Final = 64  # fewer are left in the file for the next writes
 _MUCH_REMOVED: Final = 1024 * 1024  # bytes, from which the file is made shorter at once
 _HOT_BYTES = 64 * 1024 * 1024

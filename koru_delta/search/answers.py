@@ -8,7 +8,7 @@ of its answer in one step.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from koru_delta.causal import Version
@@ -25,14 +25,19 @@ if TYPE_CHECKING:
 class _Load:
     """The versions of one answer, read together."""
 
-    __slots__ = ("__weakref__", "explanations", "log", "seqs", "versions", "why")
+    __slots__ = ("__weakref__", "explanations", "log", "scores", "seqs", "versions", "why")
 
     def __init__(
-        self, log: CausalLog, seqs: Sequence[int], why: Callable[[], list[Explanation]] | None
+        self,
+        log: CausalLog,
+        seqs: Sequence[int],
+        why: Callable[[], list[Explanation]] | None,
+        scores: Sequence[Mapping[str, float]] | None,
     ) -> None:
         self.log = log
         self.seqs = seqs
         self.why = why
+        self.scores = scores
         self.versions: list[Version] | None = None
         self.explanations: list[Explanation] | None = None
 
@@ -84,6 +89,12 @@ class Match:
         except AttributeError:
             self._value: Value = self.version.value
             return self._value
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """What the legs of a `search` that ranked it gave it: a cosine, say, and a BM25 score."""
+        scores = self._load.scores
+        return {} if scores is None else dict(scores[self._place])
 
     @property
     def explanation(self) -> Explanation | None:
@@ -174,7 +185,10 @@ class Answers:
         """The matches of one search over several legs; `why` explains them."""
         matches: list[Match] = []
         if found.candidates:
-            load = self._load([each.seq for each in found.candidates], why)
+            load = self._load(
+                [each.seq for each in found.candidates], why,
+                [each.scores for each in found.candidates],
+            )  # fmt: skip
             matches = [
                 Match(each.key, each.score, load, n) for n, each in enumerate(found.candidates)
             ]
@@ -186,8 +200,13 @@ class Answers:
     def _written(self, cursor: Cursor) -> str:
         return cursor.written(self._log.root_of(cursor.cut))
 
-    def _load(self, seqs: Sequence[int], why: Callable[[], list[Explanation]] | None) -> _Load:
-        load = _Load(self._log, seqs, why)
+    def _load(
+        self,
+        seqs: Sequence[int],
+        why: Callable[[], list[Explanation]] | None,
+        scores: Sequence[Mapping[str, float]] | None = None,
+    ) -> _Load:
+        load = _Load(self._log, seqs, why, scores)
         if self._closing:
             load.get(0)  # there may be no later
         self._open.add(weakref.ref(load, self._open.discard))
@@ -206,7 +225,7 @@ class Answers:
 
 
 def _again(key: str, score: float, version: Version) -> Match:
-    load = _Load(_NO_LOG, (), None)
+    load = _Load(_NO_LOG, (), None, None)
     load.versions = [version]
     return Match(key, score, load, 0)
 

@@ -14,15 +14,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from koru_delta.causal import FOREVER
 from koru_delta.errors import (
-    CorruptionError,
     DatabaseClosedError,
     InvalidDataError,
     KoruDeltaError,
@@ -30,8 +28,9 @@ from koru_delta.errors import (
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
 from koru_delta.search.budget import Need, Place, allot
-from koru_delta.search.cache import CacheFile, Unusable
+from koru_delta.search.cache import Unusable
 from koru_delta.search.codes import CodesUnavailable, Int8Bounds, Shelved
+from koru_delta.search.files import IndexFiles
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
@@ -40,7 +39,6 @@ from koru_delta.search.rows import Numbers
 from koru_delta.search.scoring import Target
 from koru_delta.search.truth import Matrix, Segment
 
-FORMAT: Final = 2
 SEAL_ROWS: Final = 4096  # a tail this long becomes a segment
 SEAL_LEAST: Final = 512  # likewise, when everything is to be made
 SEGMENT_ROWS: Final = 262_144  # segments grow by merging up to this
@@ -57,7 +55,6 @@ _UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than 
 _CALIBRATED: Final = 512  # queries a graph's efforts are measured by
 _TOGETHER: Final = 8_000_000  # products of these with all vectors that are held at once
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
-_UNSAID: Final = {"erased": 0}  # by files from before anything could be erased
 _NEAR: Final = Place({}, graph=True)  # where memory is not limited
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
 _log = logging.getLogger("koru_delta")
@@ -81,9 +78,7 @@ class Upkeep:
         self._opened = opened
         self._memory = memory
         self._places: dict[int, Place] = {}  # by space, as the budget was last shared out
-        engine = log.engine
-        self._folder = None if engine.temporary else engine.directory / "index"
-        self._writable = not engine.read_only
+        self._files = IndexFiles(log)
         self._costs: Costs | None = None
         self._starting = threading.Lock()
         self._working = threading.Lock()
@@ -108,16 +103,16 @@ class Upkeep:
     def set_costs(self, costs: Costs) -> None:
         """Go by these costs from now on, in every process that opens this database."""
         self._costs = costs
-        if self._folder is not None and self._writable:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            with cache.replacing(self._folder / "costs.json") as file:
+        if self._files.folder is not None and self._files.writable:
+            self._files.folder.mkdir(mode=0o700, exist_ok=True)
+            with cache.replacing(self._files.folder / "costs.json") as file:
                 file.write_text(json.dumps(costs.to_json(), indent=1))
 
     def _tuned(self) -> Costs:
-        if self._folder is None:
+        if self._files.folder is None:
             return Costs()
         try:
-            return Costs.read(json.loads((self._folder / "costs.json").read_bytes()))
+            return Costs.read(json.loads((self._files.folder / "costs.json").read_bytes()))
         except FileNotFoundError:
             return Costs()
         except (OSError, ValueError, InvalidDataError) as error:
@@ -221,7 +216,7 @@ class Upkeep:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        if self._folder is None or not self._writable:
+        if self._files.folder is None or not self._files.writable:
             return
         steps = (("codes", self._seal), ("files", self._save), ("files", self._save_graph))
         with self._working:
@@ -328,7 +323,7 @@ class Upkeep:
         for segment in space.reading.truth.segments:
             if tiers.get(segment.start) == "cold":
                 continue
-            kept = self._kept_codes(space, segment) if segment.uncoded else None
+            kept = self._files.read_codes(space, segment) if segment.uncoded else None
             if kept is not None and kept.name == codes.best_kind():
                 space.publish((segment,), replace(segment, codes=kept, uncoded=False))
 
@@ -344,7 +339,7 @@ class Upkeep:
             if not segment.uncoded and (segment.codes is None or segment.codes.name == kind):
                 continue
             self._check_unless(complete)
-            kept = self._kept_codes(space, segment)
+            kept = self._files.read_codes(space, segment)
             if kept is not None and kept.name == kind:
                 space.publish((segment,), replace(segment, codes=kept, uncoded=False))
                 continue
@@ -365,20 +360,6 @@ class Upkeep:
                 self._check_unless(complete)
                 made = Int8Bounds.made(segment.vectors(), space.space.metric)
                 space.publish((segment,), replace(segment, bounds=made, unbounded=made is None))
-
-    def _kept_codes(self, space: VectorSpace, segment: Segment) -> codes.Codes | None:
-        place = self._place(space)
-        if place is None or segment.file is None:
-            return None
-        try:
-            file = CacheFile(place / segment.file)
-            if file.identity.hex() != segment.identity or "codes" not in file:
-                return None
-            mine = space.space
-            return codes.load(file.data("codes"), mine.metric, mine.dimensions, segment.rows)
-        except (Unusable, CodesUnavailable, CorruptionError) as error:
-            _log.info("codes in %s are not used, and made anew: %s", segment.file, error)
-            return None
 
     def _check_unless(self, complete: bool) -> None:
         if not complete:
@@ -512,35 +493,17 @@ class Upkeep:
 
     def _shelved(self, space: VectorSpace, segment: Segment) -> Shelved | None:
         """Codes of a segment in a file of their own, made if it is missing; None: of no use."""
-        place, mine = self._place(space), space.space
-        assert place is not None
-        path = place / _signs_name(segment)
-
-        def read() -> codes.Codes:
-            try:
-                file = CacheFile(path)
-                about = self._fits(space, file, "signs")
-                if about["of"] != segment.identity:
-                    raise Unusable(f"{path.name} is of other vectors")
-                return codes.load(file.data("codes"), mine.metric, mine.dimensions, segment.rows)
-            except (Unusable, CorruptionError, KeyError) as error:
-                raise CodesUnavailable(f"codes in {path.name} cannot be read: {error}") from error
-
+        read = partial(self._files.read_signs, space, segment)
         try:
             return Shelved(read)
         except CodesUnavailable:
-            if not self._writable:
+            if not self._files.writable:
                 return None
-        made = codes.encode(segment.vectors(), mine.metric, kind="signs")
+        made = codes.encode(segment.vectors(), space.space.metric, kind="signs")
         if segment.mapped is not None:
             segment.mapped.release()
-        if made is None:
+        if made is None or not self._files.write_signs(space, segment, made):
             return None
-        with cache.writing(place) as alone:
-            if not alone or space.is_stale:
-                return None
-            about = self._about(space, "signs") | {"of": segment.identity}
-            cache.write(path, about, {"codes": made.dump()})
         return Shelved(read)
 
     # Names
@@ -554,20 +517,10 @@ class Upkeep:
 
     # Files
 
-    def _place(self, space: VectorSpace) -> Path | None:
-        return None if self._folder is None else self._folder / str(space.space.space_id)
-
-    def _about(self, space: VectorSpace, kind: str) -> dict[str, Any]:
-        mine = space.space
-        return {
-            "format": FORMAT, "kind": kind, "namespace": mine.namespace, "model": mine.model,
-            "dimensions": mine.dimensions, "metric": mine.metric, "erased": space.erased,
-        }  # fmt: skip
-
     def _sweep(self, space: VectorSpace, _complete: bool) -> None:
         """Once, remove what killed processes left of files they were writing."""
-        place = self._place(space)
-        if space.space.space_id in self._swept or place is None or not self._writable:
+        place = self._files.place(space)
+        if space.space.space_id in self._swept or place is None or not self._files.writable:
             return
         self._swept.add(space.space.space_id)
         if place.exists():
@@ -577,14 +530,14 @@ class Upkeep:
 
     def _save(self, space: VectorSpace, complete: bool = False) -> None:
         """Write segments that have no file, and a state that names them all."""
-        place = self._place(space)
-        if place is None or not self._writable:
+        place = self._files.place(space)
+        if place is None or not self._files.writable:
             return
         reading = space.reading
         saved = self._saved.get(space.space.space_id, 0)
-        stale = any(not _kept(place, segment) for segment in reading.truth.segments)
+        stale = any(not self._files.has(space, each) for each in reading.truth.segments)
         late = reading.seq - saved >= (1 if complete else SAVE_ENTRIES)
-        late |= saved > 0 and not (place / _state_name(saved)).exists()  # somebody deleted it
+        late |= saved > 0 and not self._files.has_state(space, saved)  # somebody deleted it
         if not reading.truth.segments or not (stale or late):
             return
         with cache.writing(place) as mine:
@@ -592,56 +545,19 @@ class Upkeep:
                 return  # another process is at it, or something was erased
             cache.sweep(place)
             for segment in reading.truth.segments:
-                if not _kept(place, segment):
-                    self._write_segment(space, place, segment)
-            reading, arrays = space.dump()
-            segments = reading.truth.segments
-            if any(segment.file is None for segment in segments):
-                return  # a file went bad meanwhile; the next round writes it anew
-            about = self._about(space, "state") | {
-                "seq": reading.seq, "root": self._log.root_at(reading.seq).hex(),
-                "segments": [[s.file, s.identity, s.start, s.stop] for s in segments],
-            }  # fmt: skip
-            name = _state_name(reading.seq)
-            cache.write(place / name, about, arrays)
-            self._saved[space.space.space_id] = reading.seq
-            keep = {name, *(segment.file for segment in segments)}
-            keep |= {_signs_name(segment) for segment in segments}
-            for kind in ("state", "vectors", "signs"):
-                for file in place.glob(f"{kind}-*.kdx"):
-                    if file.name in keep:
-                        continue
-                    file.unlink(missing_ok=True)
-
-    def _write_segment(self, space: VectorSpace, place: Path, segment: Segment) -> None:
-        sections: dict[str, cache.Section] = {"vectors": segment.vectors()}
-        if segment.codes is not None:
-            sections["codes"] = segment.codes.dump()
-        about = self._about(space, "vectors") | {"start": segment.start, "stop": segment.stop}
-        name = f"vectors-{segment.start}-{segment.stop}.kdx"
-        cache.write(place / name, about, sections)
-        file = CacheFile(place / name)
-        mapped = file.mapped("vectors")
-        mapped.check()  # so that no search has to
-        fresh = replace(segment, held=None, mapped=mapped, file=name, identity=file.identity.hex())
-        space.publish((segment,), fresh)
+                if not self._files.has(space, segment):
+                    self._files.write_segment(space, place, segment)
+            seq = self._files.write_state(space, place)
+            if seq is not None:  # else a file went bad meanwhile; the next round writes it anew
+                self._saved[space.space.space_id] = seq
 
     def restore(self, space: VectorSpace, old: VectorSpace | None = None) -> None:
         """Go on from another that became stale, or the newest files that fit the log, if any."""
-        place = self._place(space)
-        if old is not None and old.reading.seq and self._follow(space, old):
-            place = None
-        if place is not None:
-            for path in sorted(place.glob("state-*.kdx"), reverse=True):
-                try:
-                    try:
-                        self._restore(space, place, path)
-                    except (KeyError, TypeError, ValueError) as error:
-                        raise Unusable(f"{path.name} makes no sense: {error!r}") from error
-                    break
-                except Unusable as error:
-                    space.forget()
-                    _log.info("a cache is not used, and made anew from the log: %s", error)
+        followed = old is not None and old.reading.seq and self._follow(space, old)
+        if not followed:
+            seq = self._files.restore(space, frugal=self._memory is not None)
+            if seq is not None:
+                self._saved[space.space.space_id] = seq
         space.moved = partial(self.nudge, space)
         self.nudge(space)
 
@@ -652,43 +568,15 @@ class Upkeep:
             space.forget()
             _log.info("a cache is not used, and made anew from the log: %s", error)
             return False
-        if self._folder is not None and self._writable:
+        if self._files.folder is not None and self._files.writable:
             self._unsaved |= {("state", space.space.space_id), ("graph", space.space.space_id)}
         return True
 
-    def _restore(self, space: VectorSpace, place: Path, path: Path) -> None:
-        state = CacheFile(path)
-        about = self._fits(space, state, "state")
-        seq = about["seq"]
-        if seq > self._log.head().seq or self._log.root_at(seq).hex() != about["root"]:
-            raise Unusable(f"{path.name} was made from another log")
-        segments = []
-        for name, identity, start, stop in about["segments"]:
-            file = CacheFile(place / name)
-            if file.identity.hex() != identity:
-                raise Unusable(f"{name} is not the file that {path.name} names")
-            self._fits(space, file, "vectors")
-            mapped = file.mapped("vectors")
-            mapped.frugal = self._memory is not None  # until the memory is shared out
-            segments.append(
-                Segment(start, stop, None, mapped, uncoded=True, file=name, identity=identity)
-            )
-        space.restore(seq, segments, {name: state.array(name) for name in state.names()})
-        state.close()
-        self._saved[space.space.space_id] = seq
-
-    def _fits(self, space: VectorSpace, file: CacheFile, kind: str) -> dict[str, Any]:
-        about = file.about
-        wanted = self._about(space, kind)
-        if {name: about.get(name, _UNSAID.get(name)) for name in wanted} != wanted:
-            raise Unusable(f"{file.name} is of another format or space")
-        return about
-
     def _save_graph(self, space: VectorSpace, complete: bool = False) -> None:
         """Write the graph if much of it is in no file."""
-        place, reading = self._place(space), space.reading
+        place, reading = self._files.place(space), space.reading
         known = reading.graph
-        if place is None or not self._writable or known is None:
+        if place is None or not self._files.writable or known is None:
             return
         last = self._saved_graphs.get(space.space.space_id)
         changed = known.live.fed - (last[1] if last and last[0].live is known.live else 0)
@@ -701,17 +589,7 @@ class Upkeep:
         with cache.writing(place) as mine:
             if not mine or space.is_stale:
                 return
-            about = self._about(space, "graph")
-            with cache.replacing(place / "graph.hnsw") as file:
-                known.live.save(file)
-                about["hash"] = cache.hash_of(file)
-            about |= {
-                "seq": reading.seq, "root": self._log.root_at(reading.seq).hex(),
-                "stop": known.stop, "library": graph.library(), "replaced": known.live.replaced,
-                "measured": known.measured, "floors": list(known.floors),
-                "efforts": [[target, effort] for target, effort in known.efforts.items()],
-            }  # fmt: skip
-            cache.write(place / "graph.kdx", about, {})
+            self._files.write_graph(space, place, reading, known)
         self._saved_graphs[space.space.space_id] = (known, known.live.fed)
 
     def _overwritten(self, space: VectorSpace, reading: Reading, known: Graph) -> bool:
@@ -731,32 +609,13 @@ class Upkeep:
         return True
 
     def _load_graph(self, space: VectorSpace, _complete: bool) -> None:
-        place, reading = self._place(space), space.reading
-        if place is None or reading.graph is not None or not self._graph_pays(space, reading):
+        reading = space.reading
+        if reading.graph is not None or not self._graph_pays(space, reading):
             return
-        if not (place / "graph.kdx").exists():
-            return
-        try:
-            about = self._fits(space, CacheFile(place / "graph.kdx"), "graph")
-            seq = about["seq"]
-            if seq > self._log.head().seq or self._log.root_at(seq).hex() != about["root"]:
-                raise Unusable("the graph was made from another log")
-            space.at(seq)  # the graph may be newer than all else that was in files
-            native = place / "graph.hnsw"
-            if about["library"] != graph.library() or cache.hash_of(native) != about["hash"]:
-                raise Unusable("the graph is damaged, or of another version of its library")
-            known = LiveGraph.load(
-                native, space.space.dimensions, space.space.metric, replaced=about["replaced"]
-            )
-            made = Graph(
-                known, about["stop"], dict(about["efforts"]), about["measured"],
-                tuple(about["floors"]),
-            )  # fmt: skip
-        except (Unusable, GraphUnavailable, KeyError, TypeError, ValueError) as error:
-            _log.info("a graph is not used, and made anew: %s", error)
-            return
-        space.publish_graph(None, made)
-        self._saved_graphs[space.space.space_id] = (made, known.fed)
+        made = self._files.read_graph(space)
+        if made is not None:
+            space.publish_graph(None, made)
+            self._saved_graphs[space.space.space_id] = (made, made.live.fed)
 
 
 def _lags(space: VectorSpace) -> bool:
@@ -765,18 +624,6 @@ def _lags(space: VectorSpace) -> bool:
     return reading.graph is not None and bool(
         reading.deaths or reading.revived or reading.graph.stop < reading.truth.slots
     )
-
-
-def _kept(place: Path, segment: Segment) -> bool:
-    return segment.file is not None and (place / segment.file).exists()
-
-
-def _signs_name(segment: Segment) -> str:
-    return f"signs-{segment.start}-{segment.stop}.kdx"
-
-
-def _state_name(seq: int) -> str:
-    return f"state-{seq:020d}.kdx"
 
 
 def _pieces(array: Numbers, size: int) -> Iterable[tuple[int, Numbers]]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import koru_delta
-from koru_delta.search import cache, codes, graph, upkeep
+from koru_delta.search import cache, codes, files, graph, upkeep
 from koru_delta.search.plan import Costs
 from tests.indexing import SMALL, check_approximate, check_exact, lower
 from tests.search.test_plans import WAYS, Metric, forced, hits, rows_of
@@ -301,7 +301,7 @@ def test_files_of_a_longer_log_are_not_taken(copy, tmp_path):
 def test_files_of_a_newer_format_are_left_alone_and_made_anew(tmp_path, small, newer):
     with pytest.MonkeyPatch.context() as patch:
         if newer != "magic":
-            patch.setattr(upkeep, "FORMAT", upkeep.FORMAT + 1)
+            patch.setattr(files, "FORMAT", files.FORMAT + 1)
         if newer != "format":
             patch.setattr(cache, "_MAGIC", b"KDINDEX2")
         path = fill(tmp_path / "db", 1)
