@@ -237,9 +237,9 @@ class SqliteMover(SqliteSteps):
             bodies = [(part.owner, known[part.owner], None) for part in kept if part.owner > 0]
             lay_anew(con, bodies)
             objects = [-part.owner for part in kept if part.owner < 0]
-            for item in objects:
-                tell_anew(con, self._shelf, told_by(con, item))
             store_anew(con, [(item, MOVED, known[-item], b"") for item in objects])
+            for item in objects:  # only now: what goes too is not to be told by anything near
+                tell_anew(con, self._shelf, told_by(con, item))
             wear(con, [parts_of(part.at)[0] for part in kept if part.at is not None], WORN)
             if refused:
                 wear(con, [number], TAINTED)

@@ -481,7 +481,10 @@ class SqliteWriter:
         found = self._object_row(identity)
         if found is not None:
             if found in self._far:
-                self._bring_back(found, *self._pack(body, key_id))
+                codec, base, data = self._pack(body, key_id)
+                if base == found:  # it is not to be told by its difference to itself
+                    codec, base, data = whole(body)
+                self._bring_back(found, codec, base, data)
             return found
         codec, base, data = self._pack(body, key_id)
         return self._new_object(identity, codec, base, data)

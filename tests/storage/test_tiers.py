@@ -151,16 +151,38 @@ def test_what_is_written_again_is_near_again(kept: Database) -> None:
     assert kept.verify().ok
 
 
-def test_no_near_value_is_told_by_its_difference_to_a_far_one(kept: Database) -> None:
+def test_no_near_value_is_told_by_its_difference_to_a_far_one(
+    path: Path, clock: FixedClock
+) -> None:
     text = noise(5, 20_000)
-    seqs = [kept.put("n", "k", {"text": text, "n": n}).seq for n in range(6)]
-    engine_of(kept).move(seqs[:-1], COLD)
-    files(kept)[0].rename(files(kept)[0].with_suffix(".away"))
-    assert kept.get("n", "k")["n"] == 5  # all of it is near
-    kept.put("n", "k", {"text": text, "n": 6})
-    assert kept.get("n", "k")["n"] == 6
-    with pytest.raises(errors.CorruptionError):
-        kept.get("n", "k", as_of=seqs[0])
+    with opened(path, clock) as db:
+        seqs = [db.put("n", "k", {"text": text, "n": n}).seq for n in range(6)]
+        engine_of(db).move(seqs[:-1], COLD)
+        files(db)[0].rename(files(db)[0].with_suffix(".away"))
+    with opened(path, clock) as db:
+        assert db.get("n", "k")["n"] == 5  # all of it is near
+        db.put("n", "k", {"text": text, "n": 6})
+        assert db.get("n", "k")["n"] == 6
+        with pytest.raises(errors.CorruptionError):
+            db.get("n", "k", as_of=seqs[0])
+
+
+def test_what_stays_near_is_told_by_nothing_that_goes_with_its_base(kept: Database) -> None:
+    text = noise(6, 20_000)
+    versions = [kept.put("n", "k", {"text": text, "n": n}) for n in range(4)]
+    engine_of(kept).move([versions[0].seq, versions[2].seq, versions[3].seq], COLD)
+
+    con = apsw.Connection(str(engine_of(kept).directory / "log.db"))
+    far = con.execute(
+        "SELECT count(*) FROM objects o JOIN objects b ON b.object = o.base WHERE b.codec = 3"
+    ).get
+    con.close()
+    assert far == 0
+    for version in versions:
+        kept.put("n", "k", version.value)
+        assert kept.get("n", "k") == version.value
+    assert [v.value["n"] for v in kept.history("n", "k")] == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert kept.verify().ok
 
 
 def test_a_moved_database_is_exported_imported_and_copied_whole(
