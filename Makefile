@@ -56,7 +56,8 @@ soak: $(VENV)/.installed-dev ## Let threads and processes write and search at on
 
 test-long: $(VENV)/.installed-dev ## Random histories, ten minutes each; the frameworks' own suites
 	KORU_LONG=1 KORU_LONG_SECONDS=$(LONG_SECONDS) $(BIN)/python -m pytest -q -s --timeout=0 \
-		tests/test_state_machine.py tests/search/test_replay.py tests/test_erasing.py
+		tests/test_state_machine.py tests/search/test_replay.py tests/test_erasing.py \
+		tests/lifecycle/test_tiers.py
 	$(BIN)/python -m tests.adapters --kills 500 --turns 500
 	$(BIN)/python -m tests.upstream.langchain_core
 	$(BIN)/python -m tests.upstream.langgraph

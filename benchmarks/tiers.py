@@ -51,7 +51,8 @@ def run(folder: Path, scale: float) -> Iterator[Row]:
         held = {"hot": _DIMENSIONS * 4.0, "warm": space["per_row"]["codes"], "cold": 0.0}
         tiers = [(tier, count) for tier, count in space["tiers"].items() if count]
         for tier, count in tiers:
-            yield Row(f"{name}: memory of a {tier} vector ({count:,})", held[tier], "bytes")
+            if held[tier]:
+                yield Row(f"{name}: memory of a {tier} vector ({count:,})", held[tier], "bytes")
         memory = _memory(near, these, budget)
         limits = (at_most(1.25 * budget / 2**20),) if scale == 1 and budget == budgets[0] else ()
         yield Row(f"{name}: memory above idle", memory, "MiB", targets=limits)

@@ -20,6 +20,7 @@ from koru_delta.lifecycle.mover import AllHot, Held, Mover, MoveResult
 from koru_delta.lifecycle.plan import Budget, Load, Move, Plan, Settings, Stock, Tier
 from koru_delta.lifecycle.policies import Policy
 from koru_delta.lifecycle.sidefile import UsageFile
+from koru_delta.lifecycle.tiers import Kept, Tiers
 from koru_delta.lifecycle.tracker import Feedback, Tracker, Usable
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Feedback",
     "Held",
     "Importance",
+    "Kept",
     "Lifecycle",
     "Load",
     "Move",
@@ -49,6 +51,7 @@ __all__ = [
     "Summarizer",
     "Surroundings",
     "Tier",
+    "Tiers",
     "Tracker",
     "Usable",
     "UsageFile",
