@@ -6,14 +6,18 @@ import gzip
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
+from typing import Any
 
 import koru_delta
 from benchmarks.histories import of_peps, run_git, write_repository
-from benchmarks.measure import Row, SkippedError, by_turns, sized
+from benchmarks.measure import Row, SkippedError, at_most, by_turns, sized
 from benchmarks.peps import NAMESPACE, Revision, data_file, ingest, read_revisions
+from koru_delta.storage import COLD, DEEP, WARM
 
 
 def run(folder: Path, scale: float) -> Iterator[Row]:
@@ -30,6 +34,7 @@ def run(folder: Path, scale: float) -> Iterator[Row]:
         taken = perf_counter() - start
         ours = _size(folder / "storing")
         read = _read(db, revisions, sized(2000, scale, 10))
+        shutil.copytree(folder / "storing", folder / "moving")
     closed = _size(folder / "storing")
     name = f"{len(revisions):,} PEP revisions"
     each = sum(len(gzip.compress(body, 6)) for body in bodies) / 1e6
@@ -45,6 +50,59 @@ def run(folder: Path, scale: float) -> Iterator[Row]:
     yield Row("  ingest, durable, 200 to a commit", len(revisions) / taken, "revisions/s")
     yield Row("  ingest, all of them", taken, "s")
     yield Row("  get(valid_at=) of a random PEP and time", read / 1000, "us")
+    yield from _moved(folder / "moving", revisions, sized(1000, scale, 10))
+
+
+def _moved(folder: Path, revisions: Sequence[Revision], rounds: int) -> Iterator[Row]:
+    """The same with all bodies in the files of a tier, and what writers notice of a move."""
+    count = len(revisions)
+    with koru_delta.open(folder) as db:
+        db.compact()
+        engine = db._log.engine
+        before = db.stats()["log_bytes"] / count
+        alone, _ = _longest_put(db, partial(sleep, 1.0))
+        yield Row("  a version in the log", before, "bytes")
+        for tier, name in ((COLD, "cold"), (DEEP, "deep"), (WARM, "back in the log")):
+            seqs = [version.seq for version in db.changes() if version.namespace == NAMESPACE]
+            start = perf_counter()
+            longest, moved = _longest_put(db, partial(engine.move, seqs, tier))
+            taken = perf_counter() - start
+            if tier != WARM:
+                left = db.stats()["log_bytes"] / count
+                each = engine.tier_sizes()[tier].size_bytes / count
+                yield Row(f"  a {name} version, with its record", each + left, "bytes",
+                          before, "in the log")  # fmt: skip
+                yield Row("    without its record", each, "bytes")
+                read = _read(db, revisions, rounds)
+                yield Row("    get(valid_at=) of a random PEP and time", read / 1e6, "ms")
+            yield Row(f"  moved: {name}", count / taken, "versions/s")
+            yield Row("    longest transaction of the move", 1000 * moved.longest_seconds, "ms",
+                      targets=(at_most(20.0),))  # fmt: skip
+            yield Row("    longest put meanwhile", 1000 * longest, "ms",
+                      1000 * alone, "with no move, in 1 s")  # fmt: skip
+
+
+def _longest_put(db: koru_delta.Database, work: Callable[[], Any]) -> tuple[float, Any]:
+    """How long the longest of many durable puts takes while something is done."""
+    stop, longest = threading.Event(), [0.0]
+
+    def put() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            start = perf_counter()
+            db.put("busy", f"k{number % 10}", {"n": number})
+            longest[0] = max(longest[0], perf_counter() - start)
+            sleep(0.002)
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    try:
+        done = work()
+    finally:
+        stop.set()
+        thread.join()
+    return longest[0], done
 
 
 def _read(db: koru_delta.Database, revisions: Sequence[Revision], rounds: int) -> float:

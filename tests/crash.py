@@ -3,11 +3,11 @@
     python -m tests.crash --kills 300 [--seed N] [--keep]
 
 Each round forks one or two writers into the same directory. Their threads put, put
-batches, commit transactions, embed and delete, and tell every write over a pipe once it
-has returned. Then they are killed, wherever they are: opening, committing, closing. The
-database is opened again, and must hold every acknowledged write, every batch whole or
-not at all, and verify. Then the next round writes on. A new directory is begun every ten
-kills, with the other durability.
+batches, commit transactions, embed, erase and move between tiers, and tell every write over
+a pipe once it has returned. Then they are killed, wherever they are: opening, committing,
+closing. The database is opened again, and must hold every acknowledged write, every batch
+whole or not at all, and verify. Then the next round writes on. A new directory is begun
+every ten kills, with the other durability.
 
 Each write is marked with a run of its own and says in its message how many entries it
 has, so a half batch shows wherever it is.
@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import koru_delta
+from koru_delta.storage import COLD, DEEP, WARM
 
 ROUNDS_PER_DIRECTORY = 10
 LONGEST_LIFE_SECONDS = 0.12
@@ -132,7 +133,7 @@ def _round(where: _Directory, chance: random.Random, done: Campaign, kills: int)
             elif line.endswith("\n"):
                 run, count = json.loads(line)
                 where.runs[run] = count
-                done.acknowledged += 1
+                done.acknowledged += count > 0
     _check(where, done)
 
 
@@ -176,7 +177,7 @@ def _write_until_killed(where: _Directory, pipe: int, chance: float) -> None:
         for turn in range(1_000_000):
             with koru_delta.open(where.path, durability=where.durability) as db:  # type: ignore[arg-type]
                 until = time.monotonic() + random.uniform(0.005, 0.06)
-                works = [_puts, _batches, _transactions, _embeds, _erases]
+                works = [_puts, _batches, _transactions, _embeds, _erases, _moves]
                 threads = [
                     threading.Thread(
                         target=_tell, args=(work, db, f"{mine}.{turn}.{work.__name__}", until, pipe)
@@ -251,6 +252,14 @@ def _erases(db: koru_delta.Database, run: str, number: int) -> int:
         return 1
     db.erase(("gone", key), run=run, message="2")
     return 2
+
+
+def _moves(db: koru_delta.Database, _run: str, _number: int) -> int:
+    """Move some of what is there to another tier; it is no entry."""
+    last = db.stats()["seq"]
+    seqs = random.sample(range(1, last + 1), min(last, random.choice([5, 50, 500])))
+    db._log.engine.move(seqs, random.choice([WARM, COLD, DEEP]))
+    return 0
 
 
 def main() -> int:

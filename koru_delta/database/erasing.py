@@ -166,14 +166,15 @@ class EraseVerbs(Opened):
         return self._sweep([namespace] if namespace is not None else None, author, message)
 
     def compact(self) -> int:
-        """Write the log's file anew without free room; returns the bytes it is shorter by.
+        """Write files anew without what is not used; returns the bytes they are shorter by.
 
         `sweep` and `erase` give disk back by themselves, but for files of an older version: those
         keep what is free for the next writes until they were compacted once. Writers wait
         meanwhile, readers do not; it takes as much free disk as the file is large, twice.
         """
         self._check_writable()
-        shorter = self._log.engine.compact()
+        engine = self._log.engine
+        shorter = engine.compact_tiers() + engine.compact()
         if not self._log.engine.is_scrubbed():
             self._parts.scrub()
         return shorter

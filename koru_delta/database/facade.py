@@ -16,7 +16,7 @@ from koru_delta.database.handle import Parts
 from koru_delta.database.workspaces import WorkspaceVerbs
 from koru_delta.embedders import Embedder, as_embedder
 from koru_delta.errors import InvalidDataError, NotPicklableError
-from koru_delta.lifecycle import Lifecycle, Runner, Tracker, UsageFile
+from koru_delta.lifecycle import GENOME_SECONDS, Lifecycle, Runner, Tiers, Tracker, UsageFile
 from koru_delta.log import CausalLog
 from koru_delta.storage import SqliteEngine
 from koru_delta.transaction import Intents
@@ -98,7 +98,9 @@ class Database(CareVerbs, WorkspaceVerbs):
         self._runner = Runner(log.clock)
         engine.after_fork.append(self._runner.begin)
         self._runner.add("sweep", erasing.SWEEP_SECONDS, self._sweep_quietly)
-        self._lifecycle = Lifecycle(log, tracker, self._runner, author=author)
+        tiers = Tiers(log)
+        self._lifecycle = Lifecycle(log, tracker, self._runner, author=author, mover=tiers)
+        self._lifecycle.add_job("genome", GENOME_SECONDS, tiers.genome)
         self._swept = {}
         self._closing = threading.Lock()
         if not read_only and not engine.temporary:

@@ -58,7 +58,7 @@ class Parts:
         self.layers.forget()
         try:
             scrub(engine, names)
-            return engine.scrubbed(last)
+            return engine.clean_tiers() and engine.scrubbed(last)
         except (OSError, DatabaseLockedError) as error:
             # What was erased is erased, and says so; whoever comes next tries again.
             _logger.warning("copies of what was erased are still there, for now: %s", error)

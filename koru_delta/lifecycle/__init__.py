@@ -13,6 +13,7 @@ from koru_delta.lifecycle.mover import AllHot, Held, Mover, MoveResult
 from koru_delta.lifecycle.plan import Budget, Load, Move, Plan, Settings, Stock, Tier
 from koru_delta.lifecycle.policies import Policy
 from koru_delta.lifecycle.sidefile import UsageFile
+from koru_delta.lifecycle.tiers import Kept, Tiers
 from koru_delta.lifecycle.tracker import Feedback, Tracker, Usable
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Feedback",
     "Held",
     "Importance",
+    "Kept",
     "Lifecycle",
     "Load",
     "Move",
@@ -37,6 +39,7 @@ __all__ = [
     "Settings",
     "Stock",
     "Tier",
+    "Tiers",
     "Tracker",
     "Usable",
     "UsageFile",

@@ -66,7 +66,7 @@ class AllHot:
         self._log = log
 
     def sizes(self) -> Iterator[Held]:
-        """Every present key, with the size of its value."""
+        """Every present key, with the size of its value and vectors."""
         cut = self._log.now()
         for name in self._log.engine.namespaces(cut.seq, cut.clock, cut.clock, hidden=False):
             yield from present(self._log, name)
@@ -77,17 +77,18 @@ class AllHot:
 
 
 def present(log: CausalLog, namespace: str) -> Iterator[Held]:
-    """The present keys of a namespace in parts, all hot, with the sizes of their values."""
+    """The present keys of a namespace in parts, all hot, with what values and vectors take up."""
     cut = log.now()
     after: str | None = None
     while True:
         found = log.engine.visible_keys(
-            namespace, cut.seq, cut.clock, cut.clock, after=after, limit=_PAGE
+            namespace, cut.seq, cut.clock, cut.clock, after=after, limit=_PAGE, bodies=False
         )
         if not found:
             return
         after = found[-1][0]
-        size = np.array([len(each.body or b"") for _, each in found], dtype=np.int64)
+        lie = log.engine.whereabouts([each.seq for _, each in found])
+        size = np.array([raw for _, raw in lie], dtype=np.int64)
         yield Held(
             namespace,
             [key for key, _ in found],

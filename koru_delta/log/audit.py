@@ -21,7 +21,7 @@ from koru_delta.causal import (
     marks_of,
     version_id,
 )
-from koru_delta.errors import QueryError
+from koru_delta.errors import CorruptionError, QueryError
 from koru_delta.log.log import CausalLog
 from koru_delta.merkle import consistency_path, inclusion_path, subtree, tree_hash
 from koru_delta.storage import Stored, StoredCommit
@@ -105,13 +105,14 @@ class Audit:
         ids: list[bytes] = []
         position = commit.first_seq - 1
         while position < commit.last_seq:
-            rows = self._engine.scan(position, commit.last_seq, _BATCH)
+            rows, lost = self._scanned(position, commit.last_seq)
             if not rows:
                 yield f"{name} lacks entries after {position}"
                 break
+            yield from lost.values()
             for namespace, key, stored in rows:
                 ids.append(version_id(stored.record))
-                yield from self._entry(namespace, key, stored, commit)
+                yield from self._entry(namespace, key, stored, commit, lost=stored.seq in lost)
             position = rows[-1][2].seq
         header = commit_header(commit.first_seq, commit.last_seq, commit.tx_time, commit_tree(ids))
         if chained_root(self._root, header) != commit.root:
@@ -121,8 +122,25 @@ class Audit:
         self._root, self._time, self._seq = commit.root, commit.tx_time, commit.last_seq
         self._commits += 1
 
+    def _scanned(
+        self, after: int, until: int
+    ) -> tuple[list[tuple[str, str, Stored]], dict[int, str]]:
+        """The next entries, and of those whose values cannot be read why, by their places."""
+        try:
+            return self._engine.scan(after, until, _BATCH), {}
+        except CorruptionError:
+            rows = self._engine.scan(after, until, _BATCH, bodies=False)
+        found, lost = [], {}
+        for namespace, key, stored in rows:
+            try:
+                [body] = self._engine.bodies([stored.seq])
+            except CorruptionError as error:
+                body, lost[stored.seq] = None, str(error)
+            found.append((namespace, key, stored._replace(body=body)))
+        return found, lost
+
     def _entry(
-        self, namespace: str, key: str, stored: Stored, commit: StoredCommit
+        self, namespace: str, key: str, stored: Stored, commit: StoredCommit, *, lost: bool
     ) -> Iterator[str]:
         self._versions += 1
         name = f"entry {stored.seq}"
@@ -156,7 +174,7 @@ class Audit:
             self._lacking[stored.version_id.hex()] = (stored.seq, stored.erased)
             if stored.body is not None or stored.operation != PUT:
                 yield f"{name} is filed as erased, and is not"
-        elif body != wanted:
+        elif body != wanted and not lost:
             yield f"the value of {name} does not match its hash"
         yield from self._carried(name, stored, record)
 
@@ -166,7 +184,12 @@ class Audit:
             for model, v in record.get("vectors", {}).items()
         }
         if said or self._rows["vectors"] >= 0:
-            rows = self._engine.vectors_at(stored.seq) if said else []
+            try:
+                rows = self._engine.vectors_at(stored.seq) if said else []
+            except CorruptionError as error:
+                yield str(error)
+                self._rows["vectors"] += len(said)
+                said, rows = set(), []
             if stored.erased:
                 if rows:
                     yield f"the vectors of {name} are there, though it was erased"

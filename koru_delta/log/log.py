@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from koru_delta.causal import (
@@ -270,6 +270,14 @@ class CausalLog(Moments):
             if shallow is not None:
                 values[key] = shallow
                 hot.size_bytes += 2 * len(body)
+
+    def cool(self, namespace: str, keys: Iterable[str]) -> None:
+        """Keep what these keys hold in memory no longer; a read keeps it again."""
+        with self._hot_lock:
+            raw, values = self.hot.raw.get(namespace, {}), self.hot.values.get(namespace, {})
+            for key in keys:
+                raw.pop(key, None)
+                values.pop(key, None)
 
     def get(self, namespace: str, key: str, cut: Cut, valid_at: int) -> bytes:
         """The canonical bytes of a key at a cut and valid time.

@@ -6,27 +6,35 @@ from koru_delta.storage.engine import (
     Entry,
     Head,
     KeyHead,
+    Moved,
     NewVersion,
     Shade,
     Space,
     Stored,
     StoredCommit,
+    TierSize,
     Writer,
 )
 from koru_delta.storage.sqlite import ENGINE_FAILURES, SqliteEngine
+from koru_delta.storage.tierfile import COLD, DEEP, WARM
 
 __all__ = [
+    "COLD",
+    "DEEP",
     "ENGINE_FAILURES",
+    "WARM",
     "Candidate",
     "Engine",
     "Entry",
     "Head",
     "KeyHead",
+    "Moved",
     "NewVersion",
     "Shade",
     "Space",
     "SqliteEngine",
     "Stored",
     "StoredCommit",
+    "TierSize",
     "Writer",
 ]

@@ -5,7 +5,8 @@ the places they lay at before may keep a copy, in room that belongs to no row. I
 erased later, nothing would overwrite that. So the pages an erasure has written go from the
 write-ahead log into the file through a layer that fills this room with zeros. It belongs to
 nothing, and no hash or checksum covers it. Pages that went another way, since a reader was in
-the way of this one, are looked through where they lie in the file.
+the way of this one, are looked through where they lie in the file. So is all of it when something
+is erased after a move to a tier, or after a put of what had been moved: these lay rows anew, too.
 """
 
 from __future__ import annotations

@@ -142,6 +142,29 @@ class Shade(NamedTuple):
     superseded: bool
 
 
+class Moved(NamedTuple):
+    """What a move did: bodies and vectors moved, bytes written, and how long writers waited.
+
+    `longest_seconds` is that of one transaction.
+    """
+
+    items: int = 0
+    bytes_written: int = 0
+    longest_seconds: float = 0.0
+
+
+class TierSize(NamedTuple):
+    """What the files of a tier hold: how many, how many bodies and vectors, bytes on disk.
+
+    And the bytes that these bodies and vectors are.
+    """
+
+    files: int = 0
+    items: int = 0
+    size_bytes: int = 0
+    raw_bytes: int = 0
+
+
 class Writer(Protocol):
     """The one open write. Rows of a batch become visible to its reads at `flush`."""
 
@@ -222,6 +245,13 @@ class Engine(Protocol):
     def vectors(self, rows: Sequence[int]) -> list[bytes]: ...
     def erased(self, namespace: str) -> int: ...
     def erased_between(self, namespace: str, after: int, until: int) -> list[int]: ...
+    def move(self, seqs: Iterable[int], tier: int) -> Moved: ...
+    def tier_of(self, seqs: Sequence[int]) -> list[int]: ...
+    def whereabouts(self, seqs: Sequence[int]) -> list[tuple[int, int]]: ...
+    def tier_sizes(self) -> dict[int, TierSize]: ...
+    def past(self, namespace: str, until: int, limit: int) -> list[int]: ...
+    def tidy_tiers(self) -> Moved: ...
+    def tier_problems(self) -> Iterator[str]: ...
     def statistics(self) -> dict[str, Any]: ...
     def problems(self) -> Iterator[str]: ...
     def backup(self, target: Path) -> None: ...

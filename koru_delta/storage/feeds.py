@@ -124,18 +124,20 @@ class SqliteFeeds(SqliteReader):
         if recent is not None:
             return recent
         found: dict[int, bytes] = {}
+        far: list[tuple[int, int, bytes]] = []
         for some in chunks(rows):
             marks = ",".join("?" * len(some))
-            for item, identity, data in self._rows(
-                f"SELECT object, object_id, data FROM objects WHERE object IN ({marks})",
+            for item, identity, base, data in self._rows(
+                f"SELECT object, object_id, base, data FROM objects WHERE object IN ({marks})",
                 tuple(some),
             ):
-                if distinction_id("vec", data) != identity:
-                    raise CorruptionError(
-                        f"vector {identity.hex()[:16]} of {self.directory} does not match its "
-                        "hash; restore a backup"
-                    )
-                found[item] = data
+                if base is None:
+                    found[item] = self._checked_vector(identity, data)
+                else:
+                    far.append((base, item, identity))
+        far.sort(reverse=True)  # what is near each other in a tier file together
+        for _, item, identity in far:
+            found[item] = self._checked_vector(identity, self._object(item))
         try:
             return [found[row] for row in rows]
         except KeyError as error:
@@ -143,14 +145,26 @@ class SqliteFeeds(SqliteReader):
                 f"vector object {error} of {self.directory} is missing; restore a backup"
             ) from error
 
+    def _checked_vector(self, identity: bytes, data: bytes) -> bytes:
+        if distinction_id("vec", data) != identity:
+            raise CorruptionError(
+                f"vector {identity.hex()[:16]} of {self.directory} does not match its "
+                "hash; restore a backup"
+            )
+        return data
+
     def vectors_at(self, seq: int) -> list[tuple[str, str, int, bytes, bytes]]:
         """What an entry carries: (model, metric, dimensions, vector id, float32 bytes)."""
-        return self._rows(
-            """SELECT p.model, p.metric, p.dimensions, o.object_id, o.data
+        rows = self._rows(
+            """SELECT p.model, p.metric, p.dimensions, o.object_id, o.base, o.data, o.object
             FROM spaces p CROSS JOIN vectors x ON x.space = p.space AND x.seq = ?
             JOIN objects o ON o.object = x.object ORDER BY p.model""",
             (seq,),
         )
+        return [
+            (*row[:4], data if base is None else self._object(item))
+            for *row, base, data, item in rows
+        ]
 
 
 def _by_place(row: tuple[Any, ...]) -> tuple[int, int]:

@@ -7,10 +7,18 @@ from collections.abc import Callable
 import apsw
 
 from koru_delta.causal import marks_of
-from koru_delta.storage.schema import ADD_MARK, APPLICATION_ID, MARKS, SCHEMA, SEQ_OF, first8
+from koru_delta.storage.schema import (
+    ADD_MARK,
+    APPLICATION_ID,
+    MARKS,
+    SCHEMA,
+    SEQ_OF,
+    TIERS,
+    first8,
+)
 from koru_delta.values import decode
 
-FORMAT = 3
+FORMAT = 4
 
 
 def _begin_marks(con: apsw.Connection) -> None:
@@ -34,8 +42,17 @@ def _begin_erasing(con: apsw.Connection) -> None:
     con.execute("ALTER TABLE versions ADD COLUMN erased INTEGER")
 
 
+def _begin_tiers(con: apsw.Connection) -> None:
+    """Format 4 lets bodies lie in files; an object below zero is a place in one."""
+    for index in ("versions_by_object", "objects_by_base"):
+        con.execute(f"DROP INDEX IF EXISTS {index}")
+    _create(con, TIERS)
+
+
 # From one format to the next; run in one transaction, under the write lock.
-MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _begin_marks, 2: _begin_erasing}
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {
+    1: _begin_marks, 2: _begin_erasing, 3: _begin_tiers
+}  # fmt: skip
 
 
 def is_empty(con: apsw.Connection) -> bool:
@@ -50,7 +67,7 @@ def is_ours(con: apsw.Connection) -> bool:
 
 def make(con: apsw.Connection, durability: str) -> None:
     """The tables of an empty file, in the caller's transaction."""
-    _create(con, SCHEMA + MARKS)
+    _create(con, SCHEMA + MARKS + TIERS)
     con.execute(f"PRAGMA application_id = {APPLICATION_ID}").fetchall()
     con.execute(f"PRAGMA user_version = {FORMAT}").fetchall()
     con.execute("INSERT INTO meta VALUES('durability', ?)", (durability,))

@@ -13,7 +13,6 @@ import apsw
 import orjson
 
 from koru_delta.causal import DELETE, FOREVER, GENESIS, PUT
-from koru_delta.errors import CorruptionError
 from koru_delta.storage.connections import Connections, Durability
 from koru_delta.storage.engine import (
     Candidate,
@@ -48,6 +47,7 @@ from koru_delta.storage.schema import (
     shade_of,
     unpack,
 )
+from koru_delta.storage.shelf import Facts, MissingError, Shelf
 from koru_delta.values import MAX_KEY_BYTES
 
 _LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
@@ -74,6 +74,7 @@ class SqliteReader(Connections):
         self._spaces: tuple[int, dict[str, list[Space]]] = (0, {})  # likewise
         self._erased: tuple[int, dict[str, int]] = (0, {})  # likewise, by namespace
         self._recent = Recent(-1, 0)  # no generation yet
+        self._shelf = Shelf(self.directory)
 
     def _release(self) -> None:
         super()._release()
@@ -83,6 +84,7 @@ class SqliteReader(Connections):
     def _forget(self) -> None:
         self._known = None
         self._recent = Recent(-1, 0)
+        self._shelf = Shelf(self.directory)
 
     def cells(self) -> memoryview | None:
         """The generation's shared memory (see `generation.py`), or None without one."""
@@ -127,25 +129,42 @@ class SqliteReader(Connections):
     def _stored(self, row: tuple[Any, ...]) -> Stored:
         try:
             return read_stored(row, self._object)
-        except _MissingError:  # erased since the row was read, perhaps
+        except MissingError:  # erased or moved since the row was read, perhaps
             rows = self._rows(
                 f"SELECT {STORED}, v.body, v.object, ? FROM versions v WHERE v.seq = ?",
                 (row[-1], row[0]),
             )
-            return read_stored(rows[0], self._object)
+            if rows[0][-2] == row[-2]:
+                raise
+            return self._stored(rows[0])
+
+    def _all_stored(self, rows: Sequence[tuple[Any, ...]], skip: int = 0) -> list[Stored]:
+        """Many such rows, without their first columns; neighbours in tier files together."""
+        found: list[Stored | None] = [None] * len(rows)
+        for number in _by_places([row[-2] for row in rows]):
+            found[number] = self._stored(rows[number][skip:])
+        return found  # type: ignore[return-value]
 
     def _object(self, item: int) -> bytes:
-        try:
-            return self._object_once(item)
-        except _MissingError:  # its base was erased meanwhile, and it was told anew
-            return self._object_once(item)
+        """The bytes of an object, wherever they lie."""
+        if item < 0:
+            return self._shelf.read(item, self._file_facts)
+        told: Any = None
+        while True:
+            rows = self._rows("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
+            if not rows:
+                raise MissingError(f"object {item} of {self.directory} is missing; run: verify")
+            codec, base, data = rows[0]
+            try:
+                return unpack(codec, data, None if base is None else self._object(base))
+            except MissingError:  # what it is told by was erased or moved meanwhile, perhaps
+                if told == (codec, base):
+                    raise
+                told = codec, base
 
-    def _object_once(self, item: int) -> bytes:
-        rows = self._rows("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
-        if not rows:
-            raise _MissingError(f"object {item} of {self.directory} is missing; run: verify")
-        codec, base, data = rows[0]
-        return unpack(codec, data, None if base is None else self._object_once(base))
+    def _file_facts(self, number: int) -> Facts | None:
+        rows = self._rows("SELECT tier, root FROM tiers WHERE file = ?", (number,))
+        return rows[0] if rows else None
 
     # Keys at a cut
 
@@ -196,7 +215,8 @@ class SqliteReader(Connections):
                 "limit": -1 if limit is None else limit,
             },
         )  # fmt: skip
-        return [(row[0], self._stored(row[1:])) for row in rows]
+        stored = self._all_stored(rows, skip=1)
+        return [(row[0], entry) for row, entry in zip(rows, stored, strict=True)]
 
     def count_visible(self, namespace: str, seq: int, valid_at: int, clock: int) -> int:
         """How many keys are present at the cut, with a version not hidden there, nor erased."""
@@ -276,7 +296,7 @@ class SqliteReader(Connections):
             ORDER BY v.seq {"DESC" if reverse else "ASC"} LIMIT ?""",
             (ns, key, seq, -1 if limit is None else limit),
         )
-        return [self._stored(row) for row in rows]
+        return self._all_stored(rows)
 
     def at(self, seq: int) -> Stored | None:
         rows = self._rows(
@@ -289,11 +309,11 @@ class SqliteReader(Connections):
         found: dict[int, Stored] = {}
         for some in chunks(seqs):
             marks = ",".join("?" * len(some))
-            for row in self._rows(
+            rows = self._rows(
                 f"SELECT {STORED}, v.body, v.object, 0 FROM versions v WHERE v.seq IN ({marks})",
                 tuple(some),
-            ):
-                found[row[0]] = self._stored(row)
+            )
+            found.update((entry.seq, entry) for entry in self._all_stored(rows))
         return [found[seq] for seq in seqs]
 
     def bodies(self, seqs: Sequence[int]) -> list[bytes | None]:
@@ -301,25 +321,31 @@ class SqliteReader(Connections):
         found: dict[int, bytes | None] = {}
         for some in chunks(seqs):
             marks = ",".join("?" * len(some))
-            for seq, body, item in self._rows(
+            rows = self._rows(
                 f"SELECT seq, body, object FROM versions WHERE seq IN ({marks})", tuple(some)
-            ):
+            )
+            for number in _by_places([item for _, _, item in rows]):
+                seq, body, item = rows[number]
                 try:
                     found[seq] = body if item is None else self._object(item)
-                except _MissingError:
-                    entry = self.at(seq)  # erased since, perhaps
+                except MissingError:
+                    entry = self.at(seq)  # erased or moved since, perhaps
                     found[seq] = None if entry is None else entry.body
         return [found[seq] for seq in seqs]
 
-    def scan(self, after: int, until: int, limit: int) -> list[tuple[str, str, Stored]]:
+    def scan(
+        self, after: int, until: int, limit: int, *, bodies: bool = True
+    ) -> list[tuple[str, str, Stored]]:
         """Entries in log order, `after` exclusive, `until` inclusive, with their key's name."""
+        body = "v.body, v.object" if bodies else "NULL, NULL"
         rows = self._rows(
-            f"""SELECT s.name, k.key, {STORED}, v.body, v.object, 0 FROM versions v
+            f"""SELECT s.name, k.key, {STORED}, {body}, 0 FROM versions v
             LEFT JOIN keys k ON k.key_id = v.key_id LEFT JOIN namespaces s ON s.ns = k.ns
             WHERE v.seq > ? AND v.seq <= ? ORDER BY v.seq LIMIT ?""",
             (after, until, limit),
         )
-        return [(row[0], row[1], self._stored(row[2:])) for row in rows]
+        stored = self._all_stored(rows, skip=2)
+        return [(*row[:2], entry) for row, entry in zip(rows, stored, strict=True)]
 
     def ids_like(self, prefix: str, until: int = FOREVER) -> list[tuple[int, bytes]]:
         """Up to two entries up to a place whose id starts with these hex digits (at least one)."""
@@ -472,8 +498,12 @@ class SqliteReader(Connections):
         return roots
 
 
-class _MissingError(CorruptionError):
-    """An object is not there: it was erased, or the file is damaged."""
+def _by_places(items: Sequence[int | None]) -> list[int]:
+    """In which order to read objects: what is near each other in a tier file together."""
+    order = list(range(len(items)))
+    if any(item is not None and item < 0 for item in items):
+        order.sort(key=lambda number: items[number] or 0)
+    return order
 
 
 def _numbers(numbers: Iterable[int]) -> str:

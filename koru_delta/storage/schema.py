@@ -15,7 +15,7 @@ from koru_delta.values import MAX_VALUE_BYTES
 APPLICATION_ID = 0x4B6F7275  # "Koru"
 INLINE_BYTES = 4096  # larger bodies are objects, shared by all versions that hold them
 BLOCK = 1024  # commits under one stored node of the Merkle log
-RAW, ZSTD, DELTA = 0, 1, 2
+RAW, ZSTD, DELTA, MOVED = 0, 1, 2, 3  # moved: `base` says where in a tier file
 
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -61,16 +61,25 @@ CREATE TABLE marks(
 CREATE INDEX marks_by_target ON marks(target, seq);
 CREATE INDEX marks_by_seq ON marks(seq);
 """
-# Made by the first erasure: who uses an object, and which are told by their difference to it.
+# The files of the cold and deep tiers, by number (see `tierfile.py`), and what is to be done.
+TIERS = """
+CREATE TABLE tiers(
+    file INTEGER PRIMARY KEY, tier INTEGER NOT NULL, state INTEGER NOT NULL,
+    items INTEGER NOT NULL, raw INTEGER NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL
+) STRICT;
+CREATE INDEX objects_by_base ON objects(base) WHERE base > 0;
+"""
+# All in use; so far not, since it is being filled; some is not any more; some was erased.
+WHOLE, FRESH, WORN, TAINTED = 0, 1, 2, 3
+# Made by the first erasure: who uses an object.
 ERASING = """
-CREATE INDEX IF NOT EXISTS versions_by_object ON versions(object) WHERE object IS NOT NULL;
+CREATE INDEX IF NOT EXISTS versions_by_object ON versions(object) WHERE object > 0;
 CREATE INDEX IF NOT EXISTS vectors_by_object ON vectors(object) WHERE object > 0;
-CREATE INDEX IF NOT EXISTS objects_by_base ON objects(base) WHERE base IS NOT NULL;
 """
 # Each says what its index says, word for word: bound values do not tell that it may be used.
-IS_USED = """SELECT EXISTS (SELECT 1 FROM versions WHERE object = :item AND object IS NOT NULL)
+IS_USED = """SELECT EXISTS (SELECT 1 FROM versions WHERE object = :item AND object > 0)
     OR EXISTS (SELECT 1 FROM vectors WHERE object = :item AND object > 0)"""
-TOLD_BY = "SELECT object FROM objects WHERE base = ? AND base IS NOT NULL"
+TOLD_BY = "SELECT object FROM objects WHERE base = ? AND base > 0"
 GONE = 0  # the object of a vector that was erased; real ones count from 1
 
 STORED = f"""
@@ -107,7 +116,7 @@ KEY_HEADS = """SELECT k.key, k.key_id, v.version_id, v.record, v.object
     """
 SPACES = """SELECT p.space, s.name, p.model, p.dimensions, p.metric
     FROM spaces p JOIN namespaces s USING (ns) WHERE s.name = ? ORDER BY p.space"""
-OBJECTS_LIKE = """SELECT o.object_id, o.object
+OBJECTS_LIKE = """SELECT o.object_id, o.object, o.codec
     FROM json_each(?) j CROSS JOIN objects o ON o.id8 = j.value"""
 # For many entries at once, each given by its place or the first 8 bytes of an id (JSON arrays).
 RECORDS_AT = """SELECT v.seq, v.version_id, v.record FROM json_each(?) j
@@ -183,9 +192,15 @@ def shade_of(rows: Sequence[Sequence[Any]]) -> Shade:
 
 
 def unpack(codec: int, data: bytes, base: bytes | None) -> bytes:
-    """Turn an object's stored bytes back into what was stored."""
+    """Turn an object's stored bytes back into what was stored.
+
+    An object below zero is a place in a tier file, and what lies there its bytes.
+    """
     if codec == RAW:
         return data
+    if codec == MOVED:
+        assert base is not None
+        return base
     try:
         shared = None if base is None else _shared(base)
         body: bytes = zstandard.ZstdDecompressor(dict_data=shared).decompress(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import apsw
 import orjson
 
 from koru_delta.storage import clean
 from koru_delta.storage.feeds import SqliteFeeds
-from koru_delta.storage.schema import ERASED
+from koru_delta.storage.schema import ERASED, TAINTED
+from koru_delta.storage.tierfile import path_of
 
-_INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
+INCREMENTAL = 2  # what `PRAGMA auto_vacuum` says
 _PAGES_AT_ONCE = 1000
 _READERS_LEAVE_MS = 1000
 _TRIED_AGAIN_MS = 50  # once they were waited for in vain
@@ -54,6 +56,10 @@ class SqliteScrubber(SqliteFeeds):
                     if last.get(name, -1) < self._last_erased(con, name)
                 ]  # fmt: skip
                 emptied = self._checkpoint(late=late, everywhere=late)
+                if emptied and late:
+                    con.execute("DELETE FROM meta WHERE name = 'laid_anew'")
+                if self._tainted():
+                    return False
                 if emptied and not left:
                     con.execute("DELETE FROM meta WHERE name = 'scrub'")
                 elif said != {**said, "namespaces": left, "late": late and not emptied}:
@@ -81,6 +87,12 @@ class SqliteScrubber(SqliteFeeds):
         except apsw.Error as error:  # what was erased is erased; cleaning up is tried again
             _log.warning("the write-ahead log still holds what was erased: %s", error)
 
+    def _tainted(self) -> list[Path]:
+        """Tier files in which something lies that was erased."""
+        found = self._rows("SELECT tier, file FROM tiers WHERE state = ?", (TAINTED,))
+        paths = [path_of(self.directory, *each) for each in found]
+        return [path for path in paths if path.exists()]
+
     def _checkpoint(self, *, late: bool = False, everywhere: bool = False) -> bool:
         """Move the write-ahead log into the file, and cut both to size, if no reader minds.
 
@@ -103,7 +115,7 @@ class SqliteScrubber(SqliteFeeds):
                 con = self._writer_connection()
                 try:
                     free = con.execute("PRAGMA freelist_count").get
-                    if con.execute("PRAGMA auto_vacuum").get != _INCREMENTAL or not free:
+                    if con.execute("PRAGMA auto_vacuum").get != INCREMENTAL or not free:
                         break
                     if not given and free < at_least:
                         break
@@ -138,7 +150,8 @@ class SqliteScrubber(SqliteFeeds):
                     con.execute("VACUUM")
                 finally:
                     con.wal_autocheckpoint(CHECKPOINT_PAGES)
-                self._checkpoint()
+                if self._checkpoint():
+                    con.execute("DELETE FROM meta WHERE name = 'laid_anew'")
             except apsw.Error as error:
                 raise self._foreign(error) from error
         return before - file.stat().st_size
@@ -147,13 +160,15 @@ class SqliteScrubber(SqliteFeeds):
 def note_scrub(con: apsw.Connection, erased: dict[str, int]) -> bool:
     """Say, with the erasure, that copies are to be removed; whether it was late before.
 
-    It is late until its pages have gone into the file the clean way.
+    It is late until its pages have gone into the file the clean way; and if rows were laid anew
+    since all of the file was looked through.
     """
     found = con.execute("SELECT value FROM meta WHERE name = 'scrub'").get
     said = orjson.loads(found) if found else {"namespaces": []}
     namespaces = sorted({*erased, *said["namespaces"]})
     _amend_scrub(con, namespaces=namespaces, late=True)
-    return bool(said.get("late"))
+    laid: int = con.execute("SELECT count(*) FROM meta WHERE name = 'laid_anew'").get
+    return bool(laid) or bool(said.get("late"))
 
 
 def _amend_scrub(

@@ -5,8 +5,9 @@ FORMAT.md beside this file describes the tables. Every write takes an advisory l
 commit, so that readers elsewhere can keep caches and know when they are stale.
 
 The engine stands on layers, a class and a module each: `connections`, `reader` (what can be
-asked), `feeds` (what indexes are made of), `scrubber` (what erasing leaves). Here it is
-opened, written to, checked and copied; `writer` is the one open write.
+asked), `feeds` (what indexes are made of), `scrubber` (what erasing leaves), `steps`, `mover`
+and `tiercare` (bodies that lie in the files of tiers). Here it is opened, written to, checked
+and copied; `writer` is the one open write.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from koru_delta.storage.connections import Durability
 from koru_delta.storage.generation import Generation
 from koru_delta.storage.place import sync_directory
 from koru_delta.storage.reader import read_head
-from koru_delta.storage.schema import first8
-from koru_delta.storage.scrubber import CHECKPOINT_PAGES, SqliteScrubber, note_scrub
+from koru_delta.storage.schema import MOVED, first8
+from koru_delta.storage.scrubber import CHECKPOINT_PAGES, note_scrub
+from koru_delta.storage.tiercare import SqliteTierCare
+from koru_delta.storage.tierfile import NAMES
 from koru_delta.storage.writer import SqliteWriter
 from koru_delta.values import distinction_id
 
@@ -44,7 +47,7 @@ ENGINE_FAILURES = (apsw.Error, CorruptionError, DatabaseClosedError)
 _log = logging.getLogger("koru_delta")
 
 
-class SqliteEngine(SqliteScrubber):
+class SqliteEngine(SqliteTierCare):
     """One directory: `log.db`, `lock`, `generation`, `index/`. Safe to share by threads."""
 
     def __init__(
@@ -96,6 +99,8 @@ class SqliteEngine(SqliteScrubber):
         self._check_format()
         self._generation = self._map_generation()
         self._check_acknowledged()
+        if not self.read_only:
+            self._resume()
 
     def _check_never_written(self) -> None:
         """Refuse to make a new log where the old one was acknowledged and is gone."""
@@ -275,33 +280,36 @@ class SqliteEngine(SqliteScrubber):
             name: (self.directory / file).stat().st_size if (self.directory / file).exists() else 0
             for name, file in (("log_bytes", "log.db"), ("wal_bytes", "log.db-wal"))
         }
-        return {**counts, **files}
+        sizes = self.tier_sizes()
+        tiers = {f"{NAMES[tier]}_bytes": size.size_bytes for tier, size in sizes.items()}
+        return {**counts, **files, **tiers}
 
     def acknowledged(self) -> tuple[int, bytes] | None:
         """The end of the log as noted outside it, or None if nothing was noted."""
         return None if self._generation is None else self._generation.acknowledged()
 
     def problems(self) -> Iterator[str]:
-        """What is wrong with the file itself: structure, objects, their hashes."""
+        """What is wrong with the files themselves: structure, objects, their hashes, tiers."""
         for (line,) in self._rows("PRAGMA integrity_check"):
             if line != "ok":
                 yield f"structure: {line}"
+        yield from self.tier_problems()
         last = 0
         while True:
             rows = self._rows(
-                "SELECT object, id8, object_id FROM objects WHERE object > ? "
+                "SELECT object, id8, object_id, codec FROM objects WHERE object > ? "
                 "ORDER BY object LIMIT 500",
                 (last,),
             )
             if not rows:
                 break
-            for item, id8, identity in rows:
+            for item, id8, identity, codec in rows:
                 try:
                     data = self._object(item)
                 except CorruptionError as error:
                     if not self._rows("SELECT 1 FROM objects WHERE object = ?", (item,)):
                         continue  # erased since
-                    yield f"object {item}: {error}"
+                    yield str(error) if codec == MOVED else f"object {item}: {error}"
                     continue
                 whole = identity in (distinction_id("vec", data), distinction_id("json", data))
                 if not whole or id8 != first8(identity):
@@ -320,26 +328,30 @@ class SqliteEngine(SqliteScrubber):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise NotADatabaseError(f"{target} is a file, or not empty; back up to a new directory")
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = target / "log.db"
         previous = os.umask(0o077)
         try:
-            with self._reading() as con:
-                copy = apsw.Connection(str(file))
-                try:
-                    with copy.backup("main", con, "main") as job:
-                        job.step(-1)
-                    copy.execute("PRAGMA journal_mode = WAL").fetchall()
-                finally:
-                    copy.close()
+            with self._standing():
+                self._copy_log(target / "log.db")
+                self._copy_tiers(target)
         finally:
             os.umask(previous)
-        for item in (file, target):
-            sync_directory(item)
+        sync_directory(target)
         with SqliteEngine(target)._closing() as fresh:
             head = fresh.head()
             generation = fresh._generation
             if generation is not None and head.commits:
                 generation.acknowledge(head.seq, head.root, head.tx_time)
+
+    def _copy_log(self, file: Path) -> None:
+        with self._reading() as con:
+            copy = apsw.Connection(str(file))
+            try:
+                with copy.backup("main", con, "main") as job:
+                    job.step(-1)
+                copy.execute("PRAGMA journal_mode = WAL").fetchall()
+            finally:
+                copy.close()
+        sync_directory(file)
 
     @contextmanager
     def _closing(self) -> Iterator[SqliteEngine]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -12,31 +14,44 @@ from koru_delta.causal import ERASE, FOREVER, PUT
 from koru_delta.errors import CorruptionError
 from koru_delta.storage.engine import Entry, Facts, Head, KeyHead, NewVersion, Shade, Space, Stored
 from koru_delta.storage.recent import MOST_ENTRIES, Written
+from koru_delta.storage.rows import (
+    file_facts,
+    lay_anew,
+    load,
+    note_laid_anew,
+    store_anew,
+    tell_anew,
+    told_by,
+    wear,
+    whole,
+)
 from koru_delta.storage.schema import (
     ADD_MARK,
     BLOCK,
     DELTA,
     ERASING,
+    FRESH,
     GONE,
     INLINE_BYTES,
     IS_USED,
     KEY_HEAD,
     KEY_HEADS,
+    MOVED,
     OBJECTS_LIKE,
     RAW,
     SEQ_OF,
     SHADE,
     SPACES,
     STORED,
-    TOLD_BY,
+    TAINTED,
     VISIBLE,
-    ZSTD,
+    WORN,
     compressor,
     first8,
     read_stored,
     shade_of,
-    unpack,
 )
+from koru_delta.storage.tierfile import parts_of
 
 if TYPE_CHECKING:
     from koru_delta.storage.sqlite import SqliteEngine
@@ -71,6 +86,7 @@ class SqliteWriter:
         self._unflushed: set[int] = set()  # namespaces without a key in the file
         self._key_ids: dict[tuple[int, str], int | None] = {}  # None: looked for, not there
         self._objects: dict[bytes, int | None] = {}  # likewise
+        self._far: set[int] = set()  # of those the ones in tier files
         self._next = numbers
         self._spaces = spaces
         self._rows: dict[str, list[tuple[Any, ...]]] = {}  # by table
@@ -107,9 +123,11 @@ class SqliteWriter:
             return
         wanted = dict.fromkeys(identities)
         beginnings = orjson.dumps([first8(identity) for identity in wanted]).decode()
-        for identity, item in self._con.execute(OBJECTS_LIKE, (beginnings,)):
+        for identity, item, codec in self._con.execute(OBJECTS_LIKE, (beginnings,)):
             if identity in wanted:
                 wanted[identity] = item
+                if codec == MOVED:
+                    self._far.add(item)
         self._objects.update(wanted)
 
     def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None:
@@ -219,6 +237,9 @@ class SqliteWriter:
                         "restore a backup"
                     )
                 vector = self._new_object(identity, RAW, None, data)
+            elif vector in self._far:
+                near = self._object(vector) if data is None else data
+                self._bring_back(vector, RAW, None, near)
             self._add("vectors", (space, version.seq, vector))
             vectors.append((space, vector, data))
         if self.written is not None:
@@ -292,17 +313,20 @@ class SqliteWriter:
         ).fetchall()
         named: dict[int, str] = {}
         shorter: list[int] = []
+        places_left: list[int] = []  # in tier files
         for item, inline, namespace, target in rows:
             self.given_back += inline
             named[target] = namespace
-            if item is not None:
+            if item is not None and item > 0:
                 objects.add(item)
+            elif item is not None:
+                places_left.append(item)
             if inline > _MUCH_SHORTER:
                 shorter.append(target)
         for seq, target in erasing:
             name = named[target]
             self.erased[name] = max(seq, self.erased.get(name, 0))
-        self._lay_closer(shorter)
+        lay_anew(con, [(target, None, None) for target in shorter])
         con.executemany(
             "UPDATE versions SET body = NULL, object = NULL, erased = ? WHERE seq = ?", erasing
         )
@@ -320,52 +344,35 @@ class SqliteWriter:
                 )
         dead = [item for item in sorted(objects) if not self._is_used(item)]
         for item in dead:
-            self._tell_anew(item)
+            told = [each for each in told_by(con, item) if self._is_used(each)]
+            tell_anew(con, self._engine._shelf, told)
         self._objects.clear()
         for item in dead:
-            self.given_back += con.execute(
-                "SELECT length(data) FROM objects WHERE object = ?", (item,)
+            base, size = con.execute(
+                "SELECT base, length(data) FROM objects WHERE object = ?", (item,)
             ).get
+            self.given_back += size
+            if base is not None and base < 0:
+                places_left.append(base)
             con.execute("DELETE FROM objects WHERE object = ?", (item,))
+        self._taint(places_left, [*named, *(-item for item in dead)])
 
-    def _lay_closer(self, places: Sequence[int]) -> None:
-        """Take the bodies out of rows so that what is left of them shares pages.
-
-        A row that only becomes shorter keeps its page to itself.
-        """
-        con = self._con
-        wanted = orjson.dumps(places).decode()
-        left = con.execute(
-            """SELECT v.seq, v.id8, v.key_id, v.op, v.tx_time, v.valid_from, v.valid_to,
-            v.expires_at, v.object, v.version_id, v.record, NULL, NULL
-            FROM json_each(?) j CROSS JOIN versions v ON v.seq = j.value ORDER BY v.seq""",
-            (wanted,),
-        ).fetchall()
-        con.executemany("DELETE FROM versions WHERE seq = ?", [row[:1] for row in left])
-        con.executemany(_INSERTS["versions"], left)
+    def _taint(self, places: Sequence[int], owners: Sequence[int]) -> None:
+        """Note which tier files hold what was just erased, or a copy that was left in one."""
+        con, shelf = self._con, self._engine._shelf
+        files = dict(con.execute("SELECT file, state FROM tiers"))
+        if not files:
+            return
+        numbers = {parts_of(place)[0] for place in places}
+        worn = [number for number, state in files.items() if state in (FRESH, WORN)]
+        numbers.update(shelf.holding(worn, owners, partial(file_facts, con)))
+        wear(con, sorted(numbers), TAINTED)
+        for place in places:
+            with suppress(CorruptionError):  # lost anyway
+                self.given_back += shelf.size(place, partial(file_facts, con))
 
     def _is_used(self, item: int) -> bool:
         return bool(self._con.execute(IS_USED, {"item": item}).get)
-
-    def _tell_anew(self, base: int) -> None:
-        """Store without `base` what is stored by its difference to it, and stays."""
-        con = self._con
-        told = [row[0] for row in con.execute(TOLD_BY, (base,))]
-        told = [item for item in told if self._is_used(item)]
-        if not told:
-            return
-        first = max(told)
-        whole = self._object(first)
-        packed = [(*_whole(whole), first)]
-        for item in told:
-            if item != first:
-                body = self._object(item)
-                delta = compressor(whole).compress(body)
-                if len(delta) * 4 < len(body):
-                    packed.append((DELTA, first, delta, item))
-                else:
-                    packed.append((*_whole(body), item))
-        con.executemany("UPDATE objects SET codec = ?, base = ?, data = ? WHERE object = ?", packed)
 
     def _written_mark(self, mark: tuple[int, int, int]) -> Written:
         """A mark as readings want it: with the key and vectors of its target."""
@@ -390,7 +397,8 @@ class SqliteWriter:
     def discard(self) -> None:
         """Drop what was gathered since the last flush."""
         for known in (
-            self.new_namespaces, self._key_ids, self._objects, self._spaces, self._next,
+            self.new_namespaces, self._key_ids, self._objects, self._far, self._spaces,
+            self._next,
         ):  # fmt: skip
             known.clear()  # what was flushed is found again by asking
         self._rows.clear()
@@ -443,11 +451,23 @@ class SqliteWriter:
     def _object_row(self, identity: bytes) -> int | None:
         found = self._objects.get(identity, _UNKNOWN)
         if found == _UNKNOWN:
-            found = self._con.execute(
-                "SELECT object FROM objects WHERE id8 = ? AND object_id = ?",
+            row = self._con.execute(
+                "SELECT object, codec FROM objects WHERE id8 = ? AND object_id = ?",
                 (first8(identity), identity),
             ).get
+            found, codec = row or (None, RAW)
+            if found is not None and codec == MOVED:
+                self._far.add(found)
         return found
+
+    def _bring_back(self, item: int, codec: int, base: int | None, data: bytes) -> None:
+        """What is written again lies in the log again."""
+        place = self._con.execute("SELECT base FROM objects WHERE object = ?", (item,)).get
+        store_anew(self._con, [(item, codec, base, data)])
+        wear(self._con, [parts_of(place)[0]], WORN)
+        self._far.discard(item)
+        note_laid_anew(self._con)
+        self.dirty = True
 
     def _new_object(self, identity: bytes, codec: int, base: int | None, data: bytes) -> int:
         item = self._take("objects", "object")
@@ -458,6 +478,8 @@ class SqliteWriter:
     def _put_object(self, identity: bytes, body: bytes, key_id: int) -> int:
         found = self._object_row(identity)
         if found is not None:
+            if found in self._far:
+                self._bring_back(found, *self._pack(body, key_id))
             return found
         codec, base, data = self._pack(body, key_id)
         return self._new_object(identity, codec, base, data)
@@ -465,28 +487,21 @@ class SqliteWriter:
     def _pack(self, body: bytes, key_id: int) -> tuple[int, int | None, bytes]:
         """Compress a body, against the key's last whole one when that is much shorter.
 
-        A delta's base is always stored whole, so reading costs two look-ups at most.
+        A delta's base is always stored whole, so reading costs two look-ups at most, and never
+        in a tier file, so that what is near is read from near.
         """
         row = self._con.execute(
-            """SELECT coalesce(o.base, o.object) FROM objects o WHERE o.object =
-            (SELECT object FROM versions WHERE key_id = ? AND object IS NOT NULL
-             ORDER BY seq DESC LIMIT 1)""",
+            f"""SELECT coalesce(o.base, o.object) FROM objects o WHERE o.codec <> {MOVED}
+            AND o.object = (SELECT object FROM versions WHERE key_id = ? AND object > 0
+            ORDER BY seq DESC LIMIT 1)""",
             (key_id,),
         ).get
         if row is not None:
-            whole = self._object(row)
-            delta = compressor(whole).compress(body)
+            base = self._object(row)
+            delta = compressor(base).compress(body)
             if len(delta) * 4 < len(body):
                 return DELTA, row, delta
-        return _whole(body)
+        return whole(body)
 
     def _object(self, item: int) -> bytes:
-        row = self._con.execute("SELECT codec, base, data FROM objects WHERE object = ?", (item,))
-        codec, base, data = row.get
-        return unpack(codec, data, None if base is None else self._object(base))
-
-
-def _whole(body: bytes) -> tuple[int, int | None, bytes]:
-    """A body to be stored by itself: codec, no base, data."""
-    packed = compressor(None).compress(body)
-    return (ZSTD, None, packed) if len(packed) < len(body) else (RAW, None, body)
+        return load(self._con, self._engine._shelf, item)

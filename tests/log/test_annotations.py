@@ -270,6 +270,8 @@ def test_a_database_of_format_1_is_opened_with_what_its_causes_supersede(
         db.delete("n", "gone", causes=[("supersedes", then)])
         marks = db.stats()["marks"]
     con = apsw.Connection(str(tmp_path / "log.db"))
+    con.execute("DROP TABLE tiers")
+    con.execute("DROP INDEX objects_by_base")
     con.execute("DROP TABLE marks")
     con.execute("ALTER TABLE versions DROP COLUMN erased")
     con.execute("PRAGMA user_version = 1")

@@ -584,6 +584,8 @@ def test_a_database_of_format_2_is_opened_and_can_erase(path: Path, clock: Fixed
         db.put("n", "b", 1)
     con = apsw.Connection(str(path / "log.db"))
     con.execute("ALTER TABLE versions DROP COLUMN erased")
+    con.execute("DROP TABLE tiers")
+    con.execute("DROP INDEX objects_by_base")
     con.execute("PRAGMA user_version = 2")
     con.execute("PRAGMA journal_mode = DELETE").fetchall()
     con.execute("PRAGMA auto_vacuum = NONE").fetchall()
