@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -55,11 +56,11 @@ def run(folder: Path, scale: float) -> Iterator[Row]:
 
 def _moved(folder: Path, revisions: Sequence[Revision], rounds: int) -> Iterator[Row]:
     """The same with all bodies in the files of a tier, and what writers notice of a move."""
-    count = len(revisions)
+    versions = len(revisions)
     with koru_delta.open(folder) as db:
         db.compact()
         engine = db._log.engine
-        before = db.stats()["log_bytes"] / count
+        before = db.stats()["log_bytes"] / versions
         alone, _ = _longest_put(db, partial(sleep, 1.0))
         yield Row("  a version in the log", before, "bytes")
         for tier, name in ((COLD, "cold"), (DEEP, "deep"), (WARM, "back in the log")):
@@ -68,14 +69,14 @@ def _moved(folder: Path, revisions: Sequence[Revision], rounds: int) -> Iterator
             longest, moved = _longest_put(db, partial(engine.move, seqs, tier))
             taken = perf_counter() - start
             if tier != WARM:
-                left = db.stats()["log_bytes"] / count
-                each = engine.tier_sizes()[tier].size_bytes / count
+                left = db.stats()["log_bytes"] / versions
+                each = engine.tier_sizes()[tier].size_bytes / versions
                 yield Row(f"  a {name} version, with its record", each + left, "bytes",
                           before, "in the log")  # fmt: skip
                 yield Row("    without its record", each, "bytes")
                 read = _read(db, revisions, rounds)
                 yield Row("    get(valid_at=) of a random PEP and time", read / 1e6, "ms")
-            yield Row(f"  moved: {name}", count / taken, "versions/s")
+            yield Row(f"  moved: {name}", versions / taken, "versions/s")
             yield Row("    longest transaction of the move", 1000 * moved.longest_seconds, "ms",
                       targets=(at_most(20.0),))  # fmt: skip
             yield Row("    longest put meanwhile", 1000 * longest, "ms",
@@ -87,13 +88,12 @@ def _longest_put(db: koru_delta.Database, work: Callable[[], Any]) -> tuple[floa
     stop, longest = threading.Event(), [0.0]
 
     def put() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
+        for number in count():
             start = perf_counter()
             db.put("busy", f"k{number % 10}", {"n": number})
             longest[0] = max(longest[0], perf_counter() - start)
-            sleep(0.002)
+            if stop.wait(0.002):
+                return
 
     thread = threading.Thread(target=put)
     thread.start()
