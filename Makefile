@@ -48,6 +48,7 @@ crash: $(VENV)/.installed-dev ## Kill a writing process N times (N=300); nothing
 	$(BIN)/python -m tests.crash --kills $(N)
 	$(BIN)/python -m tests.indexing --kills $$(( ($(N) + 5) / 6 ))
 	$(BIN)/python -m tests.erasing --kills $$(( ($(N) + 2) / 3 ))
+	$(BIN)/python -m tests.adapters --kills $$(( ($(N) + 2) / 3 ))
 
 soak: $(VENV)/.installed-dev ## Let threads and processes write and search at once, for minutes
 	$(BIN)/python -m tests.processes --seconds $(SOAK_SECONDS)
@@ -56,7 +57,8 @@ soak: $(VENV)/.installed-dev ## Let threads and processes write and search at on
 test-long: $(VENV)/.installed-dev ## Random histories, ten minutes each; a year; frameworks' own suites
 	KORU_LONG=1 KORU_LONG_SECONDS=$(LONG_SECONDS) $(BIN)/python -m pytest -q -s --timeout=0 \
 		tests/test_state_machine.py tests/search/test_replay.py tests/test_erasing.py \
-		tests/lifecycle/test_year.py
+		tests/lifecycle/test_tiers.py tests/lifecycle/test_year.py
+	$(BIN)/python -m tests.adapters --kills 500 --turns 500
 	$(BIN)/python -m tests.upstream.langchain_core
 	$(BIN)/python -m tests.upstream.langgraph
 

@@ -71,13 +71,13 @@ def _moved(folder: Path, revisions: Sequence[Revision], rounds: int) -> Iterator
             if tier != WARM:
                 left = db.stats()["log_bytes"] / versions
                 each = engine.tier_sizes()[tier].size_bytes / versions
-                yield Row(f"  a {name} version, with its record", each + left, "bytes",
+                yield Row(f"  a {name} version, with record", each + left, "bytes",
                           before, "in the log")  # fmt: skip
                 yield Row("    without its record", each, "bytes")
                 read = _read(db, revisions, rounds)
-                yield Row("    get(valid_at=) of a random PEP and time", read / 1e6, "ms")
+                yield Row("    a random get(valid_at=)", read / 1e6, "ms")
             yield Row(f"  moved: {name}", versions / taken, "versions/s")
-            yield Row("    longest transaction of the move", 1000 * moved.longest_seconds, "ms",
+            yield Row("    longest transaction of it", 1000 * moved.longest_seconds, "ms",
                       targets=(at_most(20.0),))  # fmt: skip
             yield Row("    longest put meanwhile", 1000 * longest, "ms",
                       1000 * alone, "with no move, in 1 s")  # fmt: skip

@@ -376,6 +376,14 @@ class AsyncTransaction:
     async def delete_many(self, namespace: str, keys: Iterable[str], **options: Any) -> None:
         await self._threads.read(self._transaction.delete_many, namespace, keys, **options)
 
+    async def expect_unchanged(
+        self, namespace: str, *, prefix: str = "", since: int | None = None
+    ) -> None:
+        self._transaction.expect_unchanged(namespace, prefix=prefix, since=since)
+
+    async def expect_present(self, namespace: str, keys: Iterable[str]) -> None:
+        self._transaction.expect_present(namespace, keys)
+
     async def get(self, namespace: str, key: str) -> Value:
         return await self._threads.read(self._transaction.get, namespace, key)
 

@@ -15,6 +15,7 @@ attributes, and every error survives pickling.
     ├── IsolationError            (PermissionError) something of another workspace
     ├── QuotaExceededError        (RuntimeError)  a workspace holds as much as it may
     ├── ConflictError                             `if_match` or a tag lost a race
+    │   ├── ChangedSinceError                     what a transaction had read was written since
     │   └── DivergedLogError                      an imported log does not continue this one
     ├── InvalidDataError          (ValueError)    a value, key or argument cannot be stored
     │   └── ValueTooLargeError
@@ -211,6 +212,21 @@ class ConflictError(KoruDeltaError):
             f"{self.key!r} in {self.namespace!r} is at {self.actual}, not "
             f"{'absent' if self.expected is None else 'at ' + self.expected}; "
             "read it again (version() gives the present one) and decide anew"
+        )
+
+
+class ChangedSinceError(ConflictError):
+    """Somebody wrote a key that a transaction expected to be unchanged."""
+
+    def __init__(self, namespace: str, key: str, since: int, seq: int) -> None:
+        super().__init__(namespace, key, None, None)
+        self.args = (namespace, key, since, seq)
+        self.since, self.seq = since, seq
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key!r} in {self.namespace!r} was written at {self.seq}, after {self.since}, "
+            "since when it was to be unchanged; read it again and decide anew"
         )
 
 

@@ -37,7 +37,7 @@ from koru_delta.errors import (
     UnknownVersionError,
 )
 from koru_delta.log import CausalLog, Pending, Write
-from koru_delta.log.append import NewVector
+from koru_delta.log.append import EXPECT, NewVector
 from koru_delta.values import (
     MAX_NAMESPACE_BYTES,
     Value,
@@ -360,7 +360,9 @@ class Transaction:
         if self._state != "ended":
             raise TransactionError("a transaction commits at the end of its with block")
         self._state = "committed"
-        self.versions = self._intents.log.commit(self._writes)
+        if self._writes:
+            self.versions, removed = self._intents.log.erase(self._writes)
+            self._intents.log.shrink(removed)
 
     def put(self, namespace: str, key: str, value: Value, **options: Any) -> Pending:
         """Add a put; the result may be named as a cause later in this transaction.
@@ -463,6 +465,34 @@ class Transaction:
             write = self._intents.delete(namespace, key, merged)
             write.missing_ok = True
             self._add(write)
+
+    def expect_unchanged(
+        self, namespace: str, *, prefix: str = "", since: int | None = None
+    ) -> None:
+        """Commit only if no key that starts with `prefix` was written meanwhile, by anybody.
+
+        So that what was decided by reading still holds when it is written: that nothing is
+        there, or that there are these keys and no others. The commit raises `ChangedSinceError`,
+        a `ConflictError`, where it does not; then read again and decide anew.
+
+        Args:
+            since: The place in the log that was read, as `View.seq`; the beginning of the
+                transaction, if left out.
+        """
+        self._check_open()
+        check_key(namespace, prefix or "-")
+        seen = self._cut.seq if since is None else since
+        self._writes.append(Write(EXPECT, namespace, prefix, since=seen))
+
+    def expect_present(self, namespace: str, keys: Iterable[str]) -> None:
+        """Commit only if each of these keys holds a value then, before what is written here.
+
+        It takes less than to read them. The commit raises `KeyNotFoundError` where one does not.
+        """
+        self._check_open()
+        for key in keys:
+            check_key(namespace, key)
+            self._writes.append(Write(EXPECT, namespace, key))
 
     def get(self, namespace: str, key: str) -> Value:
         """What the key holds: this transaction's last write, or what stood at its beginning.

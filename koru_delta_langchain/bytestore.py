@@ -13,7 +13,7 @@ from langchain_core.stores import BaseStore
 import koru_delta
 from koru_delta import AsOf, Database, View
 from koru_delta_langchain.home import Home
-from koru_delta_langchain.ids import HASHED, key_of, keys_of
+from koru_delta_langchain.ids import HASHED, foreign, key_of, keys_of, pairs_of, text
 
 _PAGE: Final = 1000  # keys read at once
 
@@ -49,7 +49,7 @@ class KoruDeltaByteStore(Home, BaseStore[str, bytes]):
         """The bytes of each key, in order; None where there are none."""
         names = keys_of(keys)
         found = self._reader(as_of).get_many(self._namespace, names)
-        return [_bytes(found[key]) if key in found else None for key in names]
+        return [self._bytes(key, found[key]) if key in found else None for key in names]
 
     async def amget(self, keys: Sequence[str], *, as_of: AsOf = None) -> list[bytes | None]:
         """As `mget`."""
@@ -62,7 +62,8 @@ class KoruDeltaByteStore(Home, BaseStore[str, bytes]):
             InvalidDataError: a key is no string, or a value no bytes; nothing is stored.
         """
         self._check_writable()
-        values = {key_of(name): _value(name, data) for name, data in key_value_pairs}
+        pairs = pairs_of("key_value_pairs", key_value_pairs)
+        values = {key_of(name): _value(name, data) for name, data in pairs}
         if values:
             self._database.put_many(
                 [(self._namespace, key, value) for key, value in values.items()]
@@ -87,23 +88,24 @@ class KoruDeltaByteStore(Home, BaseStore[str, bytes]):
         In code point order, but for those too long or odd to be keys of the database, which
         come last.
         """
-        moment = self._moment(None)
+        moment, prefix = self._moment(None), text("prefix", prefix or "")
         for hashed in (False, True):
             after: str | None = None
             while True:
-                page, after = self._page(moment, prefix or "", after, hashed=hashed)
+                page, after = self._page(moment, prefix, after, hashed=hashed)
                 yield from page
                 if after is None:
                     break
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
         """As `yield_keys`."""
+        prefix = text("prefix", prefix or "")
         moment = await asyncio.to_thread(self._moment, None)
         for hashed in (False, True):
             after: str | None = None
             while True:
                 page, after = await asyncio.to_thread(
-                    self._page, moment, prefix or "", after, hashed=hashed
+                    self._page, moment, prefix, after, hashed=hashed
                 )
                 for name in page:
                     yield name
@@ -117,13 +119,28 @@ class KoruDeltaByteStore(Home, BaseStore[str, bytes]):
         if hashed:
             keys = moment.list_keys(self._namespace, prefix=HASHED, after=after, limit=_PAGE)
             found = moment.get_many(self._namespace, keys)
-            names = [value["id"] for value in found.values() if value["id"].startswith(prefix)]
+            ids = [self._id(key, value) for key, value in found.items()]
+            names = [name for name in ids if name.startswith(prefix)]
         elif prefix and key_of(prefix) != prefix:
             return [], None  # no key of the database can begin so
         else:
             keys = moment.list_keys(self._namespace, prefix=prefix, after=after, limit=_PAGE)
             names = [key for key in keys if not key.startswith(HASHED)]
         return names, keys[-1] if len(keys) == _PAGE else None
+
+    def _bytes(self, key: str, value: object) -> bytes:
+        match value:
+            case {"text": str(plain)}:
+                return plain.encode()
+            case {"base64": str(data)}:
+                return base64.b64decode(data)
+        raise foreign(self._namespace, key, "value of a byte store")
+
+    def _id(self, key: str, value: object) -> str:
+        match value:
+            case {"id": str(name)}:
+                return name
+        raise foreign(self._namespace, key, "value of a byte store")
 
 
 def _value(name: str, data: object) -> dict[str, Any]:
@@ -138,8 +155,3 @@ def _value(name: str, data: object) -> dict[str, Any]:
     except UnicodeDecodeError:
         value["base64"] = base64.b64encode(plain).decode("ascii")
     return value
-
-
-def _bytes(value: dict[str, str]) -> bytes:
-    text = value.get("text")
-    return base64.b64decode(value["base64"]) if text is None else text.encode()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+import numpy as np
 from langchain_core.caches import BaseCache
 from langchain_core.embeddings import Embeddings
 from langchain_core.load.serializable import Serializable
@@ -24,6 +25,7 @@ from koru_delta import Database
 from koru_delta_langchain.codec import Codec
 from koru_delta_langchain.embedding import Embedder, VectorLike, embedding_of
 from koru_delta_langchain.home import Home
+from koru_delta_langchain.ids import foreign, listed, text
 
 _log: Final = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ class KoruDeltaCache(Home, BaseCache):
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """The answers kept for the same prompt to the same model; None if there are none."""
-        return self._answers(self._reader().get(self._namespace, _key(prompt, llm_string), None))
+        key = _key(prompt, llm_string)
+        return self._answers(key, self._reader().get(self._namespace, key, None))
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """As `lookup`."""
@@ -83,10 +86,10 @@ class KoruDeltaCache(Home, BaseCache):
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Keep answers, in the place of those there were."""
         self._check_writable()
-        value = self._value(prompt, return_val)
+        key, value = _key(prompt, llm_string), self._value(prompt, return_val)
         if value is not None:
             self._retain()
-            self._database.put(self._namespace, _key(prompt, llm_string), value, ttl=self._ttl)
+            self._database.put(self._namespace, key, value, ttl=self._ttl)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """As `update`."""
@@ -106,22 +109,28 @@ class KoruDeltaCache(Home, BaseCache):
         koru_delta.adapters.retain_by_default(self._database, self._namespace, keep)
 
     def _value(self, prompt: str, answers: Sequence[Generation]) -> dict[str, Any] | None:
+        given = listed("return_val", answers, of=Generation)
+        # For people to read and search; the key is the hash of the prompt as it is.
+        shown = prompt.encode(errors="backslashreplace").decode()
         try:
-            plain = [_without_objects(answer) for answer in answers]
-            return {"prompt": prompt, "answers": self._codec.encode(plain)}
+            plain = [_without_objects(answer) for answer in given]
+            return {"prompt": shown, "answers": self._codec.encode(plain)}
         except (koru_delta.errors.InvalidDataError, PydanticSerializationError) as error:
             _log.warning("an answer is not cached: %s", error)
             return None
 
-    def _answers(self, value: Any) -> list[Generation] | None:
-        if value is None:
-            return None
-        try:
-            found: list[Generation] = self._codec.decode(value["answers"])
-        except koru_delta.errors.InvalidDataError as error:
-            _log.warning("a cached answer is passed over: %s", error)
-            return None
-        return found
+    def _answers(self, key: str, value: object) -> list[Generation] | None:
+        match value:
+            case None:
+                return None
+            case {"answers": str(encoded)}:
+                try:
+                    found: list[Generation] = self._codec.decode(encoded)
+                except koru_delta.errors.InvalidDataError as error:
+                    _log.warning("a cached answer is passed over: %s", error)
+                    return None
+                return found
+        raise foreign(self._namespace, key, "answer of a model")
 
 
 class KoruDeltaSemanticCache(KoruDeltaCache):
@@ -157,7 +166,7 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
             MissingExtraError: the local model is not installed.
             QueryError: the threshold is no cosine.
         """
-        if not -1 <= threshold <= 1:
+        if not isinstance(threshold, (int, float)) or not -1 <= threshold <= 1:
             raise koru_delta.errors.QueryError(
                 f"the threshold is a cosine, from -1 to 1, not {threshold!r}"
             )
@@ -175,35 +184,39 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """The answers kept for this prompt, or else for the nearest that means the same."""
         found = super().lookup(prompt, llm_string)
-        text, rest = _last_words(prompt)
-        if found is not None or not text.strip():
+        words, rest = _last_words(prompt)
+        if found is not None or not words.strip():
             return found
-        return self._near(self._embedding.embed_query(text), rest, llm_string)
+        return self._near(_direction(self._embedding.embed_query(words)), rest, llm_string)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """As `lookup`."""
         found = await asyncio.to_thread(super().lookup, prompt, llm_string)
-        text, rest = _last_words(prompt)
-        if found is not None or not text.strip():
+        words, rest = _last_words(prompt)
+        if found is not None or not words.strip():
             return found
-        vector = await self._embedding.aembed_query(text)
+        vector = _direction(await self._embedding.aembed_query(words))
         return await asyncio.to_thread(self._near, vector, rest, llm_string)
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Keep answers, in the place of those to the same prompt."""
         self._check_writable()
-        text, _ = _last_words(prompt)
-        vector = self._embedding.embed_query(text) if text.strip() else None
+        words, _ = _last_words(prompt)
+        vector = _direction(self._embedding.embed_query(words)) if words.strip() else None
         self._keep(prompt, llm_string, return_val, vector)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """As `update`."""
         self._check_writable()
-        text, _ = _last_words(prompt)
-        vector = await self._embedding.aembed_query(text) if text.strip() else None
+        words, _ = _last_words(prompt)
+        vector = _direction(await self._embedding.aembed_query(words)) if words.strip() else None
         await asyncio.to_thread(self._keep, prompt, llm_string, return_val, vector)
 
-    def _near(self, vector: VectorLike, rest: str, llm_string: str) -> list[Generation] | None:
+    def _near(
+        self, vector: VectorLike | None, rest: str, llm_string: str
+    ) -> list[Generation] | None:
+        if vector is None:
+            return None
         try:
             found = self._reader().similar(
                 self._namespace, vector, k=1, filter={"rest": _hash(rest, llm_string)},
@@ -211,7 +224,7 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
             )  # fmt: skip
         except koru_delta.errors.ModelMismatchError:
             return None  # all there is was embedded by others, and means something else to them
-        return self._answers(found[0].value) if found else None
+        return self._answers(found[0].key, found[0].value) if found else None
 
     def _keep(
         self,
@@ -220,11 +233,10 @@ class KoruDeltaSemanticCache(KoruDeltaCache):
         answers: Sequence[Generation],
         vector: VectorLike | None,
     ) -> None:
-        value = self._value(prompt, answers)
+        key, value = _key(prompt, llm_string), self._value(prompt, answers)
         if value is None:
             return
         self._retain()
-        key = _key(prompt, llm_string)
         if vector is None:
             self._database.put(self._namespace, key, value, ttl=self._ttl)
             return
@@ -245,12 +257,23 @@ def _without_objects(answer: Generation) -> Generation:
     return answer.model_copy(update={"message": message})
 
 
+def _direction(vector: VectorLike | None) -> VectorLike | None:
+    """A vector; None where it is zero, which is like nothing.
+
+    Raises:
+        EmbedderError: there is none.
+    """
+    if vector is None:
+        raise koru_delta.errors.EmbedderError("the embedding returned no vector for a prompt")
+    return vector if np.asarray(vector).any() else None
+
+
 def _key(prompt: str, llm_string: str) -> str:
     return _hash(prompt, llm_string)
 
 
 def _hash(*parts: str) -> str:
-    data = json.dumps(parts).encode()
+    data = json.dumps([text("a prompt, and what names a model,", part) for part in parts]).encode()
     return hashlib.sha256(data).hexdigest()
 
 
@@ -261,13 +284,13 @@ def _last_words(prompt: str) -> tuple[str, str]:
     whatever they say; another prompt is its own last words.
     """
     try:
-        messages = json.loads(prompt)
-    except ValueError:
+        messages = json.loads(text("a prompt", prompt))
+    except (ValueError, RecursionError):  # "[[[[..." is what somebody may well ask about
         return prompt, ""
     if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
         last = messages[-1].get("kwargs")
         if isinstance(last, dict) and isinstance(last.get("content"), str):
-            text = last["content"]
+            words = last["content"]
             last["content"] = ""
-            return text, json.dumps(messages, sort_keys=True)
+            return words, json.dumps(messages, sort_keys=True)
     return prompt, ""

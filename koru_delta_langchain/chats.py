@@ -13,10 +13,10 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.load.serializable import Serializable
 from langchain_core.messages import BaseMessage
 
-import koru_delta
 from koru_delta import AsOf, Database
 from koru_delta_langchain.codec import Codec
 from koru_delta_langchain.home import Home
+from koru_delta_langchain.ids import foreign, listed, text
 
 _FIELD: Final = "session"
 
@@ -58,10 +58,7 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
             InvalidDataError: both `database` and `path`, or a session that is no string; and
                 the errors of `koru_delta.open`.
         """
-        if not isinstance(session_id, str):  # 5 and "5" would be two conversations
-            raise koru_delta.errors.InvalidDataError(
-                f"a session is named by a string, not {type(session_id).__name__}"
-            )
+        text("session_id", session_id)  # anything else could be a filter, and find them all
         super().__init__(namespace, database, path)
         self.session_id = session_id
         self._ttl = ttl
@@ -80,7 +77,13 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
         """
         rows = self._reader(as_of).query(self._namespace, {_FIELD: self.session_id})
         rows.sort(key=lambda row: row.version.seq)  # as they were written, by whomever
-        return self._codec.decode_all(row.value["message"] for row in rows)
+        return self._codec.decode_all(self._encoded(row.key, row.value) for row in rows)
+
+    def _encoded(self, key: str, value: object) -> str:
+        match value:
+            case {"message": str(encoded)}:
+                return encoded
+        raise foreign(self._namespace, key, "message")
 
     async def aget_messages(self, *, as_of: AsOf = None) -> list[BaseMessage]:
         """As `get_messages`."""
@@ -93,12 +96,6 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
             InvalidDataError: one would not come back equal, or is no message; nothing is added.
         """
         self._check_writable()
-        for message in messages:
-            if not isinstance(message, BaseMessage):
-                raise koru_delta.errors.InvalidDataError(
-                    f"a message is a BaseMessage, as HumanMessage(...), not "
-                    f"{type(message).__name__}; several are given as a list"
-                )
         items = [
             (
                 self._namespace,
@@ -110,7 +107,7 @@ class KoruDeltaChatMessageHistory(Home, BaseChatMessageHistory):
                     "message": self._codec.encode(message),
                 },
             )
-            for message in messages
+            for message in listed("messages", messages, of=BaseMessage)
         ]
         if items:
             self._database.put_many(items, ttl=self._ttl)

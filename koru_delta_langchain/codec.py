@@ -31,6 +31,7 @@ from langchain_core.outputs import (
 )
 
 import koru_delta
+from koru_delta_langchain.ids import listed
 
 _ALLOWED: Final[tuple[type[Serializable], ...]] = (
     AIMessage, AIMessageChunk, ChatMessage, ChatMessageChunk, FunctionMessage,
@@ -48,7 +49,8 @@ class Codec:
 
     def __init__(self, more: Iterable[type[Serializable]] = ()) -> None:
         """Allow messages, generations, and some classes more."""
-        self._allowed = {kind.__name__: kind for kind in (*_ALLOWED, *more)}
+        named = listed("allowed_objects", more, of=type)
+        self._allowed = {kind.__name__: kind for kind in (*_ALLOWED, *named)}
 
     def encode(self, given: Any) -> str:
         """Text that `decode` makes the same of.
@@ -56,10 +58,10 @@ class Codec:
         Raises:
             InvalidDataError: it would come back as something else.
         """
-        text = dumps(given)
         try:
+            text = dumps(given)
             same = self.decode(text) == given
-        except koru_delta.errors.InvalidDataError as error:
+        except (ValueError, TypeError, RecursionError) as error:  # circular or very deep, too
             raise _unequal() from error
         if not same:
             raise _unequal()
@@ -81,7 +83,9 @@ class Codec:
                         text, allowed_objects=allowed, secrets_map={}, secrets_from_env=False
                     ),
                 )  # fmt: skip
-        except (ValueError, NotImplementedError, ImportError, TypeError) as error:
+        except (
+            ValueError, NotImplementedError, ImportError, TypeError, RecursionError
+        ) as error:  # fmt: skip
             raise koru_delta.errors.InvalidDataError(
                 f"this cannot be read back: {error}; a class of your own is allowed by "
                 "allowed_objects="

@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 
 import koru_delta
 from koru_delta import Match, Version
-from koru_delta_langchain.ids import key_of, listed
+from koru_delta_langchain.ids import foreign, key_of, listed
 
 PROVENANCE: Final = "koru_delta"
 """The one key of a document's metadata that is ours, and only there when it was asked for."""
@@ -77,7 +77,7 @@ def of_texts(
 
 def of_documents(documents: Iterable[Document], ids: Iterable[str | None] | None) -> Iterable[Row]:
     """Rows of documents; `ids`, where given, go before their own."""
-    given = list(documents)
+    given = listed("documents", documents, of=Document)
     names = _as_many("ids", ids, len(given)) or [document.id for document in given]
     return [
         (document.page_content, document.metadata, name)
@@ -95,10 +95,7 @@ def document_of(namespace: str, key: str, value: Any) -> Document:
         metadata, name = value.get("metadata", {}), value.get("id", key)
         if isinstance(metadata, dict) and isinstance(name, str):
             return Document(page_content=value["text"], metadata=metadata, id=name)
-    raise koru_delta.errors.InvalidDataError(
-        f'{key!r} in namespace {namespace!r} is no document, which is {{"text": ..., '
-        '"metadata": {...}}; keep other values in another namespace'
-    )
+    raise foreign(namespace, key, 'document, which is {"text": ..., "metadata": {...}}')
 
 
 def annotate(document: Document, match: Match, *, provenance: bool, explain: bool) -> None:

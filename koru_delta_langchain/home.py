@@ -28,11 +28,16 @@ class Home:
         """Keep to `database`, or to one opened at `path`; in memory by default.
 
         Raises:
-            InvalidDataError: both are given, or `database` is none; and the errors of
-                `koru_delta.open`.
+            InvalidDataError: both are given, `database` is none, or the namespace cannot be
+                one; and the errors of `koru_delta.open`.
         """
         self._connection = koru_delta.adapters.Connection(database, path)
         self._namespace = namespace
+        try:
+            self._database.contains(namespace, "-")  # refuses what cannot be a namespace
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         at = "" if self._view is None else f" at {self._view.seq}"

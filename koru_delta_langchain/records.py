@@ -15,7 +15,7 @@ import koru_delta
 from koru_delta import Database, Transaction
 from koru_delta_langchain.documents import document_of
 from koru_delta_langchain.home import Home
-from koru_delta_langchain.ids import key_of, keys_of
+from koru_delta_langchain.ids import foreign, key_of, keys_of, listed, text
 from koru_delta_langchain.vectorstore import KoruDeltaVectorStore
 
 _PREFIX: Final = "langchain.records/"
@@ -88,6 +88,11 @@ class KoruDeltaRecordManager(Home, RecordManager):
                 the store keeps the records of another manager.
         """
         if store is not None:
+            if not isinstance(store, KoruDeltaVectorStore):
+                raise koru_delta.errors.InvalidDataError(
+                    f"store is a KoruDeltaVectorStore, not {type(store).__name__}; records of "
+                    "another store are kept by database= or path="
+                )
             if database is not None or path is not None:
                 raise koru_delta.errors.InvalidDataError(
                     "records are kept where their store is; leave database and path out"
@@ -98,7 +103,7 @@ class KoruDeltaRecordManager(Home, RecordManager):
                     "another over the same namespace for other records"
                 )
             database = store.database
-        Home.__init__(self, _PREFIX + namespace, database, path)
+        Home.__init__(self, _PREFIX + text("namespace", namespace), database, path)
         RecordManager.__init__(self, namespace)
         self._source_of = _source_of(source_id_key)
         self._store = store
@@ -130,6 +135,9 @@ class KoruDeltaRecordManager(Home, RecordManager):
     ) -> None:
         """Record, in one commit, that these were seen now.
 
+        Where the store writes its own records, those of documents that are not there (any
+        more) are left out.
+
         Args:
             group_ids: The source of each; left out, or None, it keeps the source it has.
             time_at_least: What was recorded since, as it would be now, is not written again
@@ -139,34 +147,51 @@ class KoruDeltaRecordManager(Home, RecordManager):
             ValueError: not as many groups as keys, or `time_at_least` is in the future.
         """
         self._check_writable()
-        if group_ids and len(keys) != len(group_ids):
+        names = listed("keys", keys)
+        groups = listed("group_ids", group_ids or ()) or [None] * len(names)
+        if len(names) != len(groups):
             raise koru_delta.errors.InvalidDataError(
-                f"Length of keys must match length of group_ids: {len(keys):,} keys, "
-                f"{len(group_ids):,} groups"
+                f"Length of keys must match length of group_ids: {len(names):,} keys, "
+                f"{len(groups):,} groups"
             )
-        now = self.get_time()
-        if time_at_least is not None and time_at_least > now:
+        given = dict(zip(keys_of(names), zip(names, groups, strict=True), strict=True))
+        while True:
+            try:
+                self._update(given, time_at_least)
+            except koru_delta.errors.ConflictError:
+                continue  # somebody has just written or deleted one of the documents
+            return
+
+    def _update(
+        self, given: Mapping[str, tuple[str, str | None]], time_at_least: float | None
+    ) -> None:
+        view, now = self._database.as_of(None), self.get_time()
+        if time_at_least is not None and not (
+            isinstance(time_at_least, (int, float)) and time_at_least <= now
+        ):
             raise koru_delta.errors.InvalidDataError(
                 f"time_at_least must be in the past: {time_at_least} is after {now}"
             )
-        held = self._held(keys)
-        items = []
-        for place, name in enumerate(keys):
-            record = held.get(key_of(name))
-            group = group_ids[place] if group_ids else None
-            if group is None and record is not None:
-                group = record["group_id"]
-            if (
-                self._store is not None
-                and time_at_least is not None
-                and record is not None
-                and record["group_id"] == group
-                and record["updated_at"] >= time_at_least
-            ):
-                continue
-            items.append((self._namespace, key_of(name), _record(name, group, now)))
-        if items:
-            self._database.put_many(items)
+        held = view.get_many(self._namespace, given)
+        there: Iterable[str] = given
+        if self._store is not None:
+            there = view.get_many(self._store.namespace, given)
+        with self._database.transaction() as tx:
+            for key in there:
+                name, group = given[key]
+                record = held.get(key)
+                if group is None and record is not None:
+                    group = record["group_id"]
+                if self._store is not None:
+                    if (
+                        time_at_least is not None
+                        and record is not None
+                        and record["group_id"] == group
+                        and record["updated_at"] >= time_at_least
+                    ):
+                        continue
+                    tx.expect_unchanged(self._store.namespace, prefix=key, since=view.seq)
+                tx.put(self._namespace, key, _record(name, group, now))
 
     async def aupdate(
         self,
@@ -211,11 +236,11 @@ class KoruDeltaRecordManager(Home, RecordManager):
         if before is not None or after is not None:
             wanted["updated_at"] = {name: t for name, t in times.items() if t is not None}
         if group_ids:
-            wanted["group_id"] = {"$in": list(group_ids)}
+            wanted["group_id"] = {"$in": listed("group_ids", group_ids)}
         rows = self._reader().query(
-            self._namespace, wanted or None, select=["id"], limit=limit or None
+            self._namespace, wanted or None, select=["id", "updated_at"], limit=limit or None
         )
-        return [_name(row.key, row.value) for row in rows]
+        return [self._name(row.key, row.value) for row in rows]
 
     async def alist_keys(
         self,
@@ -285,7 +310,8 @@ class KoruDeltaRecordManager(Home, RecordManager):
         moment = self._moment(None)
         held = {row.key: row.value for row in moment.query(self._namespace)}
         there = {row.key: row.value for row in moment.query(self._store.namespace)}
-        named = {key: _name(key, value) for key, value in there.items()}
+        place = self._store.namespace
+        named = {key: str(document_of(place, key, value).id) for key, value in there.items()}
         groups: dict[str, str] = {}
         if self._source_of is not None:
             for key, value in there.items():
@@ -297,7 +323,7 @@ class KoruDeltaRecordManager(Home, RecordManager):
         unrecorded = [key for key in there if key not in held]
         drift = Drift(
             tuple(named[key] for key in unrecorded),
-            tuple(_name(key, held[key]) for key in missing),
+            tuple(self._name(key, held[key]) for key in missing),
             tuple(named[key] for key in groups),
         )
         if mend and drift:
@@ -314,6 +340,11 @@ class KoruDeltaRecordManager(Home, RecordManager):
         """As `verify`."""
         return await asyncio.to_thread(self.verify, mend=mend)
 
+    def _name(self, key: str, value: object) -> str:
+        if isinstance(value, dict) and "updated_at" in value:
+            return cast("str", value.get("id", key))
+        raise foreign(self._namespace, key, "record of a document")
+
     def _held(self, names: Iterable[str]) -> dict[str, Any]:
         return self._database.get_many(self._namespace, keys_of(names))
 
@@ -322,10 +353,6 @@ def _record(name: str, group: str | None, now: float) -> dict[str, Any]:
     """What is kept of an id: itself only where it is not the key."""
     named = {} if key_of(name) == name else {"id": name}
     return {**named, "group_id": group, "updated_at": now}
-
-
-def _name(key: str, value: Mapping[str, Any]) -> str:
-    return cast("str", value.get("id", key))
 
 
 def _source_of(

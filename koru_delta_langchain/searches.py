@@ -47,7 +47,7 @@ class Searches(Home):
         mode: Mode,
     ) -> None:
         """Check the arguments, which are told of in `KoruDeltaVectorStore`, then open."""
-        if metric not in _RELEVANCE:
+        if metric not in tuple(_RELEVANCE):
             raise koru_delta.errors.QueryError(
                 f"unknown metric {metric!r}; the metrics are {', '.join(_RELEVANCE)}"
             )
@@ -304,8 +304,14 @@ class Searches(Home):
         mode = self._mode if mode is None else _checked_mode(mode)
         where = None if filter is None else prefixed(filter, "metadata")
         model = None if mode == "text" else self._filed_under()
-        if mode == "vector" and half_life is None and group_by is None and not fused:
-            assert vector is not None
+        if mode != "text" and vector is None:
+            raise koru_delta.errors.QueryError(
+                f"a search by {mode} needs a vector; the embedding returned none, or None was given"
+            )
+        if group_by is not None and not isinstance(group_by, str):
+            raise koru_delta.errors.QueryError(f"group_by is a dotted path, not {group_by!r}")
+        plain = half_life is None and group_by is None and not fused
+        if mode == "vector" and vector is not None and plain:
             found = self._reader(as_of).similar(
                 self._namespace, vector, k=k, filter=where, causal=causal, valid_at=valid_at,
                 model=model, threshold=score_threshold, exact=exact,
@@ -339,10 +345,13 @@ class Searches(Home):
         explain: bool = False,
         **options: Any,
     ) -> list[Document]:
-        if not 0 <= lambda_mult <= 1:
+        if not isinstance(lambda_mult, (int, float)) or not 0 <= lambda_mult <= 1:
             raise koru_delta.errors.QueryError(
                 f"lambda_mult is a number from 0 to 1, not {lambda_mult!r}"
             )
+        for name, count in (("k", k), ("fetch_k", fetch_k)):
+            if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+                raise koru_delta.errors.QueryError(f"{name} is a whole number, not {count!r}")
         chosen: list[Match]
         if vector is None or options.get("mode", self._mode) != "vector":
             chosen = self._find(text, vector, k, mmr=lambda_mult, **options)

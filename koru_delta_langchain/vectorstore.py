@@ -330,9 +330,9 @@ class KoruDeltaVectorStore(Searches, VectorStore):
         return await asyncio.to_thread(self._store, batch, vectors, **options)
 
     def _store(
-        self, batch: Batch, given: Iterable[VectorLike], *, batch_size: int = 0, **more: Any
+        self, batch: Batch, given: Iterable[VectorLike] | None, *, batch_size: int = 0, **more: Any
     ) -> list[str]:
-        vectors = list(given)
+        vectors = [] if given is None else list(given)
         if len(vectors) != len(batch.texts):
             raise koru_delta.errors.EmbedderError(
                 f"the embedding was given {len(batch.texts):,} texts and returned "

@@ -12,7 +12,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 
 from koru_delta import AsOf, Database
 from koru_delta_llamaindex.connection import Connection
-from koru_delta_llamaindex.histories import Histories
+from koru_delta_llamaindex.histories import Histories, number
 from koru_delta_llamaindex.store import Store
 
 DEFAULT_NAMESPACE: Final = "llamaindex/chat"
@@ -171,9 +171,10 @@ class KoruDeltaAsyncChatStore(_Chats, AsyncDBChatStore):
         Args:
             status: Those active or archived; None is both.
         """
+        start = number("offset", offset or 0)
+        count = None if limit is None else number("limit", limit)
         found = await self._connection.threads.read(self._log.messages, key, status)
-        start = offset or 0
-        return found[start : None if limit is None else start + limit]
+        return found[start : None if count is None else start + count]
 
     async def count_messages(
         self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE

@@ -17,7 +17,8 @@ from llama_index.core.storage.docstore.types import DEFAULT_PERSIST_PATH, RefDoc
 
 import koru_delta
 from koru_delta import Database
-from koru_delta_llamaindex.kvstore import DEFAULT_NAMESPACE, KoruDeltaKVStore, OnKeys
+from koru_delta_llamaindex.keys import listed
+from koru_delta_llamaindex.kvstore import KoruDeltaKVStore, OnKeys, kvstore_of
 from koru_delta_llamaindex.nodes import dumped, loaded
 
 _Pair = tuple[str, dict[str, Any]]
@@ -56,7 +57,7 @@ class KoruDeltaDocumentStore(OnKeys, KVDocumentStore):
             namespace: What its collections start with: "docstore", as LlamaIndex has it.
             kvstore: In the place of database and path.
         """
-        kvstore = kvstore or KoruDeltaKVStore(database, path=path, namespace=DEFAULT_NAMESPACE)
+        kvstore = kvstore_of(kvstore, database, path)
         super().__init__(kvstore, namespace=namespace)
 
     def persist(self, persist_path: str = DEFAULT_PERSIST_PATH, fs: Any = None) -> None:
@@ -124,7 +125,8 @@ class KoruDeltaDocumentStore(OnKeys, KVDocumentStore):
             ValueError: one is there already and `allow_update` is False.
             InvalidDataError: one is not JSON.
         """
-        self._kvstore.atomically(super().add_documents, docs, allow_update, batch_size, store_text)
+        nodes = listed("docs", docs, of=BaseNode)
+        self._kvstore.atomically(super().add_documents, nodes, allow_update, batch_size, store_text)
 
     async def async_add_documents(
         self,

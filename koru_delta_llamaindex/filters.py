@@ -22,30 +22,41 @@ import koru_delta
 
 Condition: TypeAlias = dict[Any, Any]
 
+_DEEPEST: Final = 60
 _SOURCES: Final = ("ref_doc_id", "doc_id", "document_id")
 
 
-def filter_of(filters: MetadataFilters | None) -> Condition | None:
+def filter_of(filters: MetadataFilters | None, depth: int = 0) -> Condition | None:
     """The filter that says the same; None where nothing is asked.
 
     Raises:
-        QueryError: an operator and its value do not go together.
+        QueryError: it is none or too deep, or an operator and its value do not go together.
     """
-    if filters is None or not filters.filters:
+    if filters is None:
         return None
+    if not isinstance(filters, MetadataFilters) or not isinstance(filters.filters, list):
+        raise koru_delta.errors.QueryError(
+            f"filters are MetadataFilters, with a list of them, not {type(filters).__name__}"
+        )
+    if not filters.filters:
+        return None
+    if depth > _DEEPEST:
+        raise koru_delta.errors.QueryError(f"filters are nested at most {_DEEPEST} deep")
     parts = []
     for each in filters.filters:
         if isinstance(each, MetadataFilters):
-            part = filter_of(each)
+            part = filter_of(each, depth + 1)
             parts.append({} if part is None else part)
         else:
             parts.append(_leaf(each))
-    condition = filters.condition or FilterCondition.AND
+    condition = FilterCondition.AND if filters.condition is None else filters.condition
     if condition == FilterCondition.AND:
         return {"$and": parts}
     if condition == FilterCondition.OR:
         return {"$or": parts}
-    return {"$not": {"$or": parts}}
+    if condition == FilterCondition.NOT:
+        return {"$not": {"$or": parts}}
+    raise koru_delta.errors.QueryError(f"filters are joined by and, or and not, not {condition!r}")
 
 
 def both(first: Any, second: Any) -> Condition:
@@ -56,11 +67,20 @@ def both(first: Any, second: Any) -> Condition:
 
 def _leaf(given: MetadataFilter) -> Condition:
     """One comparison, at the first of the places its key may mean that is there."""
+    if not isinstance(given, MetadataFilter) or not isinstance(given.key, str):
+        raise koru_delta.errors.QueryError(
+            f"a filter is a MetadataFilter whose key is a string, not {type(given).__name__}"
+        )
     places: list[tuple[str, ...]] = [("metadata", given.key)]
     if "." in given.key:
         places.append(("metadata", *given.key.split(".")))
     if given.key in _SOURCES:
         places.append(("ref_doc_id",))
+    if given.operator not in [*_OPERATORS]:
+        raise koru_delta.errors.QueryError(
+            f"there is no operator {given.operator!r}; it is one of "
+            f"{', '.join(operator.value for operator in _OPERATORS)}"
+        )
     build = _OPERATORS[given.operator]
     condition = build(given, places[-1])
     for place in reversed(places[:-1]):

@@ -8,16 +8,16 @@ conversations there are is in `<namespace>/sessions`.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base_db import MessageStatus
-from pydantic_core import PydanticSerializationError
 
 import koru_delta
 from koru_delta_llamaindex.connection import GONE, Batch, Connection, atomically
-from koru_delta_llamaindex.keys import in_order, order_of
+from koru_delta_llamaindex.keys import in_order, listed, order_of
 
 T = TypeVar("T")
 
@@ -62,7 +62,9 @@ class Histories:
         status: MessageStatus = MessageStatus.ACTIVE,
     ) -> None:
         """Append messages."""
-        values = [_value(key, message, status) for message in messages]
+        values = [
+            _value(key, each, status) for each in listed("messages", messages, of=ChatMessage)
+        ]
 
         def work(batch: Batch) -> None:
             session = self._session(batch, key)
@@ -78,7 +80,9 @@ class Histories:
         status: MessageStatus = MessageStatus.ACTIVE,
     ) -> None:
         """Make these the messages, and write again none of those that they begin with."""
-        values = [_value(key, message, status) for message in messages]
+        values = [
+            _value(key, each, status) for each in listed("messages", messages, of=ChatMessage)
+        ]
 
         def work(batch: Batch) -> None:
             session = self._session(batch, key)
@@ -123,6 +127,7 @@ class Histories:
         self, key: str, place: int, status: MessageStatus | None = MessageStatus.ACTIVE
     ) -> ChatMessage | None:
         """Delete the message at a place among those of a status, and give it back."""
+        number("a place", place)
 
         def work(batch: Batch) -> ChatMessage | None:
             session = self._session(batch, key)
@@ -137,6 +142,7 @@ class Histories:
 
     def take(self, key: str, count: int, to: MessageStatus | None) -> list[ChatMessage]:
         """The oldest active ones: deleted, or given another status."""
+        number("n", count)
 
         def work(batch: Batch) -> list[ChatMessage]:
             session = self._session(batch, key)
@@ -162,13 +168,14 @@ class Histories:
         return batch.get(self._sessions, _digest(key))
 
     def _stored(self, key: str, status: MessageStatus | None = None) -> list[tuple[str, Any]]:
+        wanted = None if status is None else _status(status).value
         view = self._connection.at()
         names = view.list_keys(self._messages, prefix=_prefix(key))
         found: dict[str, Any] = view.get_many(self._messages, names)
         return [
             (name, value)
             for name, value in found.items()
-            if status is None or value["status"] == status.value
+            if wanted is None or value["status"] == wanted
         ]
 
     def _drop(self, batch: Batch, stored: Iterable[tuple[str, Any]]) -> None:
@@ -196,18 +203,50 @@ def _prefix(key: str) -> str:
     return f"{_digest(key)}:"
 
 
+def number(what: str, given: object) -> int:
+    """A whole number.
+
+    Raises:
+        InvalidDataError: it is none.
+    """
+    if not isinstance(given, int):
+        raise koru_delta.errors.InvalidDataError(f"{what} is a whole number, not {given!r}")
+    return given
+
+
+def _status(given: object) -> MessageStatus:
+    try:
+        return MessageStatus(given)
+    except ValueError as error:
+        raise koru_delta.errors.InvalidDataError(
+            f"a status is {' or '.join(status.value for status in MessageStatus)}, not {given!r}"
+        ) from error
+
+
 def _value(key: str, message: ChatMessage, status: MessageStatus) -> dict[str, Any]:
     try:
         given = message.model_dump(mode="json")
-    except PydanticSerializationError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise koru_delta.errors.InvalidDataError(
             f"a message of {key!r} cannot be written as JSON: {error}"
         ) from error
-    value: dict[str, Any] = {"key": key, "status": status.value, "message": given}
+    if _has_no_number(message.additional_kwargs):  # the framework would make None of it
+        raise koru_delta.errors.InvalidDataError(
+            "this message holds NaN or infinity, which are no JSON numbers", "$.additional_kwargs"
+        )
+    value: dict[str, Any] = {"key": key, "status": _status(status).value, "message": given}
     order = order_of(given.get("additional_kwargs"))
     if order is not None:
         value["order"] = order
     return value
+
+
+def _has_no_number(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_no_number, value.values()))
+    if isinstance(value, (list, tuple, set)):
+        return any(map(_has_no_number, value))
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _message(value: Any) -> ChatMessage:

@@ -9,7 +9,7 @@ from llama_index.core.storage.index_store.keyval_index_store import KVIndexStore
 from llama_index.core.storage.index_store.types import DEFAULT_PERSIST_PATH
 
 from koru_delta import Database
-from koru_delta_llamaindex.kvstore import DEFAULT_NAMESPACE, KoruDeltaKVStore, OnKeys
+from koru_delta_llamaindex.kvstore import KoruDeltaKVStore, OnKeys, kvstore_of
 
 
 class KoruDeltaIndexStore(OnKeys, KVIndexStore):
@@ -42,7 +42,7 @@ class KoruDeltaIndexStore(OnKeys, KVIndexStore):
             namespace: What its collection starts with: "index_store", as LlamaIndex has it.
             kvstore: In the place of database and path.
         """
-        kvstore = kvstore or KoruDeltaKVStore(database, path=path, namespace=DEFAULT_NAMESPACE)
+        kvstore = kvstore_of(kvstore, database, path)
         super().__init__(kvstore, namespace=namespace)
 
     def persist(self, persist_path: str = DEFAULT_PERSIST_PATH, fs: Any = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from itertools import pairwise
 from typing import Any, Final
@@ -28,7 +29,28 @@ def namespace_of(prefix: str, name: object) -> str:
     return f"{prefix}/{key_of(name, max_bytes=room)}"
 
 
-def order_of(value: object, depth: int = 0) -> list[Any] | None:
+def listed(what: str, given: object, *, of: type) -> list[Any]:
+    """A list of what was given.
+
+    Raises:
+        InvalidDataError: it is none, or holds something that is not `of` that class.
+    """
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise koru_delta.errors.InvalidDataError(
+            f"{what} is a list of {of.__name__}, not {type(given).__name__}: put it in []"
+        )
+    found = list(given)
+    for place, each in enumerate(found):
+        if not isinstance(each, of):
+            raise koru_delta.errors.InvalidDataError(
+                f"{what} holds {type(each).__name__} at {place} (the first is 0), not {of.__name__}"
+            )
+    return found
+
+
+def order_of(
+    value: object, depth: int = 0, known: dict[int, list[Any] | None] | None = None
+) -> list[Any] | None:
     """The order of the keys in a JSON value, as JSON; None where it is the stored one.
 
     Values are stored with their keys sorted, while texts and hashes that LlamaIndex makes
@@ -39,8 +61,10 @@ def order_of(value: object, depth: int = 0) -> list[Any] | None:
     >>> in_order({"a": {"x": 1, "y": 2}, "b": 1}, [["b", "a"], None])
     {'b': 1, 'a': {'x': 1, 'y': 2}}
     """
-    if depth > _MAX_DEPTH:
-        return None
+    known = {} if known is None else known
+    if depth > _MAX_DEPTH or id(value) in known:  # each once, however often it is in there
+        return known.get(id(value))
+    known[id(value)] = None  # what is in itself is refused when it is stored
     keys: list[str] | None = None
     inner: dict[str, Any] = {}
     if isinstance(value, dict):
@@ -56,10 +80,11 @@ def order_of(value: object, depth: int = 0) -> list[Any] | None:
         return None
     for name, part in parts:
         if isinstance(part, (dict, list, tuple)):
-            order = order_of(part, depth + 1)
+            order = order_of(part, depth + 1, known)
             if order is not None:
                 inner[name] = order
-    return [keys, inner or None] if keys or inner else None
+    known[id(value)] = [keys, inner or None] if keys or inner else None
+    return known[id(value)]
 
 
 def in_order(value: Any, order: Any) -> Any:
@@ -78,18 +103,26 @@ def in_order(value: Any, order: Any) -> Any:
     return value
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any, depth: int = 0, known: dict[int, Any] | None = None) -> Any:
     """The same with its enumerated strings as strings: the framework has some in its values."""
     kind = type(value)
     if kind in _SCALARS or depth > _MAX_DEPTH:
         return value
+    if kind is not dict and kind is not list:
+        return value.value if isinstance(value, Enum) and isinstance(value, str) else value
+    known = {} if known is None else known
+    if id(value) in known:  # each once, however often it is in there
+        return known[id(value)]
+    known[id(value)] = value  # what is in itself is refused when it is stored
+    made: Any
     if kind is dict:
-        return {
+        made = {
             name if type(name) is str else plain(name): part
             if type(part) in _SCALARS
-            else plain(part, depth + 1)
+            else plain(part, depth + 1, known)
             for name, part in value.items()
         }
-    if kind is list:
-        return [plain(part, depth + 1) for part in value]
-    return value.value if isinstance(value, Enum) and isinstance(value, str) else value
+    else:
+        made = [plain(part, depth + 1, known) for part in value]
+    known[id(value)] = made
+    return made

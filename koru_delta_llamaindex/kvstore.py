@@ -21,7 +21,7 @@ from llama_index.core.storage.kvstore.types import (
 import koru_delta
 from koru_delta import AsOf, Database
 from koru_delta_llamaindex.connection import GONE, Batch, Connection, atomically
-from koru_delta_llamaindex.keys import in_order, key_of, namespace_of, order_of, plain
+from koru_delta_llamaindex.keys import in_order, key_of, listed, namespace_of, order_of, plain
 from koru_delta_llamaindex.store import Store
 
 P = ParamSpec("P")
@@ -105,7 +105,13 @@ class KoruDeltaKVStore(Store, BaseKVStore):
         """Store many values in one commit, whatever `batch_size` is; the last of a key wins."""
         self._connection.check_writable()
         namespace = namespace_of(self._namespace, collection)
-        values = {key_of(key): _value(key, value) for key, value in kv_pairs}
+        values = {}
+        for pair in listed("kv_pairs", kv_pairs, of=object):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise koru_delta.errors.InvalidDataError(
+                    f"kv_pairs are pairs of a key and a value, and {type(pair).__name__} is none"
+                )
+            values[key_of(pair[0])] = _value(*pair)
         self._retain(namespace)
         batch = self._batch
         if batch is not None:
@@ -166,7 +172,7 @@ class KoruDeltaKVStore(Store, BaseKVStore):
             found = batch.get(namespace, name)
         else:
             found = self._connection.reader().get(namespace, name, None)
-        return None if found is None else _given(found)
+        return None if found is None else _given(namespace, name, found)
 
     async def aget(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
         """As `get`."""
@@ -184,7 +190,7 @@ class KoruDeltaKVStore(Store, BaseKVStore):
                     found.pop(key, None)
                     if value is not GONE:
                         found[key] = value
-        return {value.get("key", key): _given(value) for key, value in found.items()}
+        return {_name(key, value): _given(namespace, key, value) for key, value in found.items()}
 
     async def aget_all(self, collection: str = DEFAULT_COLLECTION) -> dict[str, dict[str, Any]]:
         """As `get_all`."""
@@ -233,6 +239,23 @@ class OnKeys(Store):
         return other
 
 
+def kvstore_of(
+    given: KoruDeltaKVStore | None, database: Database | None, path: str | os.PathLike[str] | None
+) -> KoruDeltaKVStore:
+    """The store that another one is to stand on: the one given, or else one of its own.
+
+    Raises:
+        InvalidDataError: it is of another class.
+    """
+    if given is None:
+        return KoruDeltaKVStore(database, path=path, namespace=DEFAULT_NAMESPACE)
+    if not isinstance(given, KoruDeltaKVStore):
+        raise koru_delta.errors.InvalidDataError(
+            f"kvstore is a KoruDeltaKVStore, not {type(given).__name__}"
+        )
+    return given
+
+
 def _standing(cls: Any, namespace: str, kvstore: KoruDeltaKVStore) -> Any:
     return cls(namespace=namespace, kvstore=kvstore)
 
@@ -247,5 +270,14 @@ def _value(key: str, given: Any) -> dict[str, Any]:
     return value
 
 
-def _given(value: Any) -> Any:
+def _given(namespace: str, key: str, value: Any) -> Any:
+    if not isinstance(value, dict) or "value" not in value:
+        raise koru_delta.errors.InvalidDataError(
+            f"{key!r} in namespace {namespace!r} is no value of a key-value store; keep other "
+            "values in another namespace"
+        )
     return in_order(value["value"], value.get("order"))
+
+
+def _name(key: str, value: Any) -> str:
+    return str(value.get("key", key)) if isinstance(value, dict) else key

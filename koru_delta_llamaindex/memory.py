@@ -74,7 +74,7 @@ class KoruDeltaMemoryBlock(BaseMemoryBlock[str]):
         )
         found = await self.store.aquery(query, as_of=self.as_of if as_of is None else as_of)
         return "\n".join(
-            f"{node.metadata['role']}: {node.get_content()}"
+            f"{node.metadata.get('role', 'document')}: {node.get_content()}"
             for node, score in zip(found.nodes or (), found.similarities or (), strict=True)
             if self.similarity_cutoff is None or score >= self.similarity_cutoff
         )

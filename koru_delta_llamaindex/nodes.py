@@ -72,7 +72,7 @@ def node_of(value: Any, embedding: list[float] | None = None) -> BaseNode:
             f"this is no node of LlamaIndex: {_short(value)}; keep other values in another "
             "namespace"
         ) from error
-    cls = _class_of(rest["class_name"])
+    cls = _class_of(rest.get("class_name"))
     if issubclass(cls, Node):
         resource = rest.get("text_resource")
         if resource is not None and "text" not in resource:
@@ -98,7 +98,7 @@ def dumped(node: BaseNode) -> dict[str, Any]:
 
 def loaded(data: dict[str, Any]) -> BaseNode:
     """The node that `dumped` made data of, or LlamaIndex's own `to_dict`."""
-    return _class_of(data["class_name"]).from_dict(data)
+    return _class_of(data.get("class_name")).from_dict(data)
 
 
 def _rest(node: BaseNode) -> dict[str, Any]:
@@ -158,8 +158,8 @@ def _text_apart(node: BaseNode, rest: dict[str, Any]) -> str:
     return str(getattr(node, "text", ""))
 
 
-def _class_of(name: str) -> type[BaseNode]:
-    cls = _CLASSES.get(name) or _found(name)
+def _class_of(name: object) -> type[BaseNode]:
+    cls = (_CLASSES.get(name) or _found(name)) if isinstance(name, str) else None
     if cls is None:
         raise koru_delta.errors.InvalidDataError(
             f"a node is of the class {name!r}, which is not imported here; import the module that "

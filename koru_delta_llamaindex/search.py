@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
 import koru_delta
 from koru_delta import CausalFilter, Match, Matches, View, When
 from koru_delta_llamaindex.filters import both, filter_of
+from koru_delta_llamaindex.keys import listed
 from koru_delta_llamaindex.nodes import node_of
 
 Scored = list[tuple[Match, float]]  # with a similarity in [0, 1]
 
 RELEVANCE: Final = koru_delta.adapters.RELEVANCE
 _BEST_RANKS: Final = 61  # one over what reciprocal ranks give to the first of both
+_MOST: Final = 2**53  # more is no number of nodes
 _WIDER: Final = 3  # times as many as are wanted are looked at before they are ordered again
 _Mode = VectorStoreQueryMode
 _MODES: Final = (
@@ -48,6 +51,10 @@ class Search:
         Raises:
             QueryError: there is no such mode here, or a number is out of its range.
         """
+        if not isinstance(self.query, VectorStoreQuery):
+            raise koru_delta.errors.QueryError(
+                f"a query is a VectorStoreQuery, not {type(self.query).__name__}"
+            )
         query, mode, options = self.query, self._mode(), self._options()
         if mode is _Mode.DEFAULT:
             return self._by_vector(query.similarity_top_k, options)
@@ -57,7 +64,7 @@ class Search:
             return self._by_words(query.similarity_top_k, options)
         if mode is _Mode.SPARSE:
             return self._by_words(_first(query.sparse_top_k, query.similarity_top_k), options)
-        k = _first(query.hybrid_top_k, query.similarity_top_k)
+        k = _whole(_first(query.hybrid_top_k, query.similarity_top_k))
         if mode is _Mode.HYBRID:
             return self._fused(k, options)
         ids = [node_of(match.value).node_id for match, _ in self._fused(_WIDER * k, options)]
@@ -70,8 +77,12 @@ class Search:
         return self._relevant(self.view.similar(self.namespace, self._vector(), k=k, **options))
 
     def _diverse(self, options: Mapping[str, Any]) -> Scored:
-        k, wider = self.query.similarity_top_k, self.given.get("mmr_prefetch_k")
+        k, wider = _whole(self.query.similarity_top_k), self.given.get("mmr_prefetch_k")
         factor = self.given.get("mmr_prefetch_factor")
+        for name, number in (("mmr_prefetch_k", wider), ("mmr_prefetch_factor", factor)):
+            finite = isinstance(number, (int, float)) and abs(number) < _MOST
+            if number is not None and not finite:
+                raise koru_delta.errors.QueryError(f"{name} is a number, not {number!r}")
         if factor is not None:
             if wider is not None:
                 raise koru_delta.errors.QueryError(
@@ -137,9 +148,11 @@ class Search:
         if given.get("filter") is not None:
             where = both(where, koru_delta.prefixed(given["filter"], "metadata"))
         if query.doc_ids:
-            where = both(where, {("ref_doc_id",): {"$in": list(query.doc_ids)}})
+            where = both(
+                where, {("ref_doc_id",): {"$in": listed("doc_ids", query.doc_ids, of=str)}}
+            )
         if query.node_ids:
-            where = both(where, {("id",): {"$in": list(query.node_ids)}})
+            where = both(where, {("id",): {"$in": listed("node_ids", query.node_ids, of=str)}})
         asked = {
             "filter": where, "valid_at": _first(given.get("valid_at"), self.valid_at),
             "causal": _first(given.get("causal"), self.causal),
@@ -172,6 +185,12 @@ class Search:
                 f"a query of mode {self._mode().value!r} needs a query_str"
             )
         return self.query.query_str
+
+
+def _whole(k: Any) -> int:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise koru_delta.errors.QueryError(f"top_k is a whole number, not {k!r}")
+    return int(k)
 
 
 def _first(*given: Any) -> Any:

@@ -25,7 +25,7 @@ import koru_delta
 from koru_delta import AsOf, CausalFilter, Database, Version, View, When
 from koru_delta_llamaindex.connection import Connection
 from koru_delta_llamaindex.filters import Condition, both, filter_of
-from koru_delta_llamaindex.keys import key_of
+from koru_delta_llamaindex.keys import key_of, listed
 from koru_delta_llamaindex.nodes import node_of, value_of
 from koru_delta_llamaindex.search import RELEVANCE, Search
 from koru_delta_llamaindex.store import Store
@@ -120,7 +120,7 @@ class KoruDeltaVectorStore(Store, BasePydanticVectorStore):
             InvalidDataError: both `database` and `path` are given.
             QueryError: no such metric; and the errors of `koru_delta.open`.
         """
-        if metric not in RELEVANCE:
+        if metric not in tuple(RELEVANCE):
             raise koru_delta.errors.QueryError(
                 f"unknown metric {metric!r}; the metrics are {', '.join(RELEVANCE)}"
             )
@@ -165,7 +165,7 @@ class KoruDeltaVectorStore(Store, BasePydanticVectorStore):
         self._connection.check_writable()
         items: dict[str, tuple[str, list[float], dict[str, Any]]] = {}
         ids = []
-        for node in nodes:
+        for node in listed("nodes", nodes, of=BaseNode):
             name = node.node_id
             if node.embedding is None:
                 raise koru_delta.errors.InvalidDataError(
@@ -327,7 +327,9 @@ class KoruDeltaVectorStore(Store, BasePydanticVectorStore):
         ).run()  # fmt: skip
         with_vectors = kwargs.get("include_embeddings")
         if with_vectors is None:
-            with_vectors = self.include_embeddings or "embedding" in (query.output_fields or ())
+            with_vectors = self.include_embeddings or "embedding" in listed(
+                "output_fields", query.output_fields or (), of=str
+            )
         nodes = [
             node_of(match.value, self._embedding(match.version) if with_vectors else None)
             for match, _ in scored
@@ -398,8 +400,4 @@ class KoruDeltaVectorStore(Store, BasePydanticVectorStore):
 
 
 def _keys(ids: Sequence[str]) -> list[str]:
-    if isinstance(ids, str):
-        raise koru_delta.errors.InvalidDataError(
-            "node_ids is a list of strings, this is one: put it in []"
-        )
-    return [key_of(name) for name in ids]
+    return [key_of(name) for name in listed("node_ids", ids, of=str)]

@@ -6,11 +6,12 @@ import io
 import json
 import os
 import pickle
+import random
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,83 @@ def test_a_transaction_takes_many_embeds_and_deletes(db: Database) -> None:
     ]  # fmt: skip
     assert db.commits()[-1].size == 3
     assert [hit.key for hit in db.similar("a", [1.0, 0.0], k=1)] == ["x"]
+
+
+def test_a_transaction_is_refused_where_what_it_read_was_written_meanwhile(db: Database) -> None:
+    db.put_many([("a", "k/1", 1), ("a", "k/2", 2)])
+
+    def clear(meanwhile: Callable[[], object]) -> None:
+        with db.transaction() as tx:
+            tx.expect_unchanged("a", prefix="k/")
+            tx.delete_many("a", db.list_keys("a", prefix="k/"))
+            meanwhile()
+
+    for write in (
+        lambda: db.put("a", "k/3", 3),  # one that was not there when it was read
+        lambda: db.delete("a", "k/2"),
+        lambda: db.erase(("a", "k/1")),
+    ):
+        before = db.stats()["seq"]
+        with pytest.raises(errors.ConflictError, match="read it again") as refused:
+            clear(write)
+        assert pickle.loads(pickle.dumps(refused.value)).args == refused.value.args
+        after = [version for version in db.changes(before) if version.key.startswith("k/")]
+        assert len({version.tx_time for version in after}) == 1  # the other's commit alone
+
+    clear(lambda: db.put_many([("a", "j", 1), ("b", "k/1", 1)]))  # others are not its matter
+    assert db.list_keys("a") == ["j"]
+    late = db.transaction()
+    with pytest.raises(errors.ConflictError), late:
+        late.expect_unchanged("a", since=db.stats()["seq"] - 1)
+    with db.transaction() as tx:
+        tx.expect_unchanged("a", since=db.stats()["seq"])
+    assert tx.versions == []
+    with pytest.raises(errors.TransactionError):
+        tx.expect_unchanged("a")
+
+
+def test_a_transaction_is_refused_where_a_key_that_it_needs_is_gone(
+    db: Database, clock: FixedClock
+) -> None:
+    def follow(meanwhile: Callable[[], object]) -> None:
+        db.put_many([("a", "k/1", 1), ("a", "k/2", "x" * 100_000)])
+        with db.transaction() as tx:
+            tx.expect_present("a", ["k/1", "k/2"])
+            tx.put("a", "about", "k")
+            meanwhile()
+
+    def expire() -> None:
+        db.put("a", "k/1", 1, ttl=5)
+        clock.advance(seconds=6)
+
+    for lose in (
+        lambda: db.delete("a", "k/2"),
+        lambda: db.erase(("a", "k/2")),
+        lambda: db.erase(db.version("a", "k/2")),
+        expire,
+    ):
+        with pytest.raises(errors.KeyNotFoundError, match="k/"):
+            follow(lose)
+        assert not db.contains("a", "about")
+    follow(lambda: db.put("a", "k/1", 2))  # another value is one, too
+    assert db.get("a", "about") == "k"
+
+    late = db.transaction()
+    with pytest.raises(errors.KeyNotFoundError), late:  # noqa: PT012 - it commits when it ends
+        late.put("never", "k", 1)
+        late.expect_present("never", ["k"])  # before, not after
+    assert db.list_keys("never") == []
+    with pytest.raises(errors.TransactionError):
+        late.expect_present("a", ["k"])
+
+
+def test_a_transaction_that_erases_gives_the_disk_back(tmp_path: Path) -> None:
+    with koru_delta.open(tmp_path / "db") as db:
+        db.put("a", "k", {"big": random.Random(1).randbytes(6_000_000).hex()})
+        before = db.stats()["log_bytes"]
+        with db.transaction() as tx:
+            tx.erase(("a", "k"))
+        assert db.stats()["log_bytes"] < before / 2
 
 
 def test_later_writes_may_name_earlier_ones_of_the_transaction(db: Database) -> None:

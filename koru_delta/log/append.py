@@ -25,6 +25,7 @@ from koru_delta.causal import (
 )
 from koru_delta.errors import (
     AnnotationError,
+    ChangedSinceError,
     ConflictError,
     DimensionMismatchError,
     ErasedError,
@@ -47,6 +48,8 @@ from koru_delta.values import (
 
 RETENTION: Final = "$retention"  # where policies are, and what was erased by them
 ANY: Final = "any"  # `if_match` left out: write whatever stands there
+_AT_TIMES: Final = ("expires_at", "valid_from", "valid_to")  # in records of what may not hold now
+EXPECT: Final = -1  # an operation that writes nothing, and lets a batch be refused
 
 
 class NewVector(NamedTuple):
@@ -71,7 +74,9 @@ class Write:
     that is None about the version that stands there; an erase is about `targets`, or with
     `every` about all puts of its key; one filed in `$retention` is about puts of the namespace
     that is its key. With `missing_ok`, what there is nothing to delete of, or
-    is hidden (unhidden, erased) already, is left out.
+    is hidden (unhidden, erased) already, is left out. One that expects writes nothing: the
+    batch is refused where `key` holds nothing; with `since`, where a key that begins with `key`
+    was written after that place.
     """
 
     operation: int
@@ -97,6 +102,7 @@ class Write:
     every: bool = False
     expires_at: int | None = None  # in place of `ttl`, where the end is known
     if_last: str | None = ANY  # the last entry of the key, which must be this one (None: none)
+    since: int | None = None
 
     @property
     def annotates(self) -> bool:
@@ -179,6 +185,10 @@ class Appender:
         try:
             if len(writes) > 1:
                 self._look_up(writes)
+            expected = [write for write in writes if write.operation == EXPECT]
+            if expected:
+                self._check(expected)
+                writes = [write for write in writes if write.operation != EXPECT]
             versions = self._append(writes)
         except BaseException:
             self.writer.discard()
@@ -298,12 +308,47 @@ class Appender:
             self._advance(state, write, version, record, tx_time)
         return version
 
+    def _check(self, expected: Sequence[Write]) -> None:
+        oldest = last = self.writer.head.seq
+        clock = max(self.now, self.writer.head.tx_time + 1)
+        for write in expected:
+            if write.since is not None:
+                oldest = min(oldest, write.since)
+            elif not self._holds(write.namespace, write.key, clock):
+                raise KeyNotFoundError(write.namespace, write.key)
+        for seq in range(oldest + 1, last + 1):
+            facts = self.writer.facts(seq)
+            for write in expected:
+                since = last if write.since is None else write.since
+                if (
+                    facts is not None
+                    and seq > since
+                    and facts.namespace == write.namespace
+                    and facts.key.startswith(write.key)
+                ):
+                    raise ChangedSinceError(facts.namespace, facts.key, since, seq)
+
+    def _holds(self, namespace: str, key: str, clock: int) -> bool:
+        heads = self._heads.get(namespace)
+        head = self.writer.key_head(namespace, key) if heads is None else heads.get(key)
+        if head is None:
+            return False
+        record = decode(head.record)
+        if record["op"] == OPERATIONS[PUT] and record.keys().isdisjoint(_AT_TIMES):
+            return True  # since its last entry, and whatever the time
+        found = self.writer.visible(namespace, key, FOREVER, clock, body=False)
+        if found is None or found.erased:
+            return False
+        return found.operation == PUT and clock < found.expires_at
+
     # The key as it stands
 
     def _look_up(self, writes: Sequence[Write]) -> None:
         """Ask for the keys and vectors of many writes at once: one by one takes longer."""
         keys: dict[str, set[str]] = {}
         for write in writes:
+            if write.since is not None:
+                continue
             named = keys.setdefault(write.namespace, set())
             if write.key in named:
                 self._again.add((write.namespace, write.key))

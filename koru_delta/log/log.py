@@ -32,7 +32,7 @@ from koru_delta.errors import (
     StorageError,
     UnknownVersionError,
 )
-from koru_delta.log.append import RETENTION, Appender, Write
+from koru_delta.log.append import EXPECT, RETENTION, Appender, Write
 from koru_delta.log.moments import TAGS, Moments
 from koru_delta.log.records import as_commit, checked, checked_record, damaged, identified_record
 from koru_delta.storage import ENGINE_FAILURES, Head, SqliteEngine, Stored
@@ -227,7 +227,7 @@ class CausalLog(Moments):
                 return
             for ticket in tickets:
                 for write in ticket.writes:
-                    if write.namespace in hot.raw:
+                    if write.namespace in hot.raw and write.operation != EXPECT:
                         hot.raw[write.namespace].pop(write.key, None)
                         hot.values[write.namespace].pop(write.key, None)
             hot.at = after

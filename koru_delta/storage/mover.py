@@ -53,7 +53,7 @@ from koru_delta.storage.tierfile import (
 )
 from koru_delta.values import distinction_id
 
-FILE_BYTES: Final = 48 << 20  # of bodies in one file, about
+FILE_BYTES: Final = 16 << 20  # of bodies in one file, about: erasing waits while one is written
 FILE_ITEMS: Final = min(MAX_ITEMS, 8_192)
 _MOST_NEAR: Final = 48  # rows that come back in one transaction; some of them are large
 _FEW_USED: Final = 0.5  # of a file: it is written anew below that

@@ -130,15 +130,17 @@ class SqliteWriter:
                     self._far.add(item)
         self._objects.update(wanted)
 
-    def visible(self, namespace: str, key: str, seq: int, valid_at: int) -> Stored | None:
-        """As `SqliteEngine.visible`, seeing what this write has flushed."""
+    def visible(
+        self, namespace: str, key: str, seq: int, valid_at: int, *, body: bool = True
+    ) -> Stored | None:
+        """As `SqliteEngine.visible`, seeing what this write has flushed; with `body` or empty."""
         ns = self._namespace(namespace)
         if ns is None:
             return None
         row = self._con.execute(VISIBLE, {"ns": ns, "key": key, "seq": seq, "at": valid_at}).get
         if row is None:
             return None
-        return read_stored(row, self._object)
+        return read_stored(row, self._object if body else lambda _: b"")
 
     def ever_put(self, namespace: str, key: str) -> bool:
         """Whether the key was ever put, among what was flushed."""

@@ -12,15 +12,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from itertools import islice
 from secrets import randbits
-from typing import Any, Final, NamedTuple, Self, cast
+from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
 import koru_delta
-from koru_delta import Database, View
+from koru_delta import Database, Transaction, View
 from koru_delta_langchain.home import Home
+from koru_delta_langchain.ids import listed, pairs_of, text
 from koru_delta_langchain.langgraph.keys import newest_first, packed, part, unpacked
 
 try:
@@ -51,6 +60,7 @@ _BATCH: Final = 16  # tuples handed over to the event loop at a time
 _Keys = list[str]  # `list` is a method below
 Reader = Database | View
 _Record = dict[str, Any]
+T = TypeVar("T")
 _Records = list[_Record]
 _Put = tuple[str, Any, dict[str, Any]]  # a key, its value, and how to put it
 
@@ -132,11 +142,9 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             record = self._record(self._database, place)
             if record is not None:
                 found = self._tuple(self._database, record)
-                if found is not None and self._has(self._database, _Place.of_record(record)):
+                if self._has(self._database, _Place.of_record(record)):
                     return found
-        view = self._moment(None)
-        record = self._record(view, place)
-        return None if record is None else self._tuple(view, record)
+        return self._reading(lambda view: self._found(view, place))
 
     def list(
         self,
@@ -155,18 +163,24 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             before: Those whose id is less than its checkpoint id.
             limit: At most so many.
         """
+        _check_dict("filter", filter or {})
+        if limit is not None and not isinstance(limit, int):
+            raise koru_delta.errors.QueryError(f"limit is a whole number or None, not {limit!r}")
         left = limit
         view = self._moment(None)
         for key in self._listed(view, config, before):
             if left is not None and left <= 0:
                 return
-            record = view.get(self._namespace, key)
-            metadata = self._loads(record["metadata"])
-            if filter and any(metadata.get(name) != value for name, value in filter.items()):
-                continue
-            found = self._tuple(view, record)
-            if found is None:
-                continue
+            try:
+                record = view.get(self._namespace, key)
+                metadata = self._loads(record["metadata"])
+                if filter and any(metadata.get(name) != value for name, value in filter.items()):
+                    continue
+                found = self._tuple(view, record)
+            except koru_delta.errors.ErasedError:
+                if self._view is None and not self._database.contains(self._namespace, key):
+                    continue  # it was deleted since
+                raise
             yield found
             if left is not None:
                 left -= 1
@@ -178,9 +192,12 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
         Reads of each ancestor only what concerns those channels.
         """
-        if not channels:
-            return {}
-        view, place = self._moment(None), _Place.of(config)
+        place, names = _Place.of(config), listed("channels", channels)
+        return self._reading(lambda view: self._histories(view, place, names)) if names else {}
+
+    def _histories(
+        self, view: View, place: _Place, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
         record = self._record(view, place)
         found: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
         remaining = set(channels)
@@ -210,6 +227,10 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     ) -> RunnableConfig:
         """Store a checkpoint, and the values of those of its channels that are new, as one.
 
+        Where the checkpoint it goes on from is not there (any more), as when others have pruned
+        the thread meanwhile, values that are not new but gone are stored too: a checkpoint is
+        always whole. One that needs such values of a thread that was deleted is not stored.
+
         Returns:
             The config that names it. The checkpoint `config` names becomes its parent.
 
@@ -219,25 +240,44 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         """
         self._check_writable()
         at = _Place.of(config)
+        for what, given in (
+            ("checkpoint", checkpoint), ("metadata", metadata), ("new_versions", new_versions)
+        ):  # fmt: skip
+            _check_dict(what, given)
+        if not isinstance(checkpoint.get("id"), str):
+            raise koru_delta.errors.InvalidDataError('a checkpoint has an "id", which is a string')
         place = at._replace(identity=checkpoint["id"])
         values = checkpoint["channel_values"]
         small = {name: value for name, value in values.items() if _is_small(value)}
         kept = get_checkpoint_metadata(config, metadata)
-        apart = values.keys() & checkpoint["channel_versions"].keys() - small.keys()
         record: _Record = {
             "thread": place.thread, "ns": place.ns, "id": place.identity, "parent": at.identity,
             "checkpoint": self._dumps({**checkpoint, "channel_values": small}),
-            "metadata": self._dumps(kept), "apart": sorted(apart),
-            "empty": sorted(new_versions.keys() - values.keys()),
+            "metadata": self._dumps(kept), "empty": sorted(new_versions.keys() - values.keys()),
         }  # fmt: skip
         run = kept.get("run_id")
-        if isinstance(run, str) and run:
+        run = run if isinstance(run, str) and run else None
+        if run is not None:
             record["run"] = run
+        blobs = place.prefix("b")
         items: dict[str, Any] = {place.key("c"): record}
         for channel, version in new_versions.items():
             if channel in values and channel not in small:
-                items[place.blob(channel, version)] = self._dumps(values[channel])
-        self._put(items, record.get("run"))
+                items[_blob(blobs, channel, version)] = self._dumps(values[channel])
+        carried = [
+            channel for channel in checkpoint["channel_versions"]
+            if channel in values and channel not in small and channel not in new_versions
+        ]  # fmt: skip
+        if not carried:
+            self._database.put_many(
+                [(self._namespace, key, value) for key, value in items.items()], run=run
+            )
+        elif at.identity is None or not self._put_after(at, items, run):
+            named = {
+                _blob(blobs, channel, checkpoint["channel_versions"][channel]): values[channel]
+                for channel in carried
+            }
+            self._put_with_lost(at, items, named, run)
         return place.config()
 
     def put_writes(
@@ -256,7 +296,8 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         task = f"{_Place.of(config).key('w')}/{part(task_id)}"
         lasting: _Records = []
         replaced: list[_Put] = []
-        for place_in_list, (channel, value) in enumerate(writes):
+        for place_in_list, (channel, value) in enumerate(pairs_of("writes", writes)):
+            text("a channel", channel)
             index = WRITES_IDX_MAP.get(channel, place_in_list)
             write: _Record = {"index": index, "channel": channel, "value": self._dumps(value)}
             if index >= 0:
@@ -278,7 +319,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             try:
                 self._put_all(puts)
             except koru_delta.errors.ConflictError:  # what is there was first, and stays
-                there = self._kept(self._moment(None), f"{task}/")
+                there = self._reading(lambda view: self._kept(view, f"{task}/"))
                 names = [key.rsplit("/", 1)[1] for key in there]
                 number = 1 + max(-1, *(int(name) for name in names if not name.startswith("=")))
                 taken = {write["index"] for each in there.values() for write in _writes_in(each)}
@@ -287,8 +328,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete every checkpoint and write of a thread."""
-        self._check_writable()
-        self._remove(self._of_thread(self._moment(None), str(thread_id)))
+        self._remove(lambda view: self._of_thread(view, str(thread_id)))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints these runs have made, with their writes.
@@ -296,17 +336,20 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         It looks at every checkpoint there is. Values of channels stay as long as another
         checkpoint has them; what a `DeltaChannel` is rebuilt from does not.
         """
-        self._check_writable()
-        view, runs = self._moment(None), set(run_ids)
-        gone: dict[tuple[str, str], set[str]] = {}
-        for key in view.list_keys(self._namespace, prefix="c/"):
-            record = view.get(self._namespace, key)
-            if record.get("run") in runs:
-                gone.setdefault((record["thread"], record["ns"]), set()).add(key)
-        keys: _Keys = []
-        for (thread, ns), those in gone.items():
-            keys += self._unused(view, _Place(thread, ns), lambda key, those=those: key in those)
-        self._remove(keys)
+        runs = set(listed("run_ids", run_ids))
+
+        def made(view: View) -> _Keys:
+            gone: dict[tuple[str, str], set[str]] = {}
+            for key in view.list_keys(self._namespace, prefix="c/"):
+                record = view.get(self._namespace, key)
+                if record.get("run") in runs:
+                    gone.setdefault((record["thread"], record["ns"]), set()).add(key)
+            keys: _Keys = []
+            for (thread, ns), its in gone.items():
+                keys += self._unused(view, _Place(thread, ns), lambda key, its=its: key in its)
+            return keys
+
+        self._remove(made)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints and writes of a thread to another; what it has too is replaced.
@@ -317,14 +360,19 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         source, target = str(source_thread_id), str(target_thread_id)
         if source == target:
             return
-        view = self._moment(None)
         old, new = part(source), part(target)
-        items: dict[str, Any] = {}
-        for key, value in view.get_many(self._namespace, self._of_thread(view, source)).items():
-            if key.startswith("c/"):
-                value["thread"] = target
-            items[f"{key[:2]}{new}{key[2 + len(old) :]}"] = value
-        self._put(items, None)
+
+        def work(tx: Transaction) -> None:
+            view, found = self._reading(
+                lambda view: (view, view.get_many(self._namespace, self._of_thread(view, source)))
+            )
+            self._expect_unchanged(tx, view, new)  # what it has too is not to lose its values
+            for key, value in found.items():
+                if key.startswith("c/"):
+                    value["thread"] = target
+                tx.put(self._namespace, f"{key[:2]}{new}{key[2 + len(old) :]}", value)
+
+        self._atomically(work)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete checkpoints of threads that are not needed to go on from where they are.
@@ -342,25 +390,18 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             raise koru_delta.errors.QueryError(
                 f"there is no strategy {strategy!r}; it is one of {', '.join(STRATEGIES)}"
             )
-        view = self._moment(None)
-        keys: _Keys = []
-        for thread in dict.fromkeys(str(thread) for thread in thread_ids):
-            if strategy == "delete":
-                keys += self._of_thread(view, thread)
-                continue
-            heads: dict[str, str] = {}
-            for key in view.list_keys(self._namespace, prefix=f"c/{part(thread)}/"):
-                heads.setdefault(key.rsplit("/", 1)[0], key)
-            records = [view.get(self._namespace, head) for head in heads.values()]
-            records.sort(key=lambda record: record["ns"].count("|"))  # callers first
-            kept: set[str] = set()
-            for record in records:
-                place = _Place.of_record(record)
-                if self._is_of_use(view, record, kept):
-                    kept |= {place.key("c"), *self._needed(view, record)}
-                keys += self._unused(view, place, lambda key, kept=kept: key not in kept)
-                keys += self._strays(view, place)
-        self._remove(keys)
+        threads = [*dict.fromkeys(str(thread) for thread in listed("thread_ids", thread_ids))]
+
+        def unneeded(view: View) -> _Keys:
+            keys: _Keys = []
+            for thread in threads:
+                keys += (
+                    self._of_thread(view, thread) if strategy == "delete"
+                    else self._unneeded(view, thread)
+                )  # fmt: skip
+            return keys
+
+        self._remove(unneeded)
 
     def get_next_version(self, current: str | int | float | None, channel: None) -> str:
         """A version above `current`; no two are equal, so that forks do not share values."""
@@ -439,11 +480,60 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
     def _loads(self, stored: Sequence[str]) -> Any:
         return self.serde.loads_typed(unpacked(stored))
 
-    def _put(self, items: Mapping[str, Any], run: str | None) -> None:
-        if items:
-            self._database.put_many(
-                [(self._namespace, key, value) for key, value in items.items()], run=run
-            )
+    def _reading(self, read: Callable[[View], T]) -> T:
+        """Read as of one moment; of a later one if what was there is erased meanwhile.
+
+        Raises:
+            ErasedError: it was erased before.
+        """
+        while True:
+            view = self._moment(None)
+            try:
+                return read(view)
+            except koru_delta.errors.ErasedError:
+                if self._view is not None or self._database.as_of(None).seq == view.seq:
+                    raise
+
+    def _atomically(self, work: Callable[[Transaction], None], **options: Any) -> None:
+        """Read and write as one; again, as often as somebody wrote there meanwhile."""
+        while True:
+            try:
+                with self._database.transaction(**options) as tx:
+                    work(tx)
+            except koru_delta.errors.ConflictError:
+                continue
+            return
+
+    def _put_after(self, parent: _Place, items: Mapping[str, Any], run: str | None) -> bool:
+        """Put what goes on from a checkpoint, if that is there still.
+
+        It is whole then, so that the values which the next one has of it are there as well.
+        """
+        try:
+            with self._database.transaction(run=run) as tx:
+                tx.expect_present(self._namespace, [parent.key("c")])
+                for key, value in items.items():
+                    tx.put(self._namespace, key, value)
+        except koru_delta.errors.KeyNotFoundError:
+            return False
+        return True
+
+    def _put_with_lost(
+        self, at: _Place, items: Mapping[str, Any], carried: Mapping[str, Any], run: str | None
+    ) -> None:
+        """Put a checkpoint, and of the values it carries on those that are not there."""
+
+        def work(tx: Transaction) -> None:
+            tx.expect_unchanged(self._namespace, prefix=at.prefix("b"))
+            lost = [key for key in carried if not self._database.contains(self._namespace, key)]
+            if lost and at.identity is not None and not self._has_any(at.thread):
+                return  # the thread it goes on from was deleted meanwhile
+            for key in lost:
+                tx.put(self._namespace, key, self._dumps(carried[key]))
+            for key, value in items.items():
+                tx.put(self._namespace, key, value)
+
+        self._atomically(work, run=run)
 
     def _put_all(self, puts: Sequence[_Put]) -> None:
         """Put values in one commit, each with its options."""
@@ -455,15 +545,24 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 for key, value, how in puts:
                     tx.put(self._namespace, key, value, **how)
 
-    def _remove(self, keys: Iterable[str]) -> None:
-        """Make keys go, in one commit."""
-        gone = [*dict.fromkeys(keys)]
-        if gone and self._erase:
-            self._database.erase(
-                [(self._namespace, key) for key in gone], message="deleted or pruned"
-            )
-        elif gone:
-            self._database.delete_many(self._namespace, gone)
+    def _expect_unchanged(self, tx: Transaction, view: View, thread: str) -> None:
+        for kind in "cbw":
+            tx.expect_unchanged(self._namespace, prefix=f"{kind}/{thread}/", since=view.seq)
+
+    def _remove(self, choose: Callable[[View], Iterable[str]]) -> None:
+        """Make the keys go that are chosen, in one commit, and nothing that came meanwhile."""
+        self._check_writable()
+
+        def work(tx: Transaction) -> None:
+            view, gone = self._reading(lambda view: (view, [*dict.fromkeys(choose(view))]))
+            for thread in {key.split("/", 2)[1] for key in gone}:
+                self._expect_unchanged(tx, view, thread)
+            if self._erase:
+                tx.erase([(self._namespace, key) for key in gone], message="deleted or pruned")
+            else:
+                tx.delete_many(self._namespace, gone)
+
+        self._atomically(work)
 
     def _of_thread(self, view: View, thread: str) -> _Keys:
         return [
@@ -476,9 +575,10 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         self, view: View, config: RunnableConfig | None, before: RunnableConfig | None
     ) -> Iterator[str]:
         """Keys of checkpoints, newest first, read as they are asked for where that can be."""
-        asked = config["configurable"] if config else {}
+        asked = _asked(config) if config else {}
         identity, ns = asked.get("checkpoint_id"), asked.get("checkpoint_ns")
-        until = newest_first(str(last)) if before and (last := get_checkpoint_id(before)) else ""
+        last = _asked(before, thread=False).get("checkpoint_id") if before else None
+        until = newest_first(str(last)) if last else ""
         if not config or ns is None:
             prefix = f"c/{part(str(asked['thread_id']))}/" if config else "c/"
             keys = view.list_keys(self._namespace, prefix=prefix)
@@ -519,15 +619,21 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         except koru_delta.errors.ErasedError:
             return False
 
-    def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple | None:
-        """A checkpoint, unless it came when its thread and its values were deleted already."""
+    def _has_any(self, thread: str) -> bool:
+        """Whether a thread has a checkpoint now."""
+        prefix = f"c/{part(thread)}/"
+        return bool(self._database.list_keys(self._namespace, prefix=prefix, limit=1))
+
+    def _found(self, view: View, place: _Place) -> CheckpointTuple | None:
+        record = self._record(view, place)
+        return None if record is None else self._tuple(view, record)
+
+    def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple:
         place = _Place.of_record(record)
         checkpoint: Checkpoint = self._loads(record["checkpoint"])
         parent = place.parent(record)
         small = checkpoint.get("channel_values") or {}
         stored = self._blobs(reader, record, checkpoint)
-        if stored is None:
-            return None
         values = {**small, **{name: self._loads(blob) for name, blob in stored.items()}}
         named = checkpoint["channel_versions"]
         checkpoint["channel_values"] = {name: values[name] for name in named if name in values}
@@ -546,27 +652,22 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         record: _Record,
         checkpoint: Checkpoint,
         channels: Collection[str] | None = None,
-    ) -> dict[str, Sequence[str]] | None:
-        """The values a checkpoint has apart, as stored; None if one of them was deleted.
+    ) -> dict[str, Sequence[str]]:
+        """The values a checkpoint has apart, as stored.
 
         A channel it does not speak of, such as a `DeltaChannel` between snapshots, has the
         value that was stored with its version, if any was.
         """
-        place, apart = _Place.of_record(record), record.get("apart", ())
-        small, empty = checkpoint.get("channel_values") or {}, record.get("empty", ())
+        prefix, empty = _Place.of_record(record).prefix("b"), record.get("empty", ())
+        small = checkpoint.get("channel_values") or {}
         found: dict[str, Sequence[str]] = {}
         for channel, version in checkpoint["channel_versions"].items():
             wanted = channels is None or channel in channels
             if not wanted or channel in small or channel in empty:
                 continue
-            try:
-                stored = reader.get(self._namespace, place.blob(channel, version))
-            except koru_delta.errors.KeyNotFoundError as missing:
-                if missing.deleted_at is not None and channel in apart:
-                    return None
-            else:
-                if stored is not None:
-                    found[channel] = stored
+            stored = reader.get(self._namespace, _blob(prefix, channel, version), None)
+            if stored is not None:
+                found[channel] = stored
         return found
 
     def _stored(
@@ -577,7 +678,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         small = checkpoint.get("channel_values") or {}
         return (
             {channel: small[channel] for channel in channels if channel in small},
-            self._blobs(reader, record, checkpoint, channels) or {},
+            self._blobs(reader, record, checkpoint, channels),
         )
 
     def _writes(self, reader: Reader, place: _Place) -> _Records:
@@ -626,6 +727,23 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             small, apart = self._stored(view, ancestor, remaining)
             remaining -= small.keys() | apart.keys()
 
+    def _unneeded(self, view: View, thread: str) -> _Keys:
+        """Keys of what a thread does not need to go on from where it is."""
+        keys: _Keys = []
+        heads: dict[str, str] = {}
+        for key in view.list_keys(self._namespace, prefix=f"c/{part(thread)}/"):
+            heads.setdefault(key.rsplit("/", 1)[0], key)
+        records = [view.get(self._namespace, head) for head in heads.values()]
+        records.sort(key=lambda record: record["ns"].count("|"))  # callers first
+        kept: set[str] = set()
+        for record in records:
+            place = _Place.of_record(record)
+            if self._is_of_use(view, record, kept):
+                kept |= {place.key("c"), *self._needed(view, record)}
+            keys += self._unused(view, place, lambda key, kept=kept: key not in kept)
+            keys += self._strays(view, place)
+        return keys
+
     def _is_of_use(self, view: View, record: _Record, kept: Collection[str]) -> bool:
         """Whether the latest checkpoint of a namespace may be gone on from.
 
@@ -656,18 +774,39 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         keys: _Keys = []
         used: set[str] = set()
         mine: set[str] = set()
+        prefix = place.prefix("b")
         for key in view.list_keys(self._namespace, prefix=place.prefix("c")):
             record = view.get(self._namespace, key)
             versions = self._loads(record["checkpoint"])["channel_versions"]
-            blobs = {place.blob(channel, version) for channel, version in versions.items()}
+            blobs = {_blob(prefix, channel, version) for channel, version in versions.items()}
             if not goes(key):
                 used |= blobs
                 continue
             mine |= blobs
             writes = f"{_Place.of_record(record).key('w')}/"
             keys += [key, *view.list_keys(self._namespace, prefix=writes)]
-        stored = view.list_keys(self._namespace, prefix=place.prefix("b"))  # not those empty
+        stored = view.list_keys(self._namespace, prefix=prefix)  # not those empty
         return keys + [key for key in stored if key in mine and key not in used]
+
+
+def _asked(config: object, *, thread: bool = True) -> Mapping[str, Any]:
+    """The configurable part of a config, which names a thread where it must.
+
+    Raises:
+        InvalidDataError: it does not.
+    """
+    asked = config.get("configurable") if isinstance(config, Mapping) else None
+    if not isinstance(asked, Mapping) or (thread and asked.get("thread_id") is None):
+        raise koru_delta.errors.InvalidDataError(
+            'a config names what it is about: {"configurable": {"thread_id": ...}}, perhaps with '
+            '"checkpoint_ns" and "checkpoint_id"'
+        )
+    return asked
+
+
+def _check_dict(what: str, given: object) -> None:
+    if not isinstance(given, Mapping):
+        raise koru_delta.errors.InvalidDataError(f"{what} is a dict, not {type(given).__name__}")
 
 
 class _Place(NamedTuple):
@@ -679,11 +818,11 @@ class _Place(NamedTuple):
 
     @classmethod
     def of(cls, config: RunnableConfig) -> _Place:
-        asked = config["configurable"]
+        asked = _asked(config)
         identity = get_checkpoint_id(config)
         return cls(
             str(asked["thread_id"]),
-            asked.get("checkpoint_ns") or "",
+            text("checkpoint_ns", asked.get("checkpoint_ns") or ""),
             str(identity) if identity else None,
         )
 
@@ -700,16 +839,18 @@ class _Place(NamedTuple):
     def key(self, kind: str) -> str:
         return self.prefix(kind) + newest_first(self.identity or "")
 
-    def blob(self, channel: str, version: str | int | float) -> str:
-        # Numbers are told from strings by a sign no quoted string begins with.
-        named = part(version) if isinstance(version, str) else f"={version!r}"
-        return f"{self.prefix('b')}{part(channel)}/{named}"
-
     def config(self) -> RunnableConfig:
         named = {"thread_id": self.thread, "checkpoint_ns": self.ns}
         if self.identity is not None:
             named["checkpoint_id"] = self.identity
         return {"configurable": named}
+
+
+def _blob(prefix: str, channel: str, version: str | int | float) -> str:
+    """The key of a channel's value, in the place whose values have this prefix."""
+    # Numbers are told from strings by a sign no quoted string begins with.
+    named = part(version) if isinstance(version, str) else f"={version!r}"
+    return f"{prefix}{part(channel)}/{named}"
 
 
 def _is_small(value: object) -> bool:

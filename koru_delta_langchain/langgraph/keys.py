@@ -7,9 +7,11 @@ names share a key, and those that begin alike stand together in key order.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
+
+import koru_delta
+from koru_delta_langchain.ids import text
 
 _QUOTED: Final = str.maketrans(
     {"%": "%25", "/": "%2F", "#": "%23", "=": "%3D", "\0": "%00"}
@@ -28,7 +30,7 @@ def part(name: str, longest: int = _LONGEST) -> str:
     >>> part("user/42"), part("é"), len(part("x" * 300))
     ('user%2F42', 'é', 65)
     """
-    quoted = name.translate(_QUOTED)
+    quoted = text("a name", name).translate(_QUOTED)
     data = quoted.encode(errors="surrogatepass")
     if len(data) <= longest:
         return quoted
@@ -55,7 +57,7 @@ def newest_first(identity: str) -> str:
     >>> sorted(ids, key=newest_first) == sorted(ids, reverse=True)
     True
     """
-    data = identity.encode(errors="surrogatepass")
+    data = text("a checkpoint id", identity).encode(errors="surrogatepass")
     turned = data[:_LONGEST_ID].translate(_REVERSED).hex()
     # What goes on comes before what ends: any hex digit sorts below "g".
     if len(data) <= _LONGEST_ID:
@@ -81,7 +83,18 @@ def packed(kind: str, data: bytes) -> list[str]:
     return [kind, b64encode(data).decode("ascii"), "base64"]
 
 
-def unpacked(stored: Sequence[str]) -> tuple[str, bytes]:
-    """What `packed` was given."""
-    kind, text, *how = stored
-    return kind, b64decode(text) if how else text.encode("latin-1")
+def unpacked(stored: object) -> tuple[str, bytes]:
+    """What `packed` was given.
+
+    Raises:
+        InvalidDataError: it is something else.
+    """
+    match stored:
+        case [str(kind), str(data)]:
+            return kind, data.encode("latin-1")
+        case [str(kind), str(data), "base64"]:
+            return kind, b64decode(data)
+    raise koru_delta.errors.InvalidDataError(
+        f"this is nothing a serializer made, but {type(stored).__name__}; keep other values in "
+        "another namespace"
+    )

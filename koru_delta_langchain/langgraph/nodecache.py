@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import koru_delta
 from koru_delta_langchain.home import Home
+from koru_delta_langchain.ids import listed, pairs_of
 from koru_delta_langchain.langgraph.keys import packed, part, unpacked
 
 try:
@@ -65,7 +66,8 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """Those of the entries that are there and have not ended."""
-        names = {_key(key): (tuple(key[0]), key[1]) for key in keys}
+        pairs = pairs_of("keys", keys)
+        names = {_key(key): (tuple(key[0]), key[1]) for key in pairs}
         found = self._reader().get_many(self._namespace, names)
         return {names[key]: self.serde.loads_typed(unpacked(v)) for key, v in found.items()}
 
@@ -82,7 +84,14 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
         keep, self._keep = self._keep, None  # once is enough
         koru_delta.adapters.retain_by_default(self._database, self._namespace, keep)
         lives: dict[int | None, list[tuple[str, str, list[str]]]] = {}
+        if not isinstance(pairs, Mapping):
+            raise koru_delta.errors.InvalidDataError(
+                "pairs is a dict of (value, ttl) by (namespace, key)"
+            )
+        pairs_of("the values of pairs", pairs.values())
         for key, (value, ttl) in pairs.items():
+            if ttl is not None and not isinstance(ttl, (int, float)):
+                raise koru_delta.errors.InvalidDataError(f"ttl is seconds or None, not {ttl!r}")
             entry = (self._namespace, _key(key), packed(*self.serde.dumps_typed(value)))
             lives.setdefault(ttl, []).append(entry)
         for ttl, entries in lives.items():
@@ -98,7 +107,9 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
     def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
         """Delete the entries of namespaces, each as it is named and no deeper; None is all."""
         self._check_writable()
-        prefixes = [""] if namespaces is None else [_prefix(name) for name in namespaces]
+        prefixes = (
+            [""] if namespaces is None else [_prefix(n) for n in listed("namespaces", namespaces)]
+        )
         keys = [
             key
             for prefix in dict.fromkeys(prefixes)
@@ -117,10 +128,10 @@ class KoruDeltaNodeCache(BaseCache[ValueT], Home):
 
 def _prefix(namespace: Namespace) -> str:
     """What the keys of a namespace begin with, and those of no other."""
-    labels = "/".join(part(label) for label in namespace)
-    return part(f"{len(namespace)}/{labels}", longest=500) + "="
+    labels = [part(label) for label in listed("a namespace", namespace)]
+    return part(f"{len(labels)}/{'/'.join(labels)}", longest=500) + "="
 
 
 def _key(key: FullKey) -> str:
-    namespace, name = key
+    ((namespace, name),) = pairs_of("keys", [key])
     return _prefix(namespace) + part(name, longest=500)

@@ -11,18 +11,17 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from math import inf
 from typing import Any, Final, NamedTuple, Self, cast
-from weakref import WeakKeyDictionary
 
 import koru_delta
 from koru_delta import AsOf, Database, Filter, Transaction, Version, View, prefixed
 from koru_delta_langchain.home import Home
+from koru_delta_langchain.ids import foreign, listed, text
 from koru_delta_langchain.langgraph.keys import name_of, part
 
 try:
@@ -52,11 +51,10 @@ Labels = tuple[str, ...]
 
 _LONGEST_LABEL: Final = 96  # bytes; a key has at most 1024 in all
 _WHOLE: Final = "$"
+_DEEPEST_FILTER: Final = 64
 _MODEL: Final = "default"
 _UNNOTED: Final = 0.01  # of its time to live: an item read so soon again is not written again
 _Vector = Sequence[float]
-_locks: WeakKeyDictionary[Database, threading.RLock] = WeakKeyDictionary()
-_locks_lock = threading.Lock()
 
 
 class Revision(NamedTuple):
@@ -134,6 +132,11 @@ class KoruDeltaStore(BaseStore, Home):
                 `koru_delta.open`.
             EmbedderError: there is nothing to embed with.
         """
+        for what, config in (("index", index), ("ttl", ttl)):
+            if config is not None and not isinstance(config, Mapping):
+                raise koru_delta.errors.InvalidDataError(
+                    f"{what} is a dict, as LangGraph has it, not {type(config).__name__}"
+                )
         Home.__init__(self, namespace, database, path)
         self._keep = keep
         self.ttl_config = ttl
@@ -175,7 +178,7 @@ class KoruDeltaStore(BaseStore, Home):
                 embedded[query] = self.embeddings.embed_query(query)
             texts = self._texts(work)
             if texts:
-                embedded |= zip(texts, self.embeddings.embed_documents(texts), strict=True)
+                embedded |= _each(texts, self.embeddings.embed_documents(texts))
         return self._done(work, embedded)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
@@ -188,8 +191,7 @@ class KoruDeltaStore(BaseStore, Home):
             embedded = dict(zip(queries, found, strict=True))
             texts = self._texts(work)
             if texts:
-                made = await self.embeddings.aembed_documents(texts)
-                embedded |= zip(texts, made, strict=True)
+                embedded |= _each(texts, await self.embeddings.aembed_documents(texts))
         return await asyncio.to_thread(self._done, work, embedded)
 
     def history(
@@ -207,14 +209,14 @@ class KoruDeltaStore(BaseStore, Home):
         `as_of`.
         """
         versions = self._moment(as_of).history(
-            self._namespace, _key(tuple(namespace), str(key)), reverse=reverse
+            self._namespace, _key(namespace, str(key)), reverse=reverse
         )
         found = [
-            Revision(_time(version), None if version.is_tombstone else record["value"], version)
+            Revision(_time(version), record.get("value"), version)
             for version in versions
-            if "refreshed" not in (record := version.value or {})
+            if "refreshed" not in (record := {} if version.is_tombstone else _record(version))
         ]
-        return found[:limit]
+        return found if limit is None else found[: _count("limit", limit)]
 
     async def ahistory(
         self,
@@ -241,7 +243,7 @@ class KoruDeltaStore(BaseStore, Home):
             return []
         fields = self._fields if op.index is None else _tokenized(op.index)
         try:
-            return [text for field in fields for text in get_text_at_path(op.value, field)]
+            return [found for field in fields for found in get_text_at_path(op.value, field)]
         except (TypeError, ValueError, RecursionError) as error:
             raise koru_delta.errors.InvalidDataError(
                 f"a value is a JSON object: {error}"
@@ -278,13 +280,18 @@ class KoruDeltaStore(BaseStore, Home):
         lasting = {key: hit for key, hit in read.items() if _is_older(hit, view.time)}
         if self._view is not None or self._database.read_only:
             lasting.clear()
-        if work.puts or lasting:
-            with _lock_of(self._database), self._database.transaction() as tx:
-                for key, version in lasting.items():
-                    if key not in work.puts:
-                        self._refresh(tx, version)
-                for key, op in work.puts.items():
-                    self._write(tx, key, op, embedded)
+        refreshed = {key: found for key, found in lasting.items() if key not in work.puts}
+        while work.puts or refreshed:
+            try:
+                with self._database.transaction() as tx:
+                    now = self._database.as_of(None)
+                    for version in refreshed.values():
+                        self._refresh(tx, now, version)
+                    for key, op in work.puts.items():
+                        self._write(tx, now, key, op, embedded)
+            except koru_delta.errors.ConflictError:
+                continue  # somebody has just written one of them, and perhaps its vectors
+            break
         return results
 
     def _version(self, view: View, key: str) -> Version | None:
@@ -351,14 +358,17 @@ class KoruDeltaStore(BaseStore, Home):
             else:
                 yield tuple(cast("list[str]", names))
 
-    def _write(self, tx: Transaction, key: str, op: PutOp, embedded: Mapping[str, _Vector]) -> None:
-        """Put or delete an item and its vectors."""
-        stale = self._database.list_keys(self._vectors, prefix=f"{key}/")
+    def _write(
+        self, tx: Transaction, now: View, key: str, op: PutOp, embedded: Mapping[str, _Vector]
+    ) -> None:
+        """Put or delete an item and its vectors, if nobody writes it meanwhile."""
+        tx.expect_unchanged(self._namespace, prefix=key, since=now.seq)
+        stale = now.list_keys(self._vectors, prefix=f"{key}/")
         if op.value is None:
             tx.delete_many(self._namespace, [key])
             tx.delete_many(self._vectors, stale)
             return
-        before = self._version(self._database.as_of(None), key)
+        before = self._version(now, key)
         record: dict[str, Any] = {
             "path": _path(op.namespace), "namespace": list(op.namespace), "key": op.key,
             "value": dict(op.value),
@@ -370,8 +380,8 @@ class KoruDeltaStore(BaseStore, Home):
         ttl = _seconds(op.ttl)
         tx.put(self._namespace, key, record, ttl=ttl)
         made = []
-        for number, text in enumerate(self._texts_of(op)):
-            vector = embedded[text]
+        for number, words in enumerate(self._texts_of(op)):
+            vector = embedded[words]
             if any(vector):
                 made.append(f"{key}/{number}")
                 row = {"item": key, "path": record["path"], "value": record["value"]}
@@ -380,18 +390,19 @@ class KoruDeltaStore(BaseStore, Home):
                 )
         tx.delete_many(self._vectors, [old for old in stale if old not in made])
 
-    def _refresh(self, tx: Transaction, version: Version) -> None:
+    def _refresh(self, tx: Transaction, now: View, version: Version) -> None:
         """Make an item that was read live as long again, if it is still the one that was."""
-        now = self._version(self._database.as_of(None), version.key)
-        if now is None or now.id != version.id:
+        current = self._version(now, version.key)
+        if current is None or current.id != version.id:
             return
+        tx.expect_unchanged(self._namespace, prefix=version.key, since=now.seq)
         record = version.value
         record["created"] = _created(version).isoformat()
         record["refreshed"] = _updated(version).isoformat()
         ttl = _seconds(record["ttl"])
         tx.put(self._namespace, version.key, record, ttl=ttl)
-        for key in self._database.list_keys(self._vectors, prefix=f"{version.key}/"):
-            row = self._database.version(self._vectors, key)
+        for key in now.list_keys(self._vectors, prefix=f"{version.key}/"):
+            row = now.version(self._vectors, key)
             vector = self._database.vectors(row)[_MODEL]
             tx.embed(self._vectors, key, vector, row.value, model=_MODEL, ttl=ttl)
 
@@ -421,11 +432,7 @@ class _Work:
 
 def _check(op: Op) -> None:
     """Refuse what LangGraph passes on as it was given."""
-    named = getattr(op, "namespace", getattr(op, "namespace_prefix", ()))
-    if isinstance(named, str):  # each character would be a label
-        raise koru_delta.errors.InvalidDataError(
-            f"a namespace is a tuple of labels, such as ({named!r},), not the string {named!r}"
-        )
+    _check_labels(getattr(op, "namespace", getattr(op, "namespace_prefix", ())))
     validate_op_namespace(op)
     if isinstance(op, PutOp) and op.value is not None:
         if not isinstance(op.value, Mapping):
@@ -437,12 +444,13 @@ def _check(op: Op) -> None:
             raise koru_delta.errors.InvalidDataError(
                 f"a ttl is a number of minutes above 0, not {ttl!r}; None is for ever"
             )
-    elif isinstance(op, (SearchOp, ListNamespacesOp)) and (op.offset < 0 or op.limit < 0):
-        raise koru_delta.errors.QueryError("offset and limit are whole numbers from 0 on")
-    if isinstance(op, ListNamespacesOp) and op.max_depth is not None and op.max_depth < 0:
-        raise koru_delta.errors.QueryError(
-            f"a depth is a whole number from 0 on, not {op.max_depth}"
-        )
+    elif isinstance(op, (SearchOp, ListNamespacesOp)):
+        _count("limit", op.limit)
+        _count("offset", op.offset)
+        if isinstance(op, SearchOp) and op.query is not None:
+            text("a query", op.query)
+        if isinstance(op, ListNamespacesOp) and op.max_depth is not None:
+            _count("max_depth", op.max_depth)
 
 
 def _beginning(conditions: Iterable[MatchCondition]) -> Labels:
@@ -457,7 +465,15 @@ def _beginning(conditions: Iterable[MatchCondition]) -> Labels:
 
 def _path(namespace: Labels) -> str:
     """What the keys of all items in a namespace or below it begin with."""
+    _check_labels(namespace)
     return "".join(f"{part(label, _LONGEST_LABEL)}/" for label in namespace)
+
+
+def _check_labels(namespace: object) -> None:
+    if isinstance(namespace, str) or not isinstance(namespace, Iterable):
+        raise koru_delta.errors.InvalidDataError(  # each character would be a label
+            f"a namespace is a tuple of labels, such as ('users',), not {namespace!r}"
+        )
 
 
 def _key(namespace: Labels, key: str) -> str:
@@ -469,22 +485,31 @@ def _where(op: SearchOp) -> Filter | None:
     wanted: list[Filter] = []
     if op.namespace_prefix:
         wanted.append({"path": {"$prefix": _path(op.namespace_prefix)}})
-    if op.filter:
+    if op.filter is not None:
         wanted.append(prefixed(_by_fields(op.filter), "value"))
     return {"$and": wanted} if wanted else None
 
 
-def _by_fields(filter: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A filter with every object in it that is no operator taken apart into its fields."""
+def _by_fields(filter: Mapping[Any, Any], depth: int = 0) -> dict[Any, Any]:
+    """A filter with every object in it that is no operator taken apart into its fields.
+
+    Raises:
+        QueryError: it is no filter, or too deep for one.
+    """
+    if not isinstance(filter, Mapping) or depth > _DEEPEST_FILTER:
+        raise koru_delta.errors.QueryError(
+            f"a filter is a dict, nested at most {_DEEPEST_FILTER} deep, not "
+            f"{type(filter).__name__} at depth {depth}"
+        )
     found: dict[Any, Any] = {}
     for name, wanted in filter.items():
         if name in {"$and", "$or"} and isinstance(wanted, (list, tuple)):
-            found[name] = [_by_fields(each) for each in wanted]
+            found[name] = [_by_fields(each, depth + 1) for each in wanted]
         elif name == "$not" and isinstance(wanted, Mapping):
-            found[name] = _by_fields(wanted)
+            found[name] = _by_fields(wanted, depth + 1)
         elif isinstance(wanted, Mapping) and wanted and not any(map(_is_operator, wanted)):
             outer = tuple(name.split(".")) if isinstance(name, str) else name
-            for inner, each in _by_fields(wanted).items():
+            for inner, each in _by_fields(wanted, depth + 1).items():
                 below = tuple(inner.split(".")) if isinstance(inner, str) else inner
                 found[(*outer, *below)] = each
         else:
@@ -512,11 +537,18 @@ def _matches(condition: MatchCondition, labels: Labels) -> bool:
 
 
 def _item(kind: type[Any], version: Version, **more: Any) -> Any:
-    record = version.value
+    record = _record(version)
     return kind(
         namespace=tuple(record["namespace"]), key=record["key"], value=record["value"],
         created_at=_created(version), updated_at=_updated(version), **more,
     )  # fmt: skip
+
+
+def _record(version: Version) -> dict[str, Any]:
+    record: object = version.value
+    if not isinstance(record, dict) or not {"namespace", "key", "value"} <= record.keys():
+        raise foreign(version.namespace, version.key, "item of a store")
+    return record
 
 
 def _created(version: Version) -> datetime:
@@ -543,17 +575,41 @@ def _is_older(version: Version, now: datetime) -> bool:
     return minutes is not None and now - _time(version) > _UNNOTED * timedelta(minutes=minutes)
 
 
+def _count(what: str, given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        raise koru_delta.errors.QueryError(f"{what} is a whole number from 0 on, not {given!r}")
+    return given
+
+
+def _each(texts: Sequence[str], made: Iterable[_Vector] | None) -> dict[str, _Vector]:
+    """The vector of each text.
+
+    Raises:
+        EmbedderError: there is not one for each, with a number in it.
+    """
+    vectors = [] if made is None else list(made)
+    if len(vectors) != len(texts) or not all(len(vector) for vector in vectors):
+        raise koru_delta.errors.EmbedderError(
+            f"the embedding was given {len(texts):,} texts and returned {len(vectors):,} vectors; "
+            "it must return one for each, and none that is empty"
+        )
+    return dict(zip(texts, vectors, strict=True))
+
+
 def _tokenized(fields: Iterable[str]) -> list[Any]:
     """Paths as `get_text_at_path` takes them; `"$"` is the whole value."""
-    if isinstance(fields, str) or not isinstance(fields, Iterable):
-        raise koru_delta.errors.InvalidDataError(
-            f"the fields to embed are a list of paths, such as ['text'], not {fields!r}"
-        )
-    return [_WHOLE if field == _WHOLE else tokenize_path(field) for field in fields]
+    return [
+        _WHOLE if field == _WHOLE else tokenize_path(text("a field", field))
+        for field in listed("fields", fields)
+    ]
 
 
 def _embeddings_of(index: IndexConfig, database: Database) -> Embeddings:
     given = index.get("embed")
+    if given is not None and not (isinstance(given, (str, Embeddings)) or callable(given)):
+        raise koru_delta.errors.EmbedderError(
+            f"embed is LangChain's Embeddings or a function, not {type(given).__name__}"
+        )
     own = database.embedder
     if given is None and own is not None:
         given = lambda texts: own.embed_documents(list(texts)).tolist()  # noqa: E731
@@ -565,9 +621,3 @@ def _embeddings_of(index: IndexConfig, database: Database) -> Embeddings:
         return ensure_embeddings(given)
     except (ImportError, ValueError) as error:  # of a string, which LangChain is to know
         raise koru_delta.errors.EmbedderError(str(error)) from error
-
-
-def _lock_of(database: Database) -> threading.RLock:
-    """What keeps an item and its vectors together where threads write to one item."""
-    with _locks_lock:
-        return _locks.setdefault(database, threading.RLock())

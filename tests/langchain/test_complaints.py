@@ -584,14 +584,14 @@ def test_what_is_no_list_of_messages_is_refused_by_name(
     db: koru_delta.Database, given: Any
 ) -> None:
     history = KoruDeltaChatMessageHistory("s", database=db)
-    with pytest.raises(InvalidDataError, match="a message is a BaseMessage"):
+    with pytest.raises(InvalidDataError, match=r"BaseMessage|messages is a list"):
         history.add_messages(given)
     assert history.messages == []
 
 
 @pytest.mark.parametrize("name", [5, None, b"5"])
 def test_a_session_that_is_no_string_is_refused(db: koru_delta.Database, name: Any) -> None:
-    with pytest.raises(InvalidDataError, match="named by a string"):
+    with pytest.raises(InvalidDataError, match="session_id is a string"):
         KoruDeltaChatMessageHistory(name, database=db)
 
 

@@ -190,7 +190,7 @@ def test_retention_sweeps_what_lies_far(kept: Database, clock: FixedClock) -> No
     engine_of(kept).move(everything(kept), COLD)
     kept.retain("n", versions=2)
 
-    assert kept.sweep().versions == 6
+    kept.sweep()  # or the thread that sweeps from time to time, whichever comes first
 
     assert in_tiers(kept).count(SECRET.encode()) == 2
     assert [v.is_erased for v in kept.history("n", "k")] == [True] * 6 + [False] * 2

@@ -1,0 +1,176 @@
+"""An agent's memory for any program that speaks MCP, over standard input and output.
+
+Standard output carries nothing but the protocol. Calls run on threads of their own; those that
+write keep the order in which they came. The end of the input, SIGTERM and SIGINT all end it
+in the same way: what has begun is finished, then the database may be closed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final, TextIO
+
+import koru_delta
+from koru_delta import KoruDeltaError
+from koru_delta.errors import MissingExtraError
+from koru_delta.surfaces import tools as memory_tools
+from koru_delta.surfaces.tools import Tool, Tools, told
+
+try:
+    import anyio
+    import anyio.to_thread
+    from mcp import MCPError
+    from mcp.server.lowlevel import Server
+    from mcp.server.stdio import stdio_server
+    from mcp.types import (
+        INVALID_PARAMS,
+        CallToolRequestParams,
+        CallToolResult,
+        ListResourcesResult,
+        ListToolsResult,
+        ReadResourceRequestParams,
+        ReadResourceResult,
+        Resource,
+        TextContent,
+        TextResourceContents,
+        ToolAnnotations,
+    )
+    from mcp.types import Tool as Listed
+except ImportError as error:
+    raise MissingExtraError("serving a memory over MCP", "mcp") from error
+
+STATS: Final = "memory://stats"
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(tools: Tools) -> None:
+    """Serve tools over standard input and output until that ends."""
+    with _until_asked_to_end() as given:
+        try:
+            anyio.run(_serve, server_of(tools), given)
+        except* BrokenPipeError:
+            pass  # whoever listened has gone, which is an end like any other
+
+
+async def _serve(server: Server[Any], given: TextIO | None) -> None:
+    stdin = None if given is None else anyio.wrap_file(given)
+    async with stdio_server(stdin=stdin) as (received, answers):
+        await server.run(received, answers, server.create_initialization_options())
+
+
+def server_of(tools: Tools) -> Server[Any]:
+    """The server that offers tools, for any transport."""
+    known = {tool.name: tool for tool in memory_tools.ALL}
+    turn = anyio.Lock()  # fair, so that writes keep their order
+
+    async def list_tools(*_: object) -> ListToolsResult:
+        return ListToolsResult(tools=[_listed(tool) for tool in known.values()])
+
+    async def call_tool(_: object, params: CallToolRequestParams) -> CallToolResult:
+        tool = known.get(params.name)
+        if tool is None:
+            return _refusal(f"there is no tool {params.name!r}; there are {', '.join(known)}")
+        try:
+            async with turn if tool.writes else nullcontext():
+                # Not left alone when cancelled: a write that has begun is finished.
+                answer = await anyio.to_thread.run_sync(tool.run, tools, params.arguments or {})
+        except KoruDeltaError as error:
+            return _refusal(told(error))
+        return CallToolResult(
+            content=[TextContent(type="text", text=answer.text())],
+            structured_content=answer.model_dump(mode="json", exclude_none=True),
+        )
+
+    async def list_resources(*_: object) -> ListResourcesResult:
+        return ListResourcesResult(
+            resources=[
+                Resource(
+                    uri=STATS, name="stats", title="What is remembered, in numbers",
+                    description="How many episodes, facts and procedures there are, how they are "
+                    "found, and on which facts sources disagree.",
+                    mime_type="application/json",
+                )
+            ]
+        )  # fmt: skip
+
+    async def read_resource(_: object, params: ReadResourceRequestParams) -> ReadResourceResult:
+        if str(params.uri) != STATS:
+            raise MCPError(INVALID_PARAMS, f"there is no {params.uri}; there is {STATS}")
+        text = json.dumps(await anyio.to_thread.run_sync(tools.stats), ensure_ascii=False)
+        return ReadResourceResult(
+            contents=[TextResourceContents(uri=STATS, mime_type="application/json", text=text)]
+        )
+
+    return Server(
+        "koru-delta", title="KoruDelta memory", version=koru_delta.__version__,
+        instructions=memory_tools.INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool,
+        on_list_resources=list_resources, on_read_resource=read_resource,
+    )  # fmt: skip
+
+
+def _listed(tool: Tool) -> Listed:
+    return Listed(
+        name=tool.name, title=tool.title, description=tool.description,
+        input_schema=tool.arguments.model_json_schema(),
+        output_schema=tool.answer.model_json_schema(),
+        annotations=ToolAnnotations(
+            read_only_hint=not tool.writes, destructive_hint=tool.destroys,
+            idempotent_hint=not tool.writes, open_world_hint=False,
+        ),
+    )  # fmt: skip
+
+
+def _refusal(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+class _Input(io.RawIOBase):
+    """Standard input, which also ends when somebody writes into `wake`.
+
+    A thread that waits for input cannot be interrupted otherwise.
+    """
+
+    def __init__(self, source: int, woken: int) -> None:
+        self._source, self._woken = source, woken
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As much as there is; 0 at the end."""
+        ready, _, _ = select.select([self._source, self._woken], [], [])
+        if self._woken in ready:
+            return 0
+        given = os.read(self._source, len(buffer))
+        buffer[: len(given)] = given
+        return len(given)
+
+
+@contextmanager
+def _until_asked_to_end() -> Iterator[TextIO | None]:
+    """Standard input, whose end is also brought about by signals; None is as it is."""
+    if sys.platform == "win32":  # where `select` knows only sockets, and nobody sends SIGTERM
+        yield None
+        return
+    woken, wake = os.pipe()
+    before = {each: signal.signal(each, lambda *_: _wake(wake)) for each in _ENDING}
+    try:
+        source = io.BufferedReader(_Input(sys.stdin.fileno(), woken))
+        yield io.TextIOWrapper(source, encoding="utf-8", errors="replace")
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        os.close(woken)
+        os.close(wake)
+
+
+def _wake(wake: int) -> None:
+    os.write(wake, b".")
