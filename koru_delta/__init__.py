@@ -19,6 +19,7 @@ from koru_delta.causal import (
 )
 from koru_delta.database import Database, Erased, View, open
 from koru_delta.errors import ErasedError, KoruDeltaError
+from koru_delta.lifecycle import Consolidate, Consolidation
 from koru_delta.log import VerifyReport
 from koru_delta.log.moments import AsOf
 from koru_delta.log.retention import Retention, Swept
@@ -78,6 +79,8 @@ __all__ = [
     "Cluster",
     "Commit",
     "ConsistencyProof",
+    "Consolidate",
+    "Consolidation",
     "Context",
     "Contradiction",
     "Database",

@@ -25,6 +25,7 @@ attributes, and every error survives pickling.
     ├── ModelMismatchError        (ValueError)    a model is unknown here, or must be named
     ├── MetricMismatchError       (ValueError)    the space already measures otherwise
     ├── EmbedderError             (ValueError)    text was given and cannot be embedded
+    ├── SummarizerError           (ValueError)    a summarizer failed, or is not known here
     ├── TransactionError          (RuntimeError)  nested, finished, or used for a search
     ├── DatabaseClosedError       (ValueError)    the handle was closed
     ├── ReadOnlyError             (PermissionError)
@@ -338,6 +339,10 @@ class MetricMismatchError(KoruDeltaError, ValueError):
 
 class EmbedderError(KoruDeltaError, ValueError):
     """Text was given, and there is no embedder, or it did not return vectors."""
+
+
+class SummarizerError(KoruDeltaError, ValueError):
+    """What is to summarize texts failed, or returned no text; nothing was consolidated by it."""
 
 
 class TransactionError(KoruDeltaError, RuntimeError):

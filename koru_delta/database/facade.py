@@ -13,10 +13,19 @@ from koru_delta.database import erasing
 from koru_delta.database.arguments import memory_budget
 from koru_delta.database.care import CareVerbs
 from koru_delta.database.handle import Parts
+from koru_delta.database.lifecycle import Around
 from koru_delta.database.workspaces import WorkspaceVerbs
 from koru_delta.embedders import Embedder, as_embedder
 from koru_delta.errors import InvalidDataError, NotPicklableError
-from koru_delta.lifecycle import GENOME_SECONDS, Lifecycle, Runner, Tiers, Tracker, UsageFile
+from koru_delta.lifecycle import (
+    GENOME_SECONDS,
+    Consolidator,
+    Lifecycle,
+    Runner,
+    Tiers,
+    Tracker,
+    UsageFile,
+)
 from koru_delta.log import CausalLog
 from koru_delta.storage import SqliteEngine
 from koru_delta.transaction import Intents
@@ -89,9 +98,8 @@ class Database(CareVerbs, WorkspaceVerbs):
         log = CausalLog(engine, clock or system_clock, node=node)
         file = UsageFile(None if engine.temporary else engine.directory / "tiers" / "usage.db")
         tracker = Tracker(None if read_only else file, log.clock, is_on=track)
-        parts = Parts.of(
-            log, Intents(log, text, author=author, run=run), tracker, memory_budget(vector_memory)
-        )
+        intents = Intents(log, text, author=author, run=run)
+        parts = Parts.of(log, intents, tracker, memory_budget(vector_memory))
         super().__init__(parts)
         log.after_erase = parts.scrub
         self._transaction = ContextVar("transaction", default=None)
@@ -99,7 +107,10 @@ class Database(CareVerbs, WorkspaceVerbs):
         engine.after_fork.append(self._runner.begin)
         self._runner.add("sweep", erasing.SWEEP_SECONDS, self._sweep_quietly)
         tiers = Tiers(log)
-        self._lifecycle = Lifecycle(log, tracker, self._runner, author=author, mover=tiers)
+        self._lifecycle = Lifecycle(
+            log, tracker, self._runner, author=author, mover=tiers,
+            consolidator=Consolidator(log, Around(intents), author=author),
+        )  # fmt: skip
         self._lifecycle.add_job("genome", GENOME_SECONDS, tiers.genome)
         self._swept = {}
         self._closing = threading.Lock()

@@ -1,5 +1,11 @@
 """What is near, what is far, what is forgotten: deciding by use, moving, and the jobs."""
 
+from koru_delta.lifecycle.consolidate import (
+    Consolidation,
+    Consolidator,
+    Summarizer,
+    Surroundings,
+)
 from koru_delta.lifecycle.facade import (
     CHECK_SECONDS,
     CONSOLIDATE_SECONDS,
@@ -7,6 +13,7 @@ from koru_delta.lifecycle.facade import (
     Checked,
     Lifecycle,
 )
+from koru_delta.lifecycle.grouping import Consolidate
 from koru_delta.lifecycle.importance import Importance, Report
 from koru_delta.lifecycle.jobs import Runner
 from koru_delta.lifecycle.mover import AllHot, Held, Mover, MoveResult
@@ -23,6 +30,9 @@ __all__ = [
     "AllHot",
     "Budget",
     "Checked",
+    "Consolidate",
+    "Consolidation",
+    "Consolidator",
     "Feedback",
     "Held",
     "Importance",
@@ -38,6 +48,8 @@ __all__ = [
     "Runner",
     "Settings",
     "Stock",
+    "Summarizer",
+    "Surroundings",
     "Tier",
     "Tiers",
     "Tracker",

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
 
 from koru_delta.causal import Cut, Version, moment
-from koru_delta.errors import QueryError, ReadOnlyError
+from koru_delta.errors import (
+    EmbedderError,
+    InvalidDataError,
+    KoruDeltaError,
+    QueryError,
+    ReadOnlyError,
+    SummarizerError,
+)
+from koru_delta.lifecycle.consolidate import (
+    Consolidation,
+    Consolidator,
+    Summarizer,
+    Undoable,
+    name_of,
+)
+from koru_delta.lifecycle.grouping import Consolidate
 from koru_delta.lifecycle.idle import hide_idle
 from koru_delta.lifecycle.importance import RECENT, Importance, facts
 from koru_delta.lifecycle.jobs import Runner
@@ -31,6 +46,7 @@ _SAMPLES: Final = 64  # foretellings kept by one check
 _MOST_SAMPLES: Final = 20_000
 _LIGHT: Final = 50_000  # entries of a namespace, up to which it is looked at without a budget
 _MODEL: Final = "importance"
+_DEMOTED: Final = 0.1  # of its importance is left to what was consolidated
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +78,8 @@ class Lifecycle:
 
     Wishes (`policy`, `pin`) are kept in the log. While there are some, or keys are used, one
     thread does the jobs: "check" every 5 minutes hides what has been idle for too long, and
-    moves keys between tiers. No answer changes by a move.
+    moves keys between tiers. No answer changes by a move. "consolidate" every hour makes
+    summaries of old events where that is wished; `undo` takes one back.
     """
 
     def __init__(
@@ -74,6 +91,7 @@ class Lifecycle:
         author: str | None = None,
         mover: Mover | None = None,
         settings: Settings | None = None,
+        consolidator: Consolidator | None = None,
     ) -> None:
         self.mover: Mover = mover or AllHot(log)
         self._log = log
@@ -82,6 +100,7 @@ class Lifecycle:
         self._author = author
         self._settings = settings or Settings()
         self._policies = Policies(log)
+        self._consolidator = consolidator
         self._jobs: dict[str, Callable[[], object]] = {}
         self._in_background = not (log.engine.read_only or log.engine.temporary)
         log.engine.after_fork.append(tracker.begin)
@@ -90,6 +109,8 @@ class Lifecycle:
             if self._in_background:
                 tracker.on_notes = self._flush_soon
         self.add_job("check", CHECK_SECONDS, self.check)
+        if consolidator is not None:
+            self.add_job("consolidate", CONSOLIDATE_SECONDS, self.consolidate)
         if self._in_background and any(wish.is_active for wish in self.policies().values()):
             runner.start()
 
@@ -104,6 +125,8 @@ class Lifecycle:
         hot_bytes: int | None = KEEP,
         warm_bytes: int | None = KEEP,
         cold_bytes: int | None = KEEP,
+        consolidate: Consolidate | None = KEEP,
+        summarizer: Summarizer | None = None,
         author: str | None = None,
         message: str | None = None,
     ) -> Policy:
@@ -116,6 +139,11 @@ class Lifecycle:
                 `unhide` brings them back. None lifts it.
             hot_bytes: At most so many bytes of hot keys; None lifts it. `warm_bytes` and
                 `cold_bytes` likewise; what fits nowhere is deep.
+            consolidate: Which old events the job "consolidate" makes summaries of; None lifts it.
+            summarizer: A callable from the texts of events, oldest first, to one text, which
+                makes those summaries in place of sentences taken from the texts. Its name is
+                recorded, itself is not: pass it each time the database is opened. Other
+                processes leave the namespace to those that were given one of that name.
 
         Returns:
             All that is wished there now; with nothing but a namespace, it only reads.
@@ -124,14 +152,18 @@ class Lifecycle:
             InvalidDataError: it makes no sense.
             ReadOnlyError: the database was opened read-only.
         """
-        wishes = (ttl, hot_bytes, warm_bytes, cold_bytes)
-        if all(wish is KEEP for wish in wishes):
+        wishes = (ttl, hot_bytes, warm_bytes, cold_bytes, consolidate)
+        if all(wish is KEEP for wish in wishes) and summarizer is None:
             return self.policies().get(namespace, Policy(namespace))
         self._check_writable()
+        if summarizer is not None:
+            consolidate = self._summarized_by(namespace, consolidate, summarizer)
         wished = self._policies.change(
             namespace, author=author or self._author, message=message, keys=keys, ttl=ttl,
-            hot=hot_bytes, warm=warm_bytes, cold=cold_bytes,
+            consolidate=consolidate, hot=hot_bytes, warm=warm_bytes, cold=cold_bytes,
         )  # fmt: skip
+        if summarizer is not None and self._consolidator is not None and namespace is not None:
+            self._consolidator.summarizers[namespace] = name_of(summarizer), summarizer
         if wished.is_active and self._in_background:
             self._runner.start()
         return wished
@@ -157,6 +189,19 @@ class Lifecycle:
     def pins(self, *, as_of: AsOf = None) -> list[Place]:
         """What is pinned, or was at a moment: `(namespace, key)` in order."""
         return sorted(self._policies.pins(self._log.cut(as_of)))
+
+    def _summarized_by(
+        self, namespace: str | None, wish: Consolidate | None, summarizer: Summarizer
+    ) -> Consolidate:
+        """What is wished, or was, with what is to summarize."""
+        if wish is KEEP:
+            wish = self.policies().get(namespace, Policy(namespace)).consolidate
+        if not callable(summarizer) or not isinstance(wish, Consolidate):
+            raise InvalidDataError(
+                "summarizer is a callable from a list of texts to one, and belongs to "
+                "consolidate=: nothing of the namespace is wished to be consolidated"
+            )
+        return replace(wish, summarizer=name_of(summarizer))
 
     # Looking
 
@@ -269,6 +314,78 @@ class Lifecycle:
             self._tracker.file.forget_moved(now.clock - self._settings.stay)
         return Checked(tuple(hidden), learned, planned, tuple(results))
 
+    def consolidate(self) -> list[Consolidation]:
+        """The job "consolidate": make the summaries that are wished; what was made.
+
+        `run_once("consolidate")` calls it.
+
+        Raises:
+            SummarizerError, EmbedderError: what was made before stays, and every namespace was
+                tried.
+        """
+        assert self._consolidator is not None
+        pins = self.pins()
+        made: list[Consolidation] = []
+        failed: KoruDeltaError | None = None
+        for namespace, policy in self.policies().items():
+            if namespace is None or policy.consolidate is None or self._runner.is_stopping:
+                continue
+            pinned = {key for name, key in pins if name == namespace}
+            scores = self.importance(namespace)
+            try:
+                made += self._consolidator.run(
+                    namespace, policy.consolidate, scores, pinned, lambda: self._runner.is_stopping
+                )
+            except (SummarizerError, EmbedderError) as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return made
+
+    def consolidations(
+        self, namespace: str | None = None, *, as_of: AsOf = None
+    ) -> list[Consolidation]:
+        """The summaries that stand in place of their sources, or did at a moment, oldest first."""
+        if self._consolidator is None:
+            return []
+        return self._consolidator.consolidations(namespace, as_of)
+
+    def undo(
+        self,
+        what: Undoable | Iterable[Undoable],
+        *,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> list[Version]:
+        """Take a consolidation back: its sources are found again, its summary is deleted.
+
+        In one commit for each. What was changed meanwhile stays as it is: a source that was
+        brought back, or hidden for another reason, and a summary that holds another value.
+        What is in quarantine comes back when that is released. The sources count as new, so
+        they are left alone for as long as if they were.
+
+        Args:
+            what: What `run_once("consolidate")` or `consolidations` returned, or the summary or
+                its id; one or several.
+
+        Returns:
+            The sources that are back; none where it was undone before.
+
+        Raises:
+            InvalidDataError: one of them is no summary of a consolidation.
+            UnknownVersionError: there is no such version.
+            ReadOnlyError: the database was opened read-only.
+        """
+        self._check_writable()
+        if isinstance(what, (Consolidation, Version, str)):
+            what = [what]
+        if self._consolidator is None or not isinstance(what, Iterable):
+            raise InvalidDataError(f"what is undone is a consolidation, not {what!r}")
+        back = []
+        for each in what:
+            back += self._consolidator.undo(each, author=author, message=message)
+        return back
+
     def _hide_idle(self) -> list[Version]:
         policies = self.policies()
         pins = self._policies.pins(self._log.now())
@@ -357,6 +474,7 @@ class Lifecycle:
 
     def _scored(self, parts: Iterable[Held], model: Importance, now: Cut) -> Iterator[_Scored]:
         file = self._tracker.file
+        demoted = {} if self._consolidator is None else self._consolidator.demoted(now)
         for held in together(parts):
             features = facts(
                 held.keys,
@@ -366,7 +484,11 @@ class Lifecycle:
                 {} if file is None else file.followers(held.namespace, now.clock),
                 now.clock,
             )
-            yield _Scored(held, features, model.score(features))
+            scores = model.score(features)
+            if held.namespace in demoted:
+                far = demoted[held.namespace]
+                scores = scores * np.array([_DEMOTED if key in far else 1.0 for key in held.keys])
+            yield _Scored(held, features, scores)
 
     def _carry_out(self, planned: Plan) -> list[MoveResult]:
         file = self._tracker.file

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from koru_delta.causal import DELETE, PUT, Cut
 from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError
+from koru_delta.lifecycle.grouping import Consolidate
 from koru_delta.lifecycle.plan import Budget
 from koru_delta.lifecycle.usage import Place
 from koru_delta.log import CausalLog, Write
@@ -32,17 +33,19 @@ _TRIES: Final = 20  # against others who wish something at the same time
 class Policy:
     """What is wished of a namespace, or with `namespace` None of the whole database.
 
-    `idle` has by pattern of keys how long after its last write or use a key is hidden.
+    `idle` has by pattern of keys how long after its last write or use a key is hidden,
+    `consolidate` which old events become a summary.
     """
 
     namespace: str | None
     budget: Budget = field(default_factory=Budget)
     idle: Mapping[str, timedelta] = field(default_factory=dict)
+    consolidate: Consolidate | None = None
 
     @property
     def is_active(self) -> bool:
         """Whether anything is wished at all."""
-        return self.budget.is_limit() or bool(self.idle)
+        return self.budget.is_limit() or bool(self.idle) or self.consolidate is not None
 
 
 class Policies:
@@ -53,10 +56,12 @@ class Policies:
 
     def all(self, cut: Cut) -> dict[str | None, Policy]:
         """Every policy there was at a moment, by namespace; that of the database under None."""
-        found = self._log.engine.visible_keys(LIFECYCLE, cut.seq, cut.clock, cut.clock)
         policies = (
             _read(key, decode(entry.body or b"null"))
-            for key, entry in found
+            for prefix in (_DATABASE, _NAMESPACE)
+            for key, entry in self._log.engine.visible_keys(
+                LIFECYCLE, cut.seq, cut.clock, cut.clock, prefix=prefix
+            )
             if key == _DATABASE or key.startswith(_NAMESPACE)
         )
         return {policy.namespace: policy for policy in policies}
@@ -69,6 +74,7 @@ class Policies:
         message: str | None,
         keys: str = "*",
         ttl: Any = KEEP,
+        consolidate: Any = KEEP,
         **budget: Any,
     ) -> Policy:
         """Wish something anew, and leave the rest; returns all that is wished there now.
@@ -87,7 +93,7 @@ class Policies:
                 known, said_by = _read(name, version.value), version.id
             except KeyNotFoundError:
                 known, said_by = Policy(namespace), None
-            wished = _changed(known, keys, ttl, budget)
+            wished = _changed(known, keys, ttl, consolidate, budget)
             if wished == known:
                 return known
             body = _recorded(wished)
@@ -138,7 +144,9 @@ def literal_prefix(pattern: str) -> str:
     return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
 
 
-def _changed(known: Policy, keys: str, ttl: Any, budget: Mapping[str, Any]) -> Policy:
+def _changed(
+    known: Policy, keys: str, ttl: Any, consolidate: Any, budget: Mapping[str, Any]
+) -> Policy:
     if ttl is not KEEP:
         if known.namespace is None:
             raise InvalidDataError("a ttl is of one namespace; name it")
@@ -148,6 +156,14 @@ def _changed(known: Policy, keys: str, ttl: Any, budget: Mapping[str, Any]) -> P
             raise InvalidDataError(f"ttl is a timedelta above 0, or None, not {ttl!r}")
         idle = {**known.idle, keys: ttl}
         known = replace(known, idle={name: each for name, each in sorted(idle.items()) if each})
+    if consolidate is not KEEP:
+        if known.namespace is None:
+            raise InvalidDataError("what is consolidated is of one namespace; name it")
+        if not isinstance(consolidate, Consolidate | None):
+            raise InvalidDataError(
+                f"consolidate is a Consolidate(...) or None, not {consolidate!r}"
+            )
+        known = replace(known, consolidate=consolidate)
     limits = {name: limit for name, limit in budget.items() if limit is not KEEP}
     for name, limit in limits.items():
         if limit is not None and (
@@ -165,6 +181,7 @@ def _recorded(policy: Policy) -> bytes:
             "idle": {
                 pattern: ttl // timedelta(microseconds=1) for pattern, ttl in policy.idle.items()
             },
+            "consolidate": None if policy.consolidate is None else policy.consolidate.to_json(),
         }
     )  # fmt: skip
 
@@ -175,4 +192,5 @@ def _read(name: str, value: Any) -> Policy:
         None if name == _DATABASE else said["namespace"],
         Budget(said["hot"], said["warm"], said["cold"]),
         {pattern: timedelta(microseconds=ttl) for pattern, ttl in said["idle"].items()},
+        None if said.get("consolidate") is None else Consolidate.read(said["consolidate"]),
     )

@@ -143,4 +143,5 @@ class AsyncAgentMemory:
     forget = _on_memory(AgentMemory.forget, writes=True)
     restore = _on_memory(AgentMemory.restore, writes=True)
     forgotten = _on_memory(AgentMemory.forgotten)
+    consolidate = _on_memory(AgentMemory.consolidate, writes=True)
     used = _on_memory(AgentMemory.used, writes=True)

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
 from koru_delta.errors import InvalidDataError, KeyNotFoundError, QueryError
+from koru_delta.lifecycle import Consolidate, Policy, Summarizer
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
 from koru_delta.search.filters import Filter
@@ -512,13 +513,53 @@ class AgentMemory:
         return [self._shelf.known(id) for id in ids]
 
     def forgotten(self, *, as_of: AsOf = None) -> list[Memory]:
-        """What is hidden, and would be recalled if it were not: by id."""
+        """What is hidden, and would be recalled if it were not: by id.
+
+        Not what a summary stands for: see `consolidate`.
+        """
         seen = {row.key for row in self._db.query(self._whole, select=[], as_of=as_of)}
+        for each in self._db.lifecycle.consolidations(self._whole, as_of=as_of):
+            seen.update(each.keys)
         return [
             self.get(key, as_of=as_of)
             for key in self._db.list_keys(self._whole, as_of=as_of)
             if key not in seen
         ]
+
+    def consolidate(
+        self,
+        older_than: timedelta | None = timedelta(days=30),
+        *,
+        at_least: int = 5,
+        below: float = 0.3,
+        alike: float | None = None,
+        summarizer: Summarizer | None = None,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> Policy:
+        """Wish that old episodes of a session become one that sums them up; facts never do.
+
+        It is done every hour, where the database stays open, or by
+        `lifecycle.run_once("consolidate")`. The summary is recalled in place of its sources,
+        which `why` names and `get` still has. `lifecycle.undo(memory.version)` takes it back.
+
+        Args:
+            older_than: For how long nobody has written them; None lifts the wish.
+            at_least: How many of a session it takes.
+            below: The importance from which on an episode stays as it is.
+            alike: Least cosine to those it becomes one with; also without a session, then.
+            summarizer: A callable from their texts, oldest first, to one: as for
+                `Lifecycle.policy`. By default some of their sentences.
+
+        Raises:
+            InvalidDataError: the arguments make no sense.
+        """
+        wish: Consolidate | None = None
+        if older_than is not None:
+            wish = Consolidate(("session",), older_than, at_least, below, alike, keys="episode:*")
+        return self._db.lifecycle.policy(
+            self._whole, consolidate=wish, summarizer=summarizer, author=author, message=message
+        )
 
     def used(self, memories: Memory | str | Iterable[str | Memory]) -> int:
         """Say that memories were of use: what teaches which ones matter. Returns how many.

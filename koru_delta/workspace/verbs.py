@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from koru_delta.causal import Version, When
 from koru_delta.embedders import Embedder, TextEmbedder
+from koru_delta.lifecycle import Lifecycle
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.search.causality import CausalFilter
@@ -37,6 +38,11 @@ class Verbs(Protocol):
     @property
     def embedder(self) -> TextEmbedder | None:
         """What turns text to vectors, or None."""
+        ...
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """As `Database.lifecycle`."""
         ...
 
     def as_of(self, ref: AsOf) -> Moment:

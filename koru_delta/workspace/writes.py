@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from koru_delta.causal import Version, When, microseconds
+from koru_delta.causal import DELETE, Version, When, microseconds
 from koru_delta.errors import (
     ConflictError,
     ErasedError,
@@ -21,7 +21,7 @@ from koru_delta.errors import (
     KeyNotFoundError,
     QuotaExceededError,
 )
-from koru_delta.log import Pending
+from koru_delta.log import Pending, Write
 from koru_delta.transaction import Transaction
 from koru_delta.values import Value, Vector, canonical_bytes
 from koru_delta.workspace.settings import Recorded, Settings
@@ -200,6 +200,11 @@ class Writer:
             if ((None, None) if said is None else (said.keep, said.versions)) != wanted:
                 self._db.retain(namespace, keep=settings.keep, versions=settings.versions)
             self._retained[namespace] = wanted
+
+
+def uncounted(workspace: str) -> Write:
+    """Have what a workspace holds counted anew, where it is counted: it was added to unasked."""
+    return Write(DELETE, f"{workspace}/{_USAGE}", _USAGE, missing_ok=True)
 
 
 def _added(tx: Transaction, each: Intended, model: str | None) -> Pending:

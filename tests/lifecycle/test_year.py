@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from examples.year_of_memories import NAMESPACE, Scale, Year, hit_rate, key_of
-from koru_delta.lifecycle import Tier
+from koru_delta.lifecycle import Consolidate, Tier
 
 SMALL = Scale(at_work=3)
 LONG = Scale(at_work=30, per_day=int(os.environ.get("KORU_YEAR_EVENTS", "100")))
@@ -67,6 +68,24 @@ def test_nothing_is_lost_and_nothing_is_when_it_is_opened_again(year: Year) -> N
     year.db = year.open()
 
     assert list(year.lost(moments=3)) == []
+
+
+def test_summaries_of_old_sessions_change_no_past_and_are_taken_back(year: Year) -> None:
+    db = year.db
+    before = db.list_keys(NAMESPACE)
+    wish = Consolidate(by=["session"], older_than=timedelta(days=150), below=1.1)
+    db.lifecycle.policy(NAMESPACE, consolidate=wish)
+
+    made = db.lifecycle.run_once("consolidate")
+    db.lifecycle.run_once("check")
+
+    assert len(made) > 10
+    assert list(year.lost(moments=4)) == []
+    told = db.lifecycle.stats()["tiers"]
+    assert all(told[str(tier)]["bytes"] <= budget for tier, budget in year.budgets.items())
+    db.lifecycle.undo(made)
+    assert db.list_keys(NAMESPACE) == before
+    assert list(year.lost(moments=4)) == []
 
 
 def test_the_ledger_tells_what_was_changed_behind_its_back(tmp_path: Path) -> None:
