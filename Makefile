@@ -54,10 +54,10 @@ soak: $(VENV)/.installed-dev ## Let threads and processes write and search at on
 	$(BIN)/python -m tests.processes --seconds $(SOAK_SECONDS)
 	$(BIN)/python -m tests.searching --seconds $(SOAK_SECONDS)
 
-test-long: $(VENV)/.installed-dev ## Random histories, ten minutes each; the frameworks' own suites
+test-long: $(VENV)/.installed-dev ## Random histories, ten minutes each; a year; frameworks' own suites
 	KORU_LONG=1 KORU_LONG_SECONDS=$(LONG_SECONDS) $(BIN)/python -m pytest -q -s --timeout=0 \
 		tests/test_state_machine.py tests/search/test_replay.py tests/test_erasing.py \
-		tests/lifecycle/test_tiers.py
+		tests/lifecycle/test_tiers.py tests/lifecycle/test_year.py
 	$(BIN)/python -m tests.adapters --kills 500 --turns 500
 	$(BIN)/python -m tests.upstream.langchain_core
 	$(BIN)/python -m tests.upstream.langgraph

@@ -25,7 +25,9 @@ from koru_delta.storage import COLD, DEEP, WARM, Moved
 _PAGE: Final = 5_000  # keys read at once
 _KEY_BYTES: Final = 200  # of a value that is held in memory, beside its own
 _PLACE_BYTES: Final = 8  # what the log keeps of one that lies far
-_USUAL: Final = {Tier.COLD: 0.35, Tier.DEEP: 0.3}  # of what is far, until some of it is
+_GUESS: Final = {Tier.COLD: 0.45, Tier.DEEP: 0.4}  # of what is far, until some of it is
+_SPARE: Final = 1.08  # so much more is counted on than a tier's files take up now
+_MUCH_LESS: Final = 0.8  # of what is counted on: only then is it counted on anew
 _LIES: Final = {Tier.HOT: WARM, Tier.WARM: WARM, Tier.COLD: COLD, Tier.DEEP: DEEP}
 _ENTRIES: Final = 8_192  # of the past, moved together
 
@@ -44,12 +46,13 @@ class Tiers:
 
     def __init__(self, log: CausalLog) -> None:
         self._log = log
+        self._ratios = dict(_GUESS)
         self._warm: set[Place] = set()  # not to be held in memory; as long as this handle is open
 
     def sizes(self) -> Iterator[Held]:
         """Every present key: where its value and vectors are, and what they take up there."""
         cut, engine = self._log.now(), self._log.engine
-        ratios = self._ratios()
+        ratios = self._counted_on()
         for name in engine.namespaces(cut.seq, cut.clock, cut.clock, hidden=False):
             after: str | None = None
             while found := engine.visible_keys(
@@ -139,15 +142,20 @@ class Tiers:
                     tiers[number] = Tier.WARM
         return np.array(tiers, dtype=np.int64)
 
-    def _ratios(self) -> dict[Tier, float]:
-        """What a byte takes up in the files of each tier, as far as there are some."""
+    def _counted_on(self) -> dict[Tier, float]:
+        """What a byte takes up in the files of each tier: a little more than it does there now.
+
+        How well something compresses is known afterwards. So that a budget still holds then, and
+        nothing moves since everything else seems larger or smaller, this seldom changes.
+        """
         sizes = self._log.engine.tier_sizes()
-        return {
-            tier: sizes[_LIES[tier]].size_bytes / sizes[_LIES[tier]].raw_bytes
-            if sizes[_LIES[tier]].raw_bytes
-            else usual
-            for tier, usual in _USUAL.items()
-        }
+        for tier, counted_on in self._ratios.items():
+            there = sizes[_LIES[tier]]
+            if there.raw_bytes:
+                now = there.size_bytes / there.raw_bytes
+                if not _MUCH_LESS * counted_on <= now <= counted_on:
+                    self._ratios[tier] = now * _SPARE
+        return self._ratios
 
 
 def _sizes(raw: npt.NDArray[np.int64], ratios: dict[Tier, float]) -> npt.NDArray[np.int64]:

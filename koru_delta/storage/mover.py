@@ -53,15 +53,15 @@ from koru_delta.storage.tierfile import (
 )
 from koru_delta.values import distinction_id
 
-_FILE_BYTES: Final = 16 << 20  # of bodies in one file, about: erasing waits while one is written
-_FILE_ITEMS: Final = min(MAX_ITEMS, 8_192)
+FILE_BYTES: Final = 16 << 20  # of bodies in one file, about: erasing waits while one is written
+FILE_ITEMS: Final = min(MAX_ITEMS, 8_192)
 _MOST_NEAR: Final = 48  # rows that come back in one transaction; some of them are large
 _FEW_USED: Final = 0.5  # of a file: it is written anew below that
 _AT_ONCE: Final = 2_000  # places looked up together
 _log = logging.getLogger("koru_delta")
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A body or vector to be moved: whose it is, and where it is now.
 
     Of an entry's own body the owner is its place, of an object its negative number.
@@ -152,18 +152,18 @@ class SqliteMover(SqliteSteps):
             for start in range(0, len(wanted), _AT_ONCE * 4):
                 some = wanted[start : start + _AT_ONCE * 4]
                 for parts in self._portions(some, tier):
-                    done = _both(done, self._moved(parts, tier))
+                    done = both(done, self._moved(parts, tier))
         return done
 
-    def _moved(self, parts: Sequence[_Part], tier: int) -> Moved:
+    def _moved(self, parts: Sequence[Part], tier: int) -> Moved:
         """Move a file full of things; files that are left are cleaned up."""
         left = {parts_of(part.at)[0] for part in parts if part.at is not None}
         done = self._bring_near(parts) if tier == WARM else self._carry_away(parts, tier)
         tidied = self._tidy(left)
         self._give_back_gently()
-        return _both(done, tidied)
+        return both(done, tidied)
 
-    def _portions(self, seqs: Sequence[int], tier: int) -> Iterator[list[_Part]]:
+    def _portions(self, seqs: Sequence[int], tier: int) -> Iterator[list[Part]]:
         """What is not in a tier yet, in file fulls; what differs from another before that."""
         tiers = {number: kind for number, kind, *_ in self._files()}
         parts = {
@@ -172,13 +172,13 @@ class SqliteMover(SqliteSteps):
             if (WARM if part.at is None else tiers.get(parts_of(part.at)[0], WARM)) != tier
         }
         ordered = sorted(parts.values(), key=lambda p: (p.floats, p.group, abs(p.owner)))
-        portion: list[_Part] = []
+        portion: list[Part] = []
         size = 0
         for part in ordered:
             more = part.size
             if part.at is not None:
                 more = self._shelf.size(part.at, self._file_facts)
-            if portion and (size + more > _FILE_BYTES or len(portion) >= _FILE_ITEMS):
+            if portion and (size + more > FILE_BYTES or len(portion) >= FILE_ITEMS):
                 yield portion
                 portion, size = [], 0
             portion.append(part)
@@ -186,7 +186,7 @@ class SqliteMover(SqliteSteps):
         if portion:
             yield portion
 
-    def _parts(self, seqs: Sequence[int]) -> Iterator[tuple[int, _Part]]:
+    def _parts(self, seqs: Sequence[int]) -> Iterator[tuple[int, Part]]:
         """What entries hold, with the place of the entry; things that are shared come often."""
         for start in range(0, len(seqs), _AT_ONCE):
             places = orjson.dumps(list(seqs[start : start + _AT_ONCE])).decode()
@@ -200,12 +200,12 @@ class SqliteMover(SqliteSteps):
             ):
                 group = (key_id, 0)
                 if item is None or item < 0:
-                    yield seq, _Part(seq, seq, group, False, item, size or 0, b"")
+                    yield seq, Part(seq, seq, group, False, item, size or 0, b"")
                 elif codec == MOVED:
-                    yield seq, _Part(-item, seq, group, False, base, 0, identity)
+                    yield seq, Part(-item, seq, group, False, base, 0, identity)
                 else:
                     long = packed if codec == RAW else zstandard.frame_content_size(head)
-                    yield seq, _Part(-item, seq, group, False, None, long, identity)
+                    yield seq, Part(-item, seq, group, False, None, long, identity)
             for seq, item, identity, codec, base, dimensions in self._rows(
                 f"""SELECT v.seq, o.object, o.object_id, o.codec, o.base, p.dimensions
                 FROM json_each(?) j CROSS JOIN versions v ON v.seq = j.value
@@ -215,9 +215,9 @@ class SqliteMover(SqliteSteps):
                 (places,),
             ):
                 at, group = base if codec == MOVED else None, (dimensions, 0)
-                yield seq, _Part(-item, seq, group, True, at, 4 * dimensions, identity)
+                yield seq, Part(-item, seq, group, True, at, 4 * dimensions, identity)
 
-    def _carry_away(self, parts: Sequence[_Part], tier: int) -> Moved:
+    def _carry_away(self, parts: Sequence[Part], tier: int) -> Moved:
         """Write a file of things, and point the log at it."""
         number, made = self._write_file(tier, self._items(parts))
         facts = (number, tier, made)
@@ -227,7 +227,7 @@ class SqliteMover(SqliteSteps):
         order = sorted(parts, key=lambda part: -part.owner not in deltas)
         refused = told = 0
 
-        def point(some: Sequence[_Part], con: apsw.Connection) -> None:
+        def point(some: Sequence[Part], con: apsw.Connection) -> None:
             nonlocal refused, told
             if not told:
                 _register(con, *facts)
@@ -254,15 +254,15 @@ class SqliteMover(SqliteSteps):
             longest = max(longest, self._tidy([number]).longest_seconds)
         return Moved(len(parts) - refused, made.size, longest)
 
-    def _bring_near(self, parts: Sequence[_Part]) -> Moved:
+    def _bring_near(self, parts: Sequence[Part]) -> Moved:
         """Put things back into the log."""
         written = moved = 0
 
-        def prepare(some: Sequence[_Part]) -> Callable[[apsw.Connection], object]:
+        def prepare(some: Sequence[Part]) -> Callable[[apsw.Connection], object]:
             return partial(put, some, {part.owner: self._near(part) for part in some})
 
         def put(
-            some: Sequence[_Part],
+            some: Sequence[Part],
             near: dict[int, tuple[int, int | None, bytes]],
             con: apsw.Connection,
         ) -> None:
@@ -278,13 +278,13 @@ class SqliteMover(SqliteSteps):
         longest = self._in_steps(ordered, prepare, most=_MOST_NEAR)
         return Moved(moved, written, longest)
 
-    def _near(self, part: _Part) -> tuple[int, int | None, bytes]:
+    def _near(self, part: Part) -> tuple[int, int | None, bytes]:
         """What lies far as it is kept in the log: codec, no base, data."""
         assert part.at is not None
         data = self._shelf.read(part.at, self._file_facts)
         return (RAW, None, data) if part.owner > 0 or part.floats else whole(data)
 
-    def _still_there(self, con: apsw.Connection, parts: Sequence[_Part]) -> list[_Part]:
+    def _still_there(self, con: apsw.Connection, parts: Sequence[Part]) -> list[Part]:
         """Those that are where they were when the move began."""
         places = orjson.dumps([part.owner for part in parts if part.owner > 0]).decode()
         now: dict[int, tuple[int | None, bytes]] = {}
@@ -312,7 +312,7 @@ class SqliteMover(SqliteSteps):
         )
         return {row[0] for row in rows}
 
-    def _items(self, parts: Sequence[_Part]) -> Iterator[Item]:
+    def _items(self, parts: Sequence[Part]) -> Iterator[Item]:
         """What is to be moved, with its bytes, checked."""
         for part in parts:
             if part.at is not None:
@@ -324,7 +324,7 @@ class SqliteMover(SqliteSteps):
                 data = self._checked_object(part)
             yield Item(part.owner, part.entry, part.group, part.floats, data)
 
-    def _checked_object(self, part: _Part) -> bytes:
+    def _checked_object(self, part: Part) -> bytes:
         """The bytes of an object; if it was erased meanwhile, some that nothing will point at."""
         try:
             data = self._object(-part.owner)
@@ -392,14 +392,14 @@ class SqliteMover(SqliteSteps):
                 if state != TAINTED and not (worn and len(used) < count):
                     continue
                 if used:
-                    done = _both(done, self._carry_away(used, tier)._replace(items=0))
+                    done = both(done, self._carry_away(used, tier)._replace(items=0))
             except CorruptionError as error:
                 _log.warning("a tier file cannot be cleaned up: %s", error)
                 continue
             self._drop(number, tier)
         return done
 
-    def _used(self, number: int) -> tuple[list[_Part], int]:
+    def _used(self, number: int) -> tuple[list[Part], int]:
         """What of a file the log points at, and how many items there are in it.
 
         Raises:
@@ -433,7 +433,7 @@ class SqliteMover(SqliteSteps):
             if at == place_of(number, item):
                 group = (keys.get(owner, 0), file.block_of(item))
                 floats = file.is_floats(item)
-                parts.append(_Part(owner, entries[item], group, floats, at, sizes[item], identity))
+                parts.append(Part(owner, entries[item], group, floats, at, sizes[item], identity))
         return parts, len(owners)
 
     def _drop(self, number: int, tier: int) -> None:
@@ -458,7 +458,8 @@ def _register(con: apsw.Connection, number: int, tier: int, made: Made) -> None:
     con.execute("INSERT OR REPLACE INTO meta VALUES('tier_file', ?)", (str(number),))
 
 
-def _both(one: Moved, other: Moved) -> Moved:
+def both(one: Moved, other: Moved) -> Moved:
+    """What two moves did together."""
     return Moved(
         one.items + other.items, one.bytes_written + other.bytes_written,
         max(one.longest_seconds, other.longest_seconds),

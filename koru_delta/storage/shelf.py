@@ -59,7 +59,7 @@ class Shelf:
     def size(self, place: int, look_up: LookUp) -> int:
         """How long what lies at a place is."""
         number, item = parts_of(place)
-        return int(self.file(number, look_up).sizes[item])
+        return self.file(number, look_up).size_of(item)
 
     def file(self, number: int, look_up: LookUp) -> TierFile:
         """A file by its number.

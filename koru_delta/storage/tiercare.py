@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import apsw
 
 from koru_delta.errors import CorruptionError, StorageError
 from koru_delta.storage import genome
 from koru_delta.storage.engine import Moved
-from koru_delta.storage.mover import SqliteMover
+from koru_delta.storage.mover import FILE_BYTES, FILE_ITEMS, Part, SqliteMover, both
 from koru_delta.storage.place import sync_directory
-from koru_delta.storage.schema import TAINTED
-from koru_delta.storage.tierfile import DEEP, FOLDER, REMEDY, Made, path_of
+from koru_delta.storage.schema import TAINTED, WHOLE, WORN
+from koru_delta.storage.tierfile import COLD, DEEP, FOLDER, REMEDY, Made, path_of
+
+_SMALL: Final = 0.25  # of a full file: one that is smaller is put together with others
+_MANY_SMALL: Final = 8  # of a tier, from which on that is done
+_log = logging.getLogger("koru_delta")
 
 
 class SqliteTierCare(SqliteMover):
@@ -52,16 +57,62 @@ class SqliteTierCare(SqliteMover):
             return not self._tainted()
 
     def tidy_tiers(self) -> Moved:
-        """Remove what killed movers left, write anew files of which little is used, and genomes."""
+        """Remove what killed movers left; write anew files that are worn or small, and genomes."""
         done = Moved()
         if self._has_tiers():
             with self._moving():
                 self._sweep_orphans()
                 done = self._tidy([number for number, *_ in self._files()])
+                for tier in (COLD, DEEP):
+                    done = both(done, self._gather(tier))
                 for number, tier, _, items, raw, size, root in self._files():
                     if tier == DEEP and genome.read(self._genome_of(number)) is None:
                         file = self._shelf.file(number, self._file_facts)
                         genome.write(self._rows, file, Made(size, raw, root, items))
+        return done
+
+    def _gather(self, tier: int) -> Moved:
+        """Put small files of a tier together: every move makes one, and there are never many."""
+        done = Moved()
+        small = [
+            number
+            for number, kind, state, items, raw, *_ in self._files()
+            if kind == tier and state in {WHOLE, WORN}
+            and items < _SMALL * FILE_ITEMS and raw < _SMALL * FILE_BYTES
+        ]  # fmt: skip
+        if len(small) < _MANY_SMALL:
+            return done
+        some: list[Part] = []
+        left: list[int] = []
+        size = 0
+        for number in small:
+            try:
+                used, _ = self._used(number)
+                file = self._shelf.file(number, self._file_facts)
+                for block in {part.group[1] for part in used}:
+                    file.block(block)  # one that is damaged stays as it is, and keeps none back
+            except CorruptionError as error:
+                _log.warning("a tier file cannot be cleaned up: %s", error)
+                continue
+            size += sum(part.size for part in used)
+            if len(some) + len(used) > FILE_ITEMS or size > FILE_BYTES:
+                done = both(done, self._put_together(some, left, tier))
+                some, left, size = [], [], 0
+            left.append(number)
+            some += [
+                part if part.group[0] else part._replace(group=(-number, part.group[1]))
+                for part in used
+            ]
+        return both(done, self._put_together(some, left, tier)) if len(left) > 1 else done
+
+    def _put_together(self, parts: list[Part], left: list[int], tier: int) -> Moved:
+        """Write all that is used of some files into one, and remove them."""
+        parts.sort(
+            key=lambda part: (part.floats, part.size * part.floats, part.group, abs(part.owner))
+        )
+        done = self._carry_away(parts, tier)._replace(items=0) if parts else Moved()
+        for number in left:
+            self._drop(number, tier)
         return done
 
     def _genome_of(self, number: int) -> Path:

@@ -188,6 +188,16 @@ class TierFile:
         """Of each item how long it is."""
         return self._items["size"].astype(np.int64)
 
+    def size_of(self, item: int) -> int:
+        """How long one item is.
+
+        Raises:
+            CorruptionError: there is no such item.
+        """
+        if not item < len(self._items):
+            raise self._damaged(f"it has no item {item}")
+        return int(self._items["size"][item])
+
     @property
     def hashes(self) -> list[str]:
         """Of each block, in hex."""
