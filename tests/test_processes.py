@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,26 @@ def test_a_write_of_another_process_is_seen_by_the_next_read(tmp_path: Path) -> 
             assert db.verify().ok
     finally:
         worker.close()
+
+
+def test_processes_that_open_a_new_directory_at_once_make_one_database(tmp_path: Path) -> None:
+    opening = (
+        "import sys, time, koru_delta\n"
+        "while time.time() < float(sys.argv[2]): pass\n"
+        "with koru_delta.open(sys.argv[1], durability='relaxed') as db:\n"
+        "    db.put('n', sys.argv[3], 1)\n"
+    )
+    for turn in range(3):
+        at = str(time.time() + 2)
+        path = str(tmp_path / str(turn))
+        made = [
+            subprocess.Popen(
+                [sys.executable, "-c", opening, path, at, str(n)],
+                cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            )
+            for n in range(4)
+        ]  # fmt: skip
+        assert [process.communicate(timeout=120)[1] for process in made] == [""] * 4
+        with koru_delta.open(path) as db:
+            assert db.list_keys("n") == ["0", "1", "2", "3"]
+            assert db.verify().ok

@@ -137,7 +137,8 @@ class Connections:
             con.set_busy_timeout(int(self._timeout * 1000))
             # Without this, SQLite plans a statement anew each time a bound value changes.
             con.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-            if not formats.is_ours(con) and not formats.is_empty(con):
+            # In this order: another process may be making it.
+            if not formats.is_empty(con) and not formats.is_ours(con):
                 raise self._not_ours()  # before anything is changed
             if not self.read_only and con.execute("PRAGMA page_count").get == 0:
                 # Of a new file only: in any other it waits for writers, and changes nothing.

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import apsw
 
 from koru_delta.errors import (
     CorruptionError,
     DatabaseClosedError,
+    DatabaseLockedError,
     NotADatabaseError,
     ReadOnlyError,
     StorageError,
@@ -44,7 +46,10 @@ from koru_delta.values import distinction_id
 # What ends a whole write, whichever part of it met it.
 ENGINE_FAILURES = (apsw.Error, CorruptionError, DatabaseClosedError)
 
+_MADE_BY_ANOTHER_SECONDS: Final = 0.005  # between two looks at a file in the making
 _log = logging.getLogger("koru_delta")
+
+T = TypeVar("T")
 
 
 class SqliteEngine(SqliteTierCare):
@@ -84,10 +89,12 @@ class SqliteEngine(SqliteTierCare):
                     "read_only=True, or mend its permissions"
                 )
             self._open_lock()
-            if not file.exists() or self._unfinished():
+            if not file.exists() or self._patiently(self._unfinished):
                 with self._locked():
-                    self._check_never_written()
-                    self._initialise()
+                    # Another process may have made it, and written, since that was asked.
+                    if not file.exists() or self._patiently(self._unfinished):
+                        self._check_never_written()
+                        self._patiently(self._initialise)
         elif not file.exists():
             raise NotADatabaseError(
                 f"{self.directory} holds no KoruDelta database; "
@@ -113,6 +120,20 @@ class SqliteEngine(SqliteTierCare):
                 f"{self.directory}: log.db is gone or empty, {noted[0]} entries were "
                 "acknowledged; restore a backup, or delete the file 'generation' to begin anew"
             )
+
+    def _patiently(self, step: Callable[[], T]) -> T:
+        """Take a step on a file that may be in the making.
+
+        To switch a new file to WAL, SQLite must be alone with it, and does not wait for that.
+        """
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                return step()
+            except DatabaseLockedError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_MADE_BY_ANOTHER_SECONDS)
 
     def _unfinished(self) -> bool:
         """Whether a maker was killed before its first transaction."""
