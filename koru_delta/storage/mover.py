@@ -428,11 +428,11 @@ class SqliteMover(SqliteSteps):
             ):
                 now[-item] = (base, identity)
         parts = []
+        blocks, are_floats = file.blocks_of_all()
         for item, owner in enumerate(owners):
             at, identity = now.get(owner, (0, b""))
             if at == place_of(number, item):
-                group = (keys.get(owner, 0), file.block_of(item))
-                floats = file.is_floats(item)
+                group, floats = (keys.get(owner, 0), blocks[item]), are_floats[item]
                 parts.append(Part(owner, entries[item], group, floats, at, sizes[item], identity))
         return parts, len(owners)
 

@@ -217,6 +217,11 @@ class TierFile:
             raise self._damaged(f"it has no item {item}")
         return int(np.searchsorted(self._firsts, item, side="right")) - 1
 
+    def blocks_of_all(self) -> tuple[list[int], list[bool]]:
+        """Of each item the number of its block, and whether it is a vector."""
+        blocks = np.repeat(np.arange(len(self._blocks)), np.diff(self._firsts))
+        return blocks.tolist(), (self._blocks["floats"][blocks] != 0).tolist()
+
     def items_of(self, block: int) -> range:
         """The numbers of the items in a block."""
         return range(int(self._firsts[block]), int(self._firsts[block + 1]))
