@@ -50,7 +50,7 @@ def run(folder: Path, scale: float) -> Iterator[Row]:
         yield Row("  closed", closed, "MB", packed, "git repack -adf")
     yield Row("  ingest, durable, 200 to a commit", len(revisions) / taken, "revisions/s")
     yield Row("  ingest, all of them", taken, "s")
-    yield Row("  get(valid_at=) of a random PEP and time", read / 1000, "us")
+    yield Row("  get(valid_at=) at a random time", read / 1000, "us")
     yield from _moved(folder / "moving", revisions, sized(1000, scale, 10))
 
 

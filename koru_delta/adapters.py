@@ -7,11 +7,13 @@ similarities in [0, 1], and pass options on unseen.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from types import TracebackType
 from typing import Final, Self
 
 from koru_delta.aio import AsyncDatabase
@@ -131,6 +133,47 @@ class Connection:
         """Close the database if it was opened here. Closing twice is fine."""
         if self.owned:
             self.database.close()
+
+
+class Connected:
+    """A store of a framework that has a connection, and is closed with it, by `with` too."""
+
+    _connection: Connection
+
+    @property
+    def database(self) -> Database:
+        """The database: for `history`, `diff`, `tag` and the rest."""
+        return self._connection.database
+
+    def close(self) -> None:
+        """Close the database if the store opened it. Closing twice is fine."""
+        self._connection.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
 
 def retain_by_default(database: Database, namespace: str, keep: timedelta | None) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-from types import TracebackType
 from typing import Self
 
 import koru_delta
 from koru_delta import AsOf, Database, View
 
 
-class Home:
+class Home(koru_delta.adapters.Connected):
     """A namespace of a database that was passed open, or is opened, and closed, here.
 
     Several stores share a database when they are made with the same `database=`: each has
@@ -44,11 +43,6 @@ class Home:
         return f"<{type(self).__name__} {self._namespace!r}{at} of {self._database!r}>"
 
     @property
-    def database(self) -> Database:
-        """The database: for `history`, `diff`, `tag` and the rest."""
-        return self._connection.database
-
-    @property
     def namespace(self) -> str:
         """The namespace of the database that holds what is stored here."""
         return self._namespace
@@ -65,36 +59,6 @@ class Home:
     async def aas_of(self, ref: AsOf) -> Self:
         """As `as_of`; finding the moment reads storage."""
         return await asyncio.to_thread(self.as_of, ref)
-
-    def close(self) -> None:
-        """Close the database if the store opened it. Closing twice is fine."""
-        self._connection.close()
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     @property
     def _database(self) -> Database:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from types import TracebackType
 from typing import Any, Self
 
 import koru_delta
-from koru_delta import AsOf, Database
+from koru_delta import AsOf
 from koru_delta_llamaindex.connection import Connection
 
 
-class Store:
+class Store(koru_delta.adapters.Connected):
     """A namespace of a database that was passed open, or is opened, and closed, here.
 
     Pickled, a store opens its directory anew; a copy shares its database.
     """
 
     _connection: Connection
-
-    @property
-    def database(self) -> Database:
-        """The database it is in: for `history`, `diff`, `tag` and the rest."""
-        return self._connection.database
 
     def as_of(self, ref: AsOf) -> Self:
         """The store as it stood at a moment, that instant included, to be read only.
@@ -34,36 +27,6 @@ class Store:
     async def aas_of(self, ref: AsOf) -> Self:
         """As `as_of`; finding the moment reads storage."""
         return await self._connection.threads.read(self.as_of, ref)
-
-    def close(self) -> None:
-        """Close the database if the store opened it. Closing twice is fine."""
-        self._connection.close()
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __repr__(self) -> str:
         view = self._connection.view
