@@ -15,7 +15,6 @@ import os
 from collections.abc import (
     AsyncIterator,
     Callable,
-    Collection,
     Iterable,
     Iterator,
     Mapping,
@@ -24,13 +23,13 @@ from collections.abc import (
 from functools import partial
 from itertools import islice
 from secrets import randbits
-from typing import Any, Final, NamedTuple, Self, TypeVar, cast
+from typing import Any, Final, Self
 
 import koru_delta
 from koru_delta import Database, Transaction, View
 from koru_delta_langchain.home import Home
 from koru_delta_langchain.ids import listed, pairs_of, text
-from koru_delta_langchain.langgraph.keys import newest_first, packed, part, unpacked
+from koru_delta_langchain.langgraph.keys import part
 
 try:
     from langchain_core.runnables import RunnableConfig
@@ -42,30 +41,33 @@ try:
         CheckpointMetadata,
         CheckpointTuple,
         DeltaChannelHistory,
-        PendingWrite,
-        get_checkpoint_id,
         get_checkpoint_metadata,
-        writes_sort_key,
     )
     from langgraph.checkpoint.serde.base import SerializerProtocol
+
+    from koru_delta_langchain.langgraph.places import (
+        Place,
+        Record,
+        Records,
+        blob_key,
+        check_dict,
+        is_large,
+        is_small,
+        shared_out,
+        without_value,
+        writes_in,
+    )
+    from koru_delta_langchain.langgraph.threads import Threads
 except ModuleNotFoundError as error:
     raise koru_delta.errors.MissingExtraError("KoruDeltaSaver", "langgraph") from error
 
 STRATEGIES: Final = ("keep_latest", "delete")
-_PAGE: Final = 64  # keys read at a time, of those that may not all be wanted
-_SMALL: Final = 100  # characters
-_LARGE: Final = 4096  # characters; what is stored once is not much smaller
-_TOGETHER: Final = 8 * 1024 * 1024  # characters of writes in one value; it holds 64 MiB
 _BATCH: Final = 16  # tuples handed over to the event loop at a time
 _Keys = list[str]  # `list` is a method below
-Reader = Database | View
-_Record = dict[str, Any]
-T = TypeVar("T")
-_Records = list[_Record]
 _Put = tuple[str, Any, dict[str, Any]]  # a key, its value, and how to put it
 
 
-class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
+class KoruDeltaSaver(BaseCheckpointSaver[str], Threads):
     """Checkpoints of LangGraph threads, in one object for sync and async graphs.
 
     A channel value is written when its channel has changed, and not again; a value of more
@@ -136,13 +138,13 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         Raises:
             ErasedError: the saver shows a past moment, and the checkpoint was erased since.
         """
-        place = _Place.of(config)
+        place = Place.of(config)
         if self._view is None:
             # What is there now is cached; whether it was deleted in between is looked at last.
             record = self._record(self._database, place)
             if record is not None:
                 found = self._tuple(self._database, record)
-                if self._has(self._database, _Place.of_record(record)):
+                if self._has(self._database, Place.of_record(record)):
                     return found
         return self._reading(lambda view: self._found(view, place))
 
@@ -163,7 +165,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             before: Those whose id is less than its checkpoint id.
             limit: At most so many.
         """
-        _check_dict("filter", filter or {})
+        check_dict("filter", filter or {})
         if limit is not None and not isinstance(limit, int):
             raise koru_delta.errors.QueryError(f"limit is a whole number or None, not {limit!r}")
         left = limit
@@ -192,11 +194,11 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
         Reads of each ancestor only what concerns those channels.
         """
-        place, names = _Place.of(config), listed("channels", channels)
+        place, names = Place.of(config), listed("channels", channels)
         return self._reading(lambda view: self._histories(view, place, names)) if names else {}
 
     def _histories(
-        self, view: View, place: _Place, channels: Sequence[str]
+        self, view: View, place: Place, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         record = self._record(view, place)
         found: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
@@ -204,7 +206,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         for ancestor in [] if record is None else self._ancestors(view, record):
             if not remaining:
                 break
-            for write in reversed(self._writes(view, _Place.of_record(ancestor))):
+            for write in reversed(self._writes(view, Place.of_record(ancestor))):
                 if write["channel"] in remaining:
                     found[write["channel"]]["writes"].append(self._pending(write))
             small, apart = self._stored(view, ancestor, remaining)
@@ -239,18 +241,18 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             ValueTooLargeError: a channel's value takes more than 64 MiB.
         """
         self._check_writable()
-        at = _Place.of(config)
+        at = Place.of(config)
         for what, given in (
             ("checkpoint", checkpoint), ("metadata", metadata), ("new_versions", new_versions)
         ):  # fmt: skip
-            _check_dict(what, given)
+            check_dict(what, given)
         if not isinstance(checkpoint.get("id"), str):
             raise koru_delta.errors.InvalidDataError('a checkpoint has an "id", which is a string')
         place = at._replace(identity=checkpoint["id"])
         values = checkpoint["channel_values"]
-        small = {name: value for name, value in values.items() if _is_small(value)}
+        small = {name: value for name, value in values.items() if is_small(value)}
         kept = get_checkpoint_metadata(config, metadata)
-        record: _Record = {
+        record: Record = {
             "thread": place.thread, "ns": place.ns, "id": place.identity, "parent": at.identity,
             "checkpoint": self._dumps({**checkpoint, "channel_values": small}),
             "metadata": self._dumps(kept), "empty": sorted(new_versions.keys() - values.keys()),
@@ -263,7 +265,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         items: dict[str, Any] = {place.key("c"): record}
         for channel, version in new_versions.items():
             if channel in values and channel not in small:
-                items[_blob(blobs, channel, version)] = self._dumps(values[channel])
+                items[blob_key(blobs, channel, version)] = self._dumps(values[channel])
         carried = [
             channel for channel in checkpoint["channel_versions"]
             if channel in values and channel not in small and channel not in new_versions
@@ -274,7 +276,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
             )
         elif at.identity is None or not self._put_after(at, items, run):
             named = {
-                _blob(blobs, channel, checkpoint["channel_versions"][channel]): values[channel]
+                blob_key(blobs, channel, checkpoint["channel_versions"][channel]): values[channel]
                 for channel in carried
             }
             self._put_with_lost(at, items, named, run)
@@ -293,13 +295,13 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         and schedule are replaced.
         """
         self._check_writable()
-        task = f"{_Place.of(config).key('w')}/{part(task_id)}"
-        lasting: _Records = []
+        task = f"{Place.of(config).key('w')}/{part(task_id)}"
+        lasting: Records = []
         replaced: list[_Put] = []
         for place_in_list, (channel, value) in enumerate(pairs_of("writes", writes)):
             text("a channel", channel)
             index = WRITES_IDX_MAP.get(channel, place_in_list)
-            write: _Record = {"index": index, "channel": channel, "value": self._dumps(value)}
+            write: Record = {"index": index, "channel": channel, "value": self._dumps(value)}
             if index >= 0:
                 lasting.append(write)
             else:
@@ -308,12 +310,12 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         number, taken = 0, set[int]()
         while True:
             new = [write for write in lasting if write["index"] not in taken]
-            small = [_without_value(write) if _is_large(write) else write for write in new]
+            small = [without_value(write) if is_large(write) else write for write in new]
             puts = replaced + [
                 (f"{task}/={write['index']}", write["value"], {})
-                for write in new if _is_large(write)
+                for write in new if is_large(write)
             ]  # fmt: skip
-            for at, some in enumerate(_shared_out(small), number):
+            for at, some in enumerate(shared_out(small), number):
                 written = {"task": task_id, "path": task_path, "writes": some}
                 puts.append((f"{task}/{at}", written, {"if_match": None}))
             try:
@@ -322,7 +324,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 there = self._reading(lambda view: self._kept(view, f"{task}/"))
                 names = [key.rsplit("/", 1)[1] for key in there]
                 number = 1 + max(-1, *(int(name) for name in names if not name.startswith("=")))
-                taken = {write["index"] for each in there.values() for write in _writes_in(each)}
+                taken = {write["index"] for each in there.values() for write in writes_in(each)}
                 continue
             return
 
@@ -346,7 +348,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                     gone.setdefault((record["thread"], record["ns"]), set()).add(key)
             keys: _Keys = []
             for (thread, ns), its in gone.items():
-                keys += self._unused(view, _Place(thread, ns), lambda key, its=its: key in its)
+                keys += self._unused(view, Place(thread, ns), lambda key, its=its: key in its)
             return keys
 
         self._remove(made)
@@ -474,26 +476,6 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
 
     # Parts of the above
 
-    def _dumps(self, value: object) -> _Keys:
-        return packed(*self.serde.dumps_typed(value))
-
-    def _loads(self, stored: Sequence[str]) -> Any:
-        return self.serde.loads_typed(unpacked(stored))
-
-    def _reading(self, read: Callable[[View], T]) -> T:
-        """Read as of one moment; of a later one if what was there is erased meanwhile.
-
-        Raises:
-            ErasedError: it was erased before.
-        """
-        while True:
-            view = self._moment(None)
-            try:
-                return read(view)
-            except koru_delta.errors.ErasedError:
-                if self._view is not None or self._database.as_of(None).seq == view.seq:
-                    raise
-
     def _atomically(self, work: Callable[[Transaction], None], **options: Any) -> None:
         """Read and write as one; again, as often as somebody wrote there meanwhile."""
         while True:
@@ -504,7 +486,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 continue
             return
 
-    def _put_after(self, parent: _Place, items: Mapping[str, Any], run: str | None) -> bool:
+    def _put_after(self, parent: Place, items: Mapping[str, Any], run: str | None) -> bool:
         """Put what goes on from a checkpoint, if that is there still.
 
         It is whole then, so that the values which the next one has of it are there as well.
@@ -519,7 +501,7 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
         return True
 
     def _put_with_lost(
-        self, at: _Place, items: Mapping[str, Any], carried: Mapping[str, Any], run: str | None
+        self, at: Place, items: Mapping[str, Any], carried: Mapping[str, Any], run: str | None
     ) -> None:
         """Put a checkpoint, and of the values it carries on those that are not there."""
 
@@ -563,333 +545,3 @@ class KoruDeltaSaver(BaseCheckpointSaver[str], Home):
                 tx.delete_many(self._namespace, gone)
 
         self._atomically(work)
-
-    def _of_thread(self, view: View, thread: str) -> _Keys:
-        return [
-            key
-            for kind in "cbw"
-            for key in view.list_keys(self._namespace, prefix=f"{kind}/{part(thread)}/")
-        ]
-
-    def _listed(
-        self, view: View, config: RunnableConfig | None, before: RunnableConfig | None
-    ) -> Iterator[str]:
-        """Keys of checkpoints, newest first, read as they are asked for where that can be."""
-        asked = _asked(config) if config else {}
-        identity, ns = asked.get("checkpoint_id"), asked.get("checkpoint_ns")
-        last = _asked(before, thread=False).get("checkpoint_id") if before else None
-        until = newest_first(str(last)) if last else ""
-        if not config or ns is None:
-            prefix = f"c/{part(str(asked['thread_id']))}/" if config else "c/"
-            keys = view.list_keys(self._namespace, prefix=prefix)
-            found = sorted(keys, key=lambda key: key.rsplit("/", 1)[1])
-            wanted = newest_first(str(identity)) if identity else ""
-            for key in found:
-                own = key.rsplit("/", 1)[1]
-                if own > until and wanted in ("", own):
-                    yield key
-            return
-        place = _Place.of(config)
-        if identity:
-            if newest_first(str(identity)) > until and self._has(view, place):
-                yield place.key("c")
-            return
-        after: str | None = f"{place.prefix('c')}{until}" if until else None
-        while page := view.list_keys(
-            self._namespace, prefix=place.prefix("c"), after=after, limit=_PAGE
-        ):
-            yield from page
-            after = page[-1]
-
-    def _record(self, reader: Reader, place: _Place) -> _Record | None:
-        """The record of a checkpoint, or of the latest where the place names none."""
-        if place.identity is not None:
-            key = place.key("c")
-        else:
-            latest = reader.list_keys(self._namespace, prefix=place.prefix("c"), limit=1)
-            if not latest:
-                return None
-            key = latest[0]
-        record: _Record | None = reader.get(self._namespace, key, None)
-        return record
-
-    def _has(self, reader: Reader, place: _Place) -> bool:
-        try:
-            return reader.contains(self._namespace, place.key("c"))
-        except koru_delta.errors.ErasedError:
-            return False
-
-    def _has_any(self, thread: str) -> bool:
-        """Whether a thread has a checkpoint now."""
-        prefix = f"c/{part(thread)}/"
-        return bool(self._database.list_keys(self._namespace, prefix=prefix, limit=1))
-
-    def _found(self, view: View, place: _Place) -> CheckpointTuple | None:
-        record = self._record(view, place)
-        return None if record is None else self._tuple(view, record)
-
-    def _tuple(self, reader: Reader, record: _Record) -> CheckpointTuple:
-        place = _Place.of_record(record)
-        checkpoint: Checkpoint = self._loads(record["checkpoint"])
-        parent = place.parent(record)
-        small = checkpoint.get("channel_values") or {}
-        stored = self._blobs(reader, record, checkpoint)
-        values = {**small, **{name: self._loads(blob) for name, blob in stored.items()}}
-        named = checkpoint["channel_versions"]
-        checkpoint["channel_values"] = {name: values[name] for name in named if name in values}
-        known = parent is not None and self._has(reader, parent)
-        return CheckpointTuple(
-            config=place.config(),
-            checkpoint=checkpoint,
-            metadata=self._loads(record["metadata"]),
-            parent_config=parent.config() if parent is not None and known else None,
-            pending_writes=[self._pending(write) for write in self._writes(reader, place)],
-        )
-
-    def _blobs(
-        self,
-        reader: Reader,
-        record: _Record,
-        checkpoint: Checkpoint,
-        channels: Collection[str] | None = None,
-    ) -> dict[str, Sequence[str]]:
-        """The values a checkpoint has apart, as stored.
-
-        A channel it does not speak of, such as a `DeltaChannel` between snapshots, has the
-        value that was stored with its version, if any was.
-        """
-        prefix, empty = _Place.of_record(record).prefix("b"), record.get("empty", ())
-        small = checkpoint.get("channel_values") or {}
-        found: dict[str, Sequence[str]] = {}
-        for channel, version in checkpoint["channel_versions"].items():
-            wanted = channels is None or channel in channels
-            if not wanted or channel in small or channel in empty:
-                continue
-            stored = reader.get(self._namespace, _blob(prefix, channel, version), None)
-            if stored is not None:
-                found[channel] = stored
-        return found
-
-    def _stored(
-        self, reader: Reader, record: _Record, channels: Collection[str]
-    ) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
-        """The values of some channels: those that are small, and the others as stored."""
-        checkpoint: Checkpoint = self._loads(record["checkpoint"])
-        small = checkpoint.get("channel_values") or {}
-        return (
-            {channel: small[channel] for channel in channels if channel in small},
-            self._blobs(reader, record, checkpoint, channels),
-        )
-
-    def _writes(self, reader: Reader, place: _Place) -> _Records:
-        """The pending writes of a checkpoint as they are stored, in the order they apply."""
-        stored = self._kept(reader, f"{place.key('w')}/")
-        kept: _Records = []
-        for key, each in stored.items():
-            task = key.rsplit("/", 1)[0]
-            for write in _writes_in(each):
-                value = write.get("value") or stored.get(f"{task}/={write['index']}")
-                if value is not None:  # else it is being deleted
-                    kept.append(
-                        {**write, "task": each["task"], "path": each["path"], "value": value}
-                    )
-        return sorted(kept, key=lambda w: writes_sort_key(w["path"], w["task"], w["index"]))
-
-    def _kept(self, reader: Reader, prefix: str) -> dict[str, Any]:
-        """The values of all keys that begin so."""
-        keys = reader.list_keys(self._namespace, prefix=prefix)
-        found = ((key, reader.get(self._namespace, key, None)) for key in keys)
-        return {key: value for key, value in found if value is not None}
-
-    def _pending(self, write: _Record) -> PendingWrite:
-        return write["task"], write["channel"], self._loads(write["value"])
-
-    def _ancestors(self, view: View, record: _Record) -> Iterator[_Record]:
-        """The records of parents, nearest first; a chain that leads back ends there."""
-        seen = {record["id"]}
-        while (parent := _Place.of_record(record).parent(record)) is not None:
-            known = self._record(view, parent)
-            if known is None or known["id"] in seen:
-                return
-            seen.add(known["id"])
-            yield known
-            record = known
-
-    def _needed(self, view: View, head: _Record) -> Iterator[str]:
-        """Keys of the ancestors that the delta channels of a checkpoint are rebuilt from."""
-        counted = self._loads(head["metadata"]).get("counters_since_delta_snapshot") or {}
-        small, apart = self._stored(view, head, counted)
-        remaining = counted.keys() - small.keys() - apart.keys()
-        for ancestor in self._ancestors(view, head):
-            if not remaining:
-                return
-            yield _Place.of_record(ancestor).key("c")
-            small, apart = self._stored(view, ancestor, remaining)
-            remaining -= small.keys() | apart.keys()
-
-    def _unneeded(self, view: View, thread: str) -> _Keys:
-        """Keys of what a thread does not need to go on from where it is."""
-        keys: _Keys = []
-        heads: dict[str, str] = {}
-        for key in view.list_keys(self._namespace, prefix=f"c/{part(thread)}/"):
-            heads.setdefault(key.rsplit("/", 1)[0], key)
-        records = [view.get(self._namespace, head) for head in heads.values()]
-        records.sort(key=lambda record: record["ns"].count("|"))  # callers first
-        kept: set[str] = set()
-        for record in records:
-            place = _Place.of_record(record)
-            if self._is_of_use(view, record, kept):
-                kept |= {place.key("c"), *self._needed(view, record)}
-            keys += self._unused(view, place, lambda key, kept=kept: key not in kept)
-            keys += self._strays(view, place)
-        return keys
-
-    def _is_of_use(self, view: View, record: _Record, kept: Collection[str]) -> bool:
-        """Whether the latest checkpoint of a namespace may be gone on from.
-
-        Not that of a task (a namespace "name:task") which a checkpoint began that goes.
-        """
-        place = _Place.of_record(record)
-        if ":" not in place.ns.rsplit("|", 1)[-1]:
-            return True
-        parents = self._loads(record["metadata"]).get("parents") or {}
-        callers = (_Place(place.thread, ns, identity) for ns, identity in parents.items())
-        return all(each.key("c") in kept or not self._has(view, each) for each in callers)
-
-    def _strays(self, view: View, latest: _Place) -> _Keys:
-        """Keys of writes whose checkpoint went before they came, older than the latest.
-
-        A younger one may be that of a run: its writes may come before it.
-        """
-        there = set(view.list_keys(self._namespace, prefix=latest.prefix("c")))
-        prefix, found = latest.prefix("w"), []
-        for key in view.list_keys(self._namespace, prefix=prefix):
-            own = latest.prefix("c") + key[len(prefix) :].partition("/")[0]
-            if own > latest.key("c") and own not in there:
-                found.append(key)
-        return found
-
-    def _unused(self, view: View, place: _Place, goes: Any) -> _Keys:
-        """Keys of the checkpoints that go, of their writes, and of values only they have."""
-        keys: _Keys = []
-        used: set[str] = set()
-        mine: set[str] = set()
-        prefix = place.prefix("b")
-        for key in view.list_keys(self._namespace, prefix=place.prefix("c")):
-            record = view.get(self._namespace, key)
-            versions = self._loads(record["checkpoint"])["channel_versions"]
-            blobs = {_blob(prefix, channel, version) for channel, version in versions.items()}
-            if not goes(key):
-                used |= blobs
-                continue
-            mine |= blobs
-            writes = f"{_Place.of_record(record).key('w')}/"
-            keys += [key, *view.list_keys(self._namespace, prefix=writes)]
-        stored = view.list_keys(self._namespace, prefix=prefix)  # not those empty
-        return keys + [key for key in stored if key in mine and key not in used]
-
-
-def _asked(config: object, *, thread: bool = True) -> Mapping[str, Any]:
-    """The configurable part of a config, which names a thread where it must.
-
-    Raises:
-        InvalidDataError: it does not.
-    """
-    asked = config.get("configurable") if isinstance(config, Mapping) else None
-    if not isinstance(asked, Mapping) or (thread and asked.get("thread_id") is None):
-        raise koru_delta.errors.InvalidDataError(
-            'a config names what it is about: {"configurable": {"thread_id": ...}}, perhaps with '
-            '"checkpoint_ns" and "checkpoint_id"'
-        )
-    return asked
-
-
-def _check_dict(what: str, given: object) -> None:
-    if not isinstance(given, Mapping):
-        raise koru_delta.errors.InvalidDataError(f"{what} is a dict, not {type(given).__name__}")
-
-
-class _Place(NamedTuple):
-    """Where a checkpoint belongs; without an identity, its thread and namespace."""
-
-    thread: str
-    ns: str
-    identity: str | None = None
-
-    @classmethod
-    def of(cls, config: RunnableConfig) -> _Place:
-        asked = _asked(config)
-        identity = get_checkpoint_id(config)
-        return cls(
-            str(asked["thread_id"]),
-            text("checkpoint_ns", asked.get("checkpoint_ns") or ""),
-            str(identity) if identity else None,
-        )
-
-    @classmethod
-    def of_record(cls, record: _Record) -> _Place:
-        return cls(record["thread"], record["ns"], record["id"])
-
-    def parent(self, record: _Record) -> _Place | None:
-        return self._replace(identity=record["parent"]) if record["parent"] else None
-
-    def prefix(self, kind: str) -> str:
-        return f"{kind}/{part(self.thread)}/{part(self.ns)}/"
-
-    def key(self, kind: str) -> str:
-        return self.prefix(kind) + newest_first(self.identity or "")
-
-    def config(self) -> RunnableConfig:
-        named = {"thread_id": self.thread, "checkpoint_ns": self.ns}
-        if self.identity is not None:
-            named["checkpoint_id"] = self.identity
-        return {"configurable": named}
-
-
-def _blob(prefix: str, channel: str, version: str | int | float) -> str:
-    """The key of a channel's value, in the place whose values have this prefix."""
-    # Numbers are told from strings by a sign no quoted string begins with.
-    named = part(version) if isinstance(version, str) else f"={version!r}"
-    return f"{prefix}{part(channel)}/{named}"
-
-
-def _is_small(value: object) -> bool:
-    """Whether a value is cheaper said in each checkpoint than stored once, apart.
-
-    None that could be changed in place: what has no new version is still what it was.
-    """
-    kind = type(value)
-    return (
-        value is None or kind is bool or kind is int or kind is float
-        or (kind is str and len(cast("str", value)) <= _SMALL)
-    )  # fmt: skip
-
-
-def _is_large(write: _Record) -> bool:
-    """Whether a write's value is kept apart, so that it is stored once with its channel's."""
-    return len(write["value"][1]) > _LARGE
-
-
-def _without_value(write: _Record) -> _Record:
-    return {"index": write["index"], "channel": write["channel"]}
-
-
-def _shared_out(writes: Iterable[_Record]) -> list[_Records]:
-    """Writes in their order, as many together as is not too much for one value."""
-    found: list[_Records] = []
-    size = 0
-    for write in writes:
-        added = len(write["value"][1]) if "value" in write else 0
-        if not found or size + added > _TOGETHER:
-            found.append([])
-            size = 0
-        found[-1].append(write)
-        size += added
-    return found
-
-
-def _writes_in(stored: Any) -> _Records:
-    if isinstance(stored, list):  # the value of one
-        return []
-    found: _Records = stored.get("writes", [stored])  # each was stored by itself once
-    return found
