@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from koru_delta.search.codes import CodesUnavailable
+from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.masks import Masks
 from koru_delta.search.readings import Graph, Reading, Scores

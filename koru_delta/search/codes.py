@@ -17,21 +17,29 @@ import hashlib
 import importlib
 import math
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from koru_delta.errors import CorruptionError
+from koru_delta.search.frame import (
+    BLOCK,
+    FAR,
+    CodesUnavailable,
+    Doubles,
+    Frame,
+    foreign,
+    hiding,
+    lengths_of,
+    unit_of,
+)
 from koru_delta.values import Vector
 
 Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float32]
-_Doubles = npt.NDArray[np.float64]
 _Words = npt.NDArray[np.uint64]
 
 _METRICS: Final = ("cosine", "dot", "l2")
@@ -42,8 +50,6 @@ _RECALLS: Final = (0.8, 0.9, 0.95, 0.98, 0.99)
 _SAMPLE: Final = 1024  # rows the codes are fitted to
 _TRIED: Final = 48  # rows searched for at the end, to see how many candidates it takes
 _TRIED_K: Final = 10
-_BLOCK: Final = 2048  # rows encoded together: some megabytes
-_FAR: Final = 2.0**20  # rows further from the centre, in typical distances, are drawn in
 _MOST_PASS: Final = 0.6  # of the rows, for a mask to be applied afterwards
 _FEW: Final = 1000  # rows, the fewest they are searched for among
 _COUNTS: Final = (
@@ -52,14 +58,9 @@ _COUNTS: Final = (
 )  # fmt: skip
 _COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
 _LARGEST: Final = float(np.finfo(np.float32).max)
-_ROUNDED: Final = 2.0**-40  # nearer to the centre than this, for its length, is being there
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
 _MOST_BITS: Final = 2048
-
-
-class CodesUnavailable(Exception):  # noqa: N818 - a state, not a mistake of the caller
-    """The library is not there, or failed: make the codes anew, or search without them."""
 
 
 class Codes(Protocol):
@@ -154,7 +155,7 @@ def encode(vectors: Matrix, metric: str, *, kind: str | None = None) -> Codes | 
     rows, dimensions = vectors.shape
     if rows < 2 or not _FEWEST_DIMENSIONS <= dimensions <= _MOST_DIMENSIONS:
         return None
-    frame = _Frame.around(vectors, metric)
+    frame = Frame.around(vectors, metric)
     if frame is None:
         return None
     codes = _kind(kind).made(vectors, frame)
@@ -187,7 +188,7 @@ def load(data: bytes | memoryview, metric: str, dimensions: int, rows: int) -> C
     sound = (np.abs(centre) <= _LARGEST).all() and abs(exponent) < 300
     if not (sound and 0 < weight < 1e3 and abs(middle) < 1e3):
         raise CorruptionError("codes have a centre that no vectors have")
-    frame = _Frame(metric, centre, exponent, weight, middle)
+    frame = Frame(metric, centre, exponent, weight, middle)
     codes = _kind(_KINDS[kind]).read(view[body:], frame, rows)
     codes.needs = tuple(needs)
     return codes
@@ -197,93 +198,12 @@ def _kind(name: str) -> type[_Turbo] | type[_Signs]:
     return _Turbo if name == "turbo4" else _Signs
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """How rows are seen: as inner products with offsets from a centre.
-
-    Nearest is highest `query . offset`, and for l2 minus half the square of the offset's
-    length beside it. Offsets are in units of `2 ** exponent`, so that a typical one has a
-    length between a half and one.
-    """
-
-    metric: str
-    centre: _Doubles  # for cosine, of unit vectors
-    exponent: int
-    weight: float  # of the half squares among the coordinates, or along the centre
-    middle: float  # for l2: a typical half square
-
-    @classmethod
-    def around(cls, vectors: Matrix, metric: str) -> Self | None:
-        """A frame that suits most of `vectors`; None if they are all equal."""
-        rows, dimensions = vectors.shape
-        lengths = np.empty(rows)
-        # Few that are far out must not move the centre away from all the others.
-        for start, block in _blocks(vectors):
-            lengths[start : start + len(block)] = _lengths(block)
-        limit = np.inf if metric == "cosine" else 8 * float(np.median(lengths))
-        centre, counted = np.zeros(dimensions), 0
-        for start, block in _blocks(vectors):
-            some = lengths[start : start + len(block)]
-            if metric == "cosine":
-                block /= np.maximum(some, 1e-300)[:, None]
-            near = some <= limit
-            centre += block.sum(axis=0) if near.all() else block[near].sum(axis=0)
-            counted += int(np.count_nonzero(near))
-        frame = cls(metric, centre / counted, 0, 1.0, 0.0)
-        along, direction = np.empty(rows), _unit(frame.centre)
-        for start, block in _blocks(vectors):
-            offsets = frame.seen(block)
-            lengths[start : start + len(block)] = _lengths(offsets)
-            along[start : start + len(block)] = offsets @ direction
-        away = float(np.linalg.norm(frame.centre))
-        apart = lengths[lengths > _ROUNDED * away]
-        if not len(apart):
-            return None
-        typical = float(np.median(apart))
-        exponent = int(np.frexp(typical)[1])
-        usual = lengths <= 8 * typical
-        # The error of a code goes with the length of what is encoded times that of the
-        # query: for l2 (1 + s^2 / w^2) * (1 + w^2), least at w^2 = s, the spread of half
-        # squares. Else a query goes far along the direction of the centre, where the offsets
-        # differ least: it goes that way by w as far, and they go farther.
-        if metric == "l2":
-            half = np.square(np.ldexp(lengths[usual], -exponent)) / 2
-            weight, middle = float(np.sqrt(np.std(half))), float(np.mean(half))
-        else:
-            spread = float(np.std(along[usual]))
-            weight, middle = float(np.sqrt(spread / max(np.hypot(spread, away), 1e-300))), 0.0
-        return cls(metric, frame.centre, exponent, max(weight, 2.0**-20), middle)
-
-    def offsets(self, vectors: Matrix) -> _Doubles:
-        """Shape (rows, dimensions)."""
-        found = self.seen(vectors.astype(np.float64))
-        lengths = _lengths(found)
-        if lengths.max(initial=0.0) > _FAR:
-            found *= np.minimum(1.0, _FAR / np.maximum(lengths, 1.0))[:, None]
-        return found
-
-    def query(self, query: Vector) -> _Doubles:
-        """What an offset is multiplied with, of any length but for l2."""
-        found = query.astype(np.float64)
-        if not np.isfinite(found).all():
-            raise CodesUnavailable("the query holds something that is no finite number")
-        if self.metric == "l2":
-            return np.ldexp(found - self.centre, -self.exponent)
-        return found / max(float(np.linalg.norm(found)), 1e-300)
-
-    def seen(self, block: _Doubles) -> _Doubles:
-        """The offsets of a block, in its place."""
-        if self.metric == "cosine":
-            block /= np.maximum(_lengths(block), 1e-300)[:, None]
-        block -= self.centre
-        return np.ldexp(block, -self.exponent, out=block)
-
-    def dump(self, kind: str, rows: int, needs: tuple[int, ...], payload: bytes) -> bytes:
-        header = _HEADER.pack(
-            _MAGIC, _KINDS.index(kind), _METRICS.index(self.metric), len(self.centre), rows,
-            self.exponent, self.weight, self.middle, *needs, len(payload),
-        )  # fmt: skip
-        return b"".join((header, self.centre.astype("<f8").tobytes(), payload))
+def _dumped(frame: Frame, kind: str, rows: int, needs: tuple[int, ...], payload: bytes) -> bytes:
+    header = _HEADER.pack(
+        _MAGIC, _KINDS.index(kind), _METRICS.index(frame.metric), len(frame.centre), rows,
+        frame.exponent, frame.weight, frame.middle, *needs, len(payload),
+    )  # fmt: skip
+    return b"".join((header, frame.centre.astype("<f8").tobytes(), payload))
 
 
 class _Turbo:
@@ -294,59 +214,59 @@ class _Turbo:
     spare: Final = 16
     shallow: Final = 0.75
 
-    def __init__(self, index: Any, frame: _Frame, rows: int, size: int) -> None:
+    def __init__(self, index: Any, frame: Frame, rows: int, size: int) -> None:
         self._index = index
         self._frame = frame
-        self._direction = _unit(frame.centre)
+        self._direction = unit_of(frame.centre)
         self.rows = rows
         self.nbytes = size + frame.centre.nbytes
         self.needs: tuple[int, ...] = (0,) * len(_RECALLS)
 
     @classmethod
-    def made(cls, vectors: Matrix, frame: _Frame) -> Self:
+    def made(cls, vectors: Matrix, frame: Frame) -> Self:
         """Codes of `vectors`."""
         library, width, rows = _library(), cls._width(frame), len(vectors)
-        with _foreign("turbovec could not make codes"):
+        with foreign("turbovec could not make codes"):
             index = library.TurboQuantIndex(width, 4)
             if rows >= _SAMPLE // 4:
                 chosen = np.random.default_rng(1).choice(rows, min(_SAMPLE, rows), replace=False)
                 index.calibrate(cls._items(vectors[np.sort(chosen)], frame, width))
-            for start in range(0, rows, _BLOCK):
-                index.add(cls._items(vectors[start : start + _BLOCK], frame, width))
+            for start in range(0, rows, BLOCK):
+                index.add(cls._items(vectors[start : start + BLOCK], frame, width))
             # What is read back has no room to grow, which may be half of it.
             data: bytes = index.to_bytes()
         del index
         return cls.read(memoryview(data), frame, rows)
 
     @classmethod
-    def read(cls, data: memoryview, frame: _Frame, rows: int) -> Self:
+    def read(cls, data: memoryview, frame: Frame, rows: int) -> Self:
         """Codes from what `dump` gave for them."""
         library = _library()
-        with _foreign("turbovec does not take these codes"):
+        with foreign("turbovec does not take these codes"):
             index = library.TurboQuantIndex.from_bytes(bytes(data))
             shape = (index.dim, index.bit_width, len(index))
         if shape != (cls._width(frame), 4, rows):
             raise CorruptionError("these are codes of other vectors")
-        with _foreign("turbovec does not take these codes"):
+        with foreign("turbovec does not take these codes"):
             index.prepare()
             # The library puts codes in the order that it scans them in when first searched.
             index.search(np.ones((1, index.dim), dtype=np.float32), 1)
         return cls(index, frame, rows, len(data))
 
     @staticmethod
-    def _width(frame: _Frame) -> int:
+    def _width(frame: Frame) -> int:
         # It takes multiples of 8, and is several times quicker over multiples of 32.
         return -(-(len(frame.centre) + (frame.metric == "l2")) // 32) * 32
 
     @staticmethod
-    def _items(vectors: Matrix, frame: _Frame, width: int) -> Matrix:
+    def _items(vectors: Matrix, frame: Frame, width: int) -> Matrix:
         items = np.zeros((len(vectors), width), dtype=np.float32)
         offsets = frame.offsets(vectors)
         if frame.metric == "l2":
             half = np.vecdot(offsets, offsets) / 2
             items[:, len(frame.centre)] = (frame.middle - half) / frame.weight
         else:
-            direction = _unit(frame.centre)
+            direction = unit_of(frame.centre)
             offsets += ((1 / frame.weight - 1) * (offsets @ direction))[:, None] * direction
         items[:, : len(frame.centre)] = offsets
         return items
@@ -398,28 +318,15 @@ class _Turbo:
         if mask is not None and not mask.flags.c_contiguous:
             mask = np.ascontiguousarray(mask)
         asked = self._asked(queries)
-        with _foreign("turbovec could not search"):
+        with foreign("turbovec could not search"):
             found: Numbers = self._index.search(asked, count, mask=mask)[1]
         return found
 
     def dump(self) -> bytes:
         """See `Codes`."""
-        with _foreign("turbovec could not write"):
+        with foreign("turbovec could not write"):
             data: bytes = self._index.to_bytes()
-        return self._frame.dump(self.name, self.rows, self.needs, data)
-
-
-@contextmanager
-def _foreign(what: str) -> Iterator[None]:
-    """Turn what a library raises into `CodesUnavailable`."""
-    try:
-        yield
-    except Exception as error:
-        raise CodesUnavailable(f"{what}: {error}") from error
-    except BaseException as error:
-        if type(error).__name__ == "PanicException":  # of Rust
-            raise CodesUnavailable(f"{what}: {error}") from error
-        raise
+        return _dumped(self._frame, self.name, self.rows, self.needs, data)
 
 
 def _library() -> Any:
@@ -437,30 +344,30 @@ class _Signs:
     spare: Final = 28
     shallow: Final = 0.35
 
-    def __init__(self, words: _Words, lengths: Vector, aside: Vector, frame: _Frame) -> None:
+    def __init__(self, words: _Words, lengths: Vector, aside: Vector, frame: Frame) -> None:
         self._words = words  # shape (bits / 64, rows): a word of all rows lies together
         self._lengths = lengths
         self._aside = aside  # of each offset, what is known better than by its bits
         self._frame = frame
-        self._direction = _unit(frame.centre)
+        self._direction = unit_of(frame.centre)
         self.rows = words.shape[1]
         self.nbytes = words.nbytes + lengths.nbytes + aside.nbytes + frame.centre.nbytes
         self.needs: tuple[int, ...] = (0,) * len(_RECALLS)
 
     @classmethod
-    def made(cls, vectors: Matrix, frame: _Frame) -> Self:
+    def made(cls, vectors: Matrix, frame: Frame) -> Self:
         """Codes of `vectors`."""
         rows, dimensions = vectors.shape
         projections = _projections(dimensions)
         words = np.empty((len(projections) // 64, rows), dtype=np.uint64)
         lengths = np.empty(rows, dtype=np.float32)
         aside = np.empty(rows, dtype=np.float32)
-        direction = _unit(frame.centre)
-        for start in range(0, rows, _BLOCK):
-            part = slice(start, min(start + _BLOCK, rows))
+        direction = unit_of(frame.centre)
+        for start in range(0, rows, BLOCK):
+            part = slice(start, min(start + BLOCK, rows))
             offsets = frame.offsets(vectors[part])
             words[:, part] = _packed(offsets.astype(np.float32) @ projections.T).T
-            lengths[part] = _lengths(offsets)
+            lengths[part] = lengths_of(offsets)
             if frame.metric == "l2":
                 aside[part] = -np.vecdot(offsets, offsets) / 2
             else:
@@ -468,7 +375,7 @@ class _Signs:
         return cls(words, lengths, aside, frame)
 
     @classmethod
-    def read(cls, data: memoryview, frame: _Frame, rows: int) -> Self:
+    def read(cls, data: memoryview, frame: Frame, rows: int) -> Self:
         """Codes from what `dump` gave for them."""
         count = _bits(len(frame.centre)) // 64
         if len(data) != rows * (8 * count + 8):
@@ -476,7 +383,7 @@ class _Signs:
         words = np.frombuffer(data, "<u8", rows * count).astype(np.uint64, copy=False)
         words = words.reshape(count, rows)
         lengths, aside = np.frombuffer(data, "<f4", 2 * rows, 8 * rows * count).reshape(2, rows)
-        if not ((np.abs(lengths) <= 2 * _FAR).all() and (np.abs(aside) <= 2 * _FAR**2).all()):
+        if not ((np.abs(lengths) <= 2 * FAR).all() and (np.abs(aside) <= 2 * FAR**2).all()):
             raise CorruptionError("codes have a length that no vectors have")
         narrow = np.float32
         return cls(
@@ -490,7 +397,7 @@ class _Signs:
             self._lengths.astype("<f4").tobytes(),
             self._aside.astype("<f4").tobytes(),
         ))  # fmt: skip
-        return self._frame.dump(self.name, self.rows, self.needs, payload)
+        return _dumped(self._frame, self.name, self.rows, self.needs, payload)
 
     def candidates(self, k: int, recall: float) -> int | None:
         """See `Codes`."""
@@ -511,7 +418,7 @@ class _Signs:
                 lengths, aside = lengths[chosen], aside[chosen]
         near = self._near(query, words, lengths, aside)
         if mask is not None:
-            near += _hiding(mask)
+            near += hiding(mask)
         best = _highest(near, count)
         return best if chosen is None else chosen[best]
 
@@ -591,133 +498,6 @@ class Shelved:
         return self._read().dump()
 
 
-class Int8Bounds:
-    """Eight bits a dimension, and how wrong they can be: an exact search that reads a quarter.
-
-    A vector is its code times a scale, and a rest whose length is known. So is a query, and
-    by the inequality of Cauchy and Schwarz an inner product differs from that of the codes
-    by no more than `|query| |rest| + |rest of the query| |coded|`.
-    """
-
-    def __init__(self, frame: _Frame, rows: int) -> None:
-        self._frame = frame
-        self._codes = np.empty((rows, len(frame.centre)), dtype=np.int8)
-        self._scales = np.empty(rows, dtype=np.float32)
-        self._rests = np.empty(rows, dtype=np.float32)  # lengths, all rounded up
-        self._coded = np.empty(rows, dtype=np.float32)
-        self._halves = np.zeros((2, 0 if frame.metric == "dot" else rows), dtype=np.float32)
-        self.nbytes = sum(
-            held.nbytes
-            for held in (self._codes, self._scales, self._rests, self._coded, self._halves)
-        )
-
-    @staticmethod
-    def available() -> bool:
-        """Whether a library is installed that multiplies small integers."""
-        return _int8_library() is not None
-
-    @classmethod
-    def made(cls, vectors: Matrix, metric: str) -> Self | None:
-        """Bounds for `vectors`; None where they are all equal or some much further out.
-
-        Raises:
-            CodesUnavailable: no library is installed.
-        """
-        if not cls.available():
-            raise CodesUnavailable("neither simsimd nor numkong is installed")
-        frame = _Frame.around(vectors, metric)
-        if frame is None or len(frame.centre) > 2**16:  # sums must fit into 32 bits
-            return None
-        found = cls(frame, len(vectors))
-        moved = _moved(frame)
-        unit = 0.0  # that a vector has not quite this length
-        if metric == "cosine":
-            unit = float(np.ldexp(2.0**-49, -2 * frame.exponent))
-        for start, block in _blocks(vectors):
-            part = slice(start, start + len(block))
-            offsets = frame.seen(block.copy())
-            lengths = _lengths(offsets)
-            if lengths.max() > _FAR:
-                return None
-            scales = (np.abs(offsets).max(axis=1) / 127).astype(np.float32)
-            scales = np.maximum(scales, np.finfo(np.float32).tiny)
-            codes = np.clip(np.round(offsets / scales[:, None]), -127, 127)
-            coded = codes * scales[:, None].astype(np.float64)
-            # Centring rounds in float64, and sums below are rounded in float32.
-            rounded = 2.0**-50 * (lengths + 2 * moved)
-            found._codes[part] = codes
-            found._scales[part] = scales
-            found._rests[part] = _up(_lengths(offsets - coded) + rounded + 2.0**-20 * lengths)
-            found._coded[part] = _up(_lengths(coded))
-            if metric != "dot":
-                half = np.square(lengths) / 2
-                found._halves[0, part] = half
-                found._halves[1, part] = _up(2.0**-20 * half + lengths * rounded + unit)
-        return found
-
-    def contenders(self, query: Vector, k: int, mask: Mask | None) -> Numbers:
-        """Rows under `mask` that hold the exact best `k` and all that equal the last of them.
-
-        Raises:
-            CodesUnavailable: the library failed, or the query is not finite or too far away.
-        """
-        seen = self._frame.query(query)
-        if self._frame.metric == "cosine":  # of unit vectors: the order of distances is the same
-            seen = np.ldexp(seen - self._frame.centre, -self._frame.exponent)
-        length = float(np.linalg.norm(seen))
-        if length > _FAR:
-            raise CodesUnavailable("the query is too far away from all vectors")
-        scale = float(np.abs(seen).max()) / 127 or 1.0
-        codes = np.round(seen / scale)
-        rest = float(np.linalg.norm(seen - codes * scale))
-        rest += 2.0**-50 * (length + 2 * _moved(self._frame))
-        small = codes.astype(np.int8)[None]
-        with _foreign("the int8 library could not multiply"):
-            high = np.asarray(_int8_library().cdist(small, self._codes, "dot"))[0]
-        high = high.astype(np.float32)
-        high *= self._scales
-        high *= np.float32(scale)
-        doubt = self._rests * np.float32(length * (1 + 2.0**-20))
-        doubt += self._coded * np.float32(rest * (1 + 2.0**-20) + 2.0**-20 * length)
-        if len(self._halves[0]):
-            high -= self._halves[0]
-            doubt += self._halves[1]
-        if mask is not None:
-            high += _hiding(mask)
-        low = high - doubt
-        high += doubt
-        if k >= len(low):
-            return np.flatnonzero(high > -np.inf)
-        least = np.partition(low, len(low) - k)[len(low) - k]
-        return np.flatnonzero((high >= least) & (high > -np.inf))
-
-
-@functools.cache
-def _int8_library() -> Any:
-    """A library that multiplies one int8 vector with many at once, or None."""
-    for name in ("simsimd", "numkong"):
-        try:
-            return importlib.import_module(name)
-        except (ImportError, OSError):
-            continue
-    return None
-
-
-def _hiding(mask: Mask) -> Vector:
-    """What to add to scores, so that those of rows outside the mask are lowest."""
-    return np.where(mask, np.float32(0), np.float32(-np.inf))
-
-
-def _moved(frame: _Frame) -> float:
-    """How far the centre is from the origin, in units of the offsets."""
-    return float(np.ldexp(np.linalg.norm(frame.centre), -frame.exponent))
-
-
-def _up(exact: _Doubles) -> Vector:
-    """No less than `exact`."""
-    return np.nextafter(exact.astype(np.float32), np.float32(np.inf))
-
-
 @functools.lru_cache(maxsize=8)
 def _projections(dimensions: int) -> Matrix:
     """Directions to take signs along, shape (bits, dimensions): orthogonal as far as may be.
@@ -725,7 +505,7 @@ def _projections(dimensions: int) -> Matrix:
     The same everywhere and always: the coin tosses are of a hash.
     """
     bits = _bits(dimensions)
-    parts: list[_Doubles] = []
+    parts: list[Doubles] = []
     for first in range(0, bits, dimensions):
         wide = min(dimensions, bits - first)
         tosses = hashlib.shake_256(b"koru-delta signs %d %d" % (dimensions, first))
@@ -755,7 +535,7 @@ def _highest(scores: Vector, count: int) -> Numbers:
     return found[np.argsort(-scores[found], kind="stable")[:count]]
 
 
-def _needs(codes: _Turbo | _Signs, vectors: Matrix, frame: _Frame) -> tuple[int, ...]:
+def _needs(codes: _Turbo | _Signs, vectors: Matrix, frame: Frame) -> tuple[int, ...]:
     """For each of `_RECALLS`, how many candidates hold that share of the ten best; 0: too many.
 
     Rows are the queries, and are sought among all others and again among few of them,
@@ -767,9 +547,9 @@ def _needs(codes: _Turbo | _Signs, vectors: Matrix, frame: _Frame) -> tuple[int,
     queries = vectors[tried]
     asked = np.stack([frame.query(query) for query in queries]).astype(np.float32)
     exact = np.empty((len(tried), rows), dtype=np.float32)
-    for start in range(0, rows, _BLOCK):
-        offsets = frame.offsets(vectors[start : start + _BLOCK])
-        part = exact[:, start : start + _BLOCK]
+    for start in range(0, rows, BLOCK):
+        offsets = frame.offsets(vectors[start : start + BLOCK])
+        part = exact[:, start : start + BLOCK]
         np.matmul(asked, offsets.T.astype(np.float32), out=part)
         if frame.metric == "l2":
             part -= np.vecdot(offsets, offsets) / 2
@@ -806,17 +586,3 @@ def _candidates(needs: tuple[int, ...], k: int, recall: float) -> int | None:
         if reached >= recall and count:
             return max(count, -(-count * k // _TRIED_K))
     return None
-
-
-def _blocks(vectors: Matrix) -> Iterator[tuple[int, _Doubles]]:
-    for start in range(0, len(vectors), _BLOCK):
-        yield start, vectors[start : start + _BLOCK].astype(np.float64)
-
-
-def _lengths(rows: _Doubles) -> _Doubles:
-    found: _Doubles = np.sqrt(np.vecdot(rows, rows))
-    return found
-
-
-def _unit(vector: _Doubles) -> _Doubles:
-    return vector / max(float(np.linalg.norm(vector)), 1e-300)

@@ -16,7 +16,8 @@ from koru_delta.errors import CorruptionError
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
 from koru_delta.search.cache import CacheFile, Unusable
-from koru_delta.search.codes import Codes, CodesUnavailable
+from koru_delta.search.codes import Codes
+from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.readings import Graph, Reading

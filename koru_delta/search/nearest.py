@@ -23,8 +23,8 @@ from koru_delta.search.candidates import (
     unfed_of,
 )
 from koru_delta.search.causality import Condition
-from koru_delta.search.codes import CodesUnavailable
 from koru_delta.search.filters import CompiledFilter
+from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.plan import HIGHEST_APPROXIMATE, Situation, Way, choose
 from koru_delta.search.readings import Reading

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.budget import Tier
 from koru_delta.search.cache import Mapped
-from koru_delta.search.codes import Codes, Int8Bounds
+from koru_delta.search.codes import Codes
 from koru_delta.search.rows import Numbers
 from koru_delta.values import Vector
 

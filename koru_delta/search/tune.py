@@ -17,7 +17,8 @@ import numpy as np
 
 from koru_delta.search import codes, graph
 from koru_delta.search.cache import Unusable
-from koru_delta.search.codes import Codes, CodesUnavailable
+from koru_delta.search.codes import Codes
+from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs, Situation, choose

@@ -27,10 +27,12 @@ from koru_delta.errors import (
 )
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
+from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.budget import Need, Place, allot
 from koru_delta.search.cache import Unusable
-from koru_delta.search.codes import CodesUnavailable, Int8Bounds, Shelved
+from koru_delta.search.codes import Shelved
 from koru_delta.search.files import IndexFiles
+from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs

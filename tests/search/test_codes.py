@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from koru_delta.errors import CorruptionError
 from koru_delta.search import codes
-from koru_delta.search.codes import Codes, CodesUnavailable, Int8Bounds, encode, load
+from koru_delta.search.bounds import Int8Bounds
+from koru_delta.search.codes import Codes, encode, load
+from koru_delta.search.frame import CodesUnavailable
 
 ROWS, DIMENSIONS, K = 3000, 48, 10
 METRICS = ("cosine", "dot", "l2")

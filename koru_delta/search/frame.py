@@ -1,0 +1,142 @@
+"""How the rows of a segment are seen by what encodes them: as offsets from their centre."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from koru_delta.values import Vector
+
+Mask = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+BLOCK: Final = 2048  # rows encoded together: some megabytes
+FAR: Final = 2.0**20  # rows further from the centre, in typical distances, are drawn in
+_ROUNDED: Final = 2.0**-40  # nearer to the centre than this, for its length, is being there
+
+
+class CodesUnavailable(Exception):  # noqa: N818 - a state, not a mistake of the caller
+    """The library is not there, or failed: make the codes anew, or search without them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How rows are seen: as inner products with offsets from a centre.
+
+    Nearest is highest `query . offset`, and for l2 minus half the square of the offset's
+    length beside it. Offsets are in units of `2 ** exponent`, so that a typical one has a
+    length between a half and one.
+    """
+
+    metric: str
+    centre: Doubles  # for cosine, of unit vectors
+    exponent: int
+    weight: float  # of the half squares among the coordinates, or along the centre
+    middle: float  # for l2: a typical half square
+
+    @classmethod
+    def around(cls, vectors: Matrix, metric: str) -> Self | None:
+        """A frame that suits most of `vectors`; None if they are all equal."""
+        rows, dimensions = vectors.shape
+        lengths = np.empty(rows)
+        # Few that are far out must not move the centre away from all the others.
+        for start, block in blocks_of(vectors):
+            lengths[start : start + len(block)] = lengths_of(block)
+        limit = np.inf if metric == "cosine" else 8 * float(np.median(lengths))
+        centre, counted = np.zeros(dimensions), 0
+        for start, block in blocks_of(vectors):
+            some = lengths[start : start + len(block)]
+            if metric == "cosine":
+                block /= np.maximum(some, 1e-300)[:, None]
+            near = some <= limit
+            centre += block.sum(axis=0) if near.all() else block[near].sum(axis=0)
+            counted += int(np.count_nonzero(near))
+        frame = cls(metric, centre / counted, 0, 1.0, 0.0)
+        along, direction = np.empty(rows), unit_of(frame.centre)
+        for start, block in blocks_of(vectors):
+            offsets = frame.seen(block)
+            lengths[start : start + len(block)] = lengths_of(offsets)
+            along[start : start + len(block)] = offsets @ direction
+        away = float(np.linalg.norm(frame.centre))
+        apart = lengths[lengths > _ROUNDED * away]
+        if not len(apart):
+            return None
+        typical = float(np.median(apart))
+        exponent = int(np.frexp(typical)[1])
+        usual = lengths <= 8 * typical
+        # The error of a code goes with the length of what is encoded times that of the
+        # query: for l2 (1 + s^2 / w^2) * (1 + w^2), least at w^2 = s, the spread of half
+        # squares. Else a query goes far along the direction of the centre, where the offsets
+        # differ least: it goes that way by w as far, and they go farther.
+        if metric == "l2":
+            half = np.square(np.ldexp(lengths[usual], -exponent)) / 2
+            weight, middle = float(np.sqrt(np.std(half))), float(np.mean(half))
+        else:
+            spread = float(np.std(along[usual]))
+            weight, middle = float(np.sqrt(spread / max(np.hypot(spread, away), 1e-300))), 0.0
+        return cls(metric, frame.centre, exponent, max(weight, 2.0**-20), middle)
+
+    def offsets(self, vectors: Matrix) -> Doubles:
+        """Shape (rows, dimensions)."""
+        found = self.seen(vectors.astype(np.float64))
+        lengths = lengths_of(found)
+        if lengths.max(initial=0.0) > FAR:
+            found *= np.minimum(1.0, FAR / np.maximum(lengths, 1.0))[:, None]
+        return found
+
+    def query(self, query: Vector) -> Doubles:
+        """What an offset is multiplied with, of any length but for l2."""
+        found = query.astype(np.float64)
+        if not np.isfinite(found).all():
+            raise CodesUnavailable("the query holds something that is no finite number")
+        if self.metric == "l2":
+            return np.ldexp(found - self.centre, -self.exponent)
+        return found / max(float(np.linalg.norm(found)), 1e-300)
+
+    def seen(self, block: Doubles) -> Doubles:
+        """The offsets of a block, in its place."""
+        if self.metric == "cosine":
+            block /= np.maximum(lengths_of(block), 1e-300)[:, None]
+        block -= self.centre
+        return np.ldexp(block, -self.exponent, out=block)
+
+
+@contextmanager
+def foreign(what: str) -> Iterator[None]:
+    """Turn what a library raises into `CodesUnavailable`."""
+    try:
+        yield
+    except Exception as error:
+        raise CodesUnavailable(f"{what}: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # of Rust
+            raise CodesUnavailable(f"{what}: {error}") from error
+        raise
+
+
+def hiding(mask: Mask) -> Vector:
+    """What to add to scores, so that those of rows outside the mask are lowest."""
+    return np.where(mask, np.float32(0), np.float32(-np.inf))
+
+
+def blocks_of(vectors: Matrix) -> Iterator[tuple[int, Doubles]]:
+    """Where each block begins, and its rows in float64."""
+    for start in range(0, len(vectors), BLOCK):
+        yield start, vectors[start : start + BLOCK].astype(np.float64)
+
+
+def lengths_of(rows: Doubles) -> Doubles:
+    """The length of each row."""
+    found: Doubles = np.sqrt(np.vecdot(rows, rows))
+    return found
+
+
+def unit_of(vector: Doubles) -> Doubles:
+    """The direction of a vector; one of no length stays as it is."""
+    return vector / max(float(np.linalg.norm(vector)), 1e-300)
