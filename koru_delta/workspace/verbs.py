@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
@@ -14,17 +14,14 @@ from koru_delta.search.answers import Matches
 from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter
 from koru_delta.search.query import Row
+from koru_delta.search.synthesis.store import Moment as StoreMoment
+from koru_delta.search.synthesis.store import Store
 from koru_delta.transaction import Transaction
-from koru_delta.values import Value, Vector
+from koru_delta.values import Value
 
 
-class Moment(Protocol):
+class Moment(StoreMoment, Protocol):
     """A `View`, as far as workspaces use it."""
-
-    @property
-    def seq(self) -> int:
-        """The last position of the log it sees."""
-        ...
 
     @property
     def time(self) -> datetime:
@@ -32,8 +29,8 @@ class Moment(Protocol):
         ...
 
 
-class Verbs(Protocol):
-    """A `Database`, as far as workspaces use it."""
+class Verbs(Store, Protocol):
+    """A `Database`, as far as workspaces use it: what synthesis asks of it, and more."""
 
     @property
     def embedder(self) -> TextEmbedder | None:
@@ -164,20 +161,6 @@ class Verbs(Protocol):
         """As `Database.get_raw`."""
         ...
 
-    def version(
-        self, namespace: str, key: str, *, as_of: AsOf = ..., valid_at: When | None = ...
-    ) -> Version:
-        """As `Database.version`."""
-        ...
-
-    def get_version(self, version: Version | str) -> Version:
-        """As `Database.get_version`."""
-        ...
-
-    def vectors(self, version: Version | str) -> Mapping[str, Vector]:
-        """As `Database.vectors`."""
-        ...
-
     def query(
         self,
         namespace: str,
@@ -237,23 +220,8 @@ class Verbs(Protocol):
         """As `Database.history`."""
         ...
 
-    def ancestors(
-        self,
-        version: Version | str,
-        *,
-        kinds: Sequence[str] | None = ...,
-        max_hops: int | None = ...,
-        as_of: AsOf = ...,
-    ) -> list[Version]:
-        """As `Database.ancestors`."""
-        ...
-
     def search(self, namespace: str, text: str, *args: Any, **options: Any) -> Matches:
         """As `Database.search`."""
-        ...
-
-    def changes(self, after: AsOf = ..., *, as_of: AsOf = ...) -> Iterator[Version]:
-        """As `Database.changes`."""
         ...
 
     def erase(self, what: Any, *, author: str | None = ..., message: str | None = ...) -> Any:
