@@ -16,9 +16,10 @@ from koru_delta.transaction import CauseLike
 from koru_delta.values import canonical_bytes
 from koru_delta.workspace.inside import Item
 from koru_delta.workspace.patterns import Outcomes, Span, timeline
+from koru_delta.workspace.reads import outcomes_of
 from koru_delta.workspace.recollection import Memory, memory_of
 from koru_delta.workspace.settings import Settings
-from koru_delta.workspace.workspace import Workspace, outcomes_of
+from koru_delta.workspace.workspace import Workspace
 from koru_delta.workspace.writes import Intended
 
 MEMORY: Final = "memory"  # the namespace of all three
