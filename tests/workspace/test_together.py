@@ -167,6 +167,6 @@ def test_both_forms_have_the_same_verbs() -> None:
         (koru_delta.AgentMemory, koru_delta.AsyncAgentMemory, set()),
     ):
         shows: dict[str, Any] = {"workspace": 1, "memory": 1}
-        public = {name for name in vars(plain) if not name.startswith("_")} - own
-        also = {name for name in vars(awaited) if not name.startswith("_")}
+        public = {name for name in dir(plain) if not name.startswith("_")} - own
+        also = {name for name in dir(awaited) if not name.startswith("_")}
         assert public - shows.keys() == also - shows.keys()
