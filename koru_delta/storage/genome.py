@@ -6,7 +6,6 @@ the centroid of the vectors of each space. From it alone nothing can be brought 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,7 @@ import numpy as np
 import orjson
 from blake3 import blake3
 
-from koru_delta.storage.place import sync_directory
+from koru_delta.storage.place import replacing
 from koru_delta.storage.tierfile import Made, TierFile
 from koru_delta.values import distinction_id
 
@@ -33,18 +32,8 @@ def write(rows: Rows, file: TierFile, made: Made) -> None:
         OSError, CorruptionError: it cannot be written, or the file not be read.
     """
     path = file.path.with_suffix(".json")
-    fresh = path.with_name(f".{path.name}.tmp")
-    try:
-        with fresh.open("wb") as out:
-            fresh.chmod(0o600)
-            out.write(orjson.dumps(describe(rows, file, made), option=orjson.OPT_INDENT_2))
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(path)
-        sync_directory(path.parent)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+    with replacing(path) as out:
+        out.write(orjson.dumps(describe(rows, file, made), option=orjson.OPT_INDENT_2))
 
 
 def describe(rows: Rows, file: TierFile, made: Made) -> dict[str, Any]:

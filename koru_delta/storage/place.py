@@ -6,7 +6,10 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from koru_delta.errors import NotADatabaseError, ReadOnlyError, StorageError
 
@@ -78,6 +81,23 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which is synced and takes the place of `path` once all is in it."""
+    fresh = path.with_name(f".{path.name}.tmp")
+    try:
+        with fresh.open("wb") as file:
+            fresh.chmod(0o600)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        sync_directory(path.parent)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def remove_directory(directory: Path, owner: int) -> None:

@@ -20,7 +20,7 @@ import zstandard
 from blake3 import blake3
 
 from koru_delta.errors import CorruptionError
-from koru_delta.storage.place import sync_directory
+from koru_delta.storage.place import replacing
 
 WARM, COLD, DEEP = 1, 2, 3  # warm is the log itself; the others are files
 NAMES: Final = {WARM: "warm", COLD: "cold", DEEP: "deep"}
@@ -106,37 +106,27 @@ def write(path: Path, tier: int, number: int, items: Iterable[Item]) -> Made:
     )
     blocks: list[tuple[int, int, int, int, int, bytes]] = []
     known: list[tuple[int, int, int]] = []
-    fresh = path.with_name(f".{path.name}.tmp")
-    try:
-        with fresh.open("wb") as file:
-            fresh.chmod(0o600)
-            file.write(bytes(_HEADER.size))
-            for block in _cut(items, way):
-                whole = b"".join(item.data for item in block)
-                floats = len(block[0].data) if block[0].floats else 0
-                packed = packer.compress(_planes(whole) if floats else whole)
-                file.write(packed)
-                blocks.append((offset, len(packed), len(whole), len(known), floats, _hash(packed)))
-                known += [(item.owner, item.entry, len(item.data)) for item in block]
-                offset, raw = offset + len(packed), raw + len(whole)
-            directory = zstandard.ZstdCompressor(level=9).compress(
-                _COUNTS.pack(len(blocks), len(known))
-                + np.array(blocks, dtype=_BLOCK).tobytes()
-                + np.array(known, dtype=_ITEM).tobytes()
-            )
-            file.write(directory)
-            header = _HEADER.pack(
-                _MAGIC, tier, number, offset, len(directory), blake3(directory).digest()
-            )
-            file.seek(0)
-            file.write(header)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        sync_directory(path.parent)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(bytes(_HEADER.size))
+        for block in _cut(items, way):
+            whole = b"".join(item.data for item in block)
+            floats = len(block[0].data) if block[0].floats else 0
+            packed = packer.compress(_planes(whole) if floats else whole)
+            file.write(packed)
+            blocks.append((offset, len(packed), len(whole), len(known), floats, _hash(packed)))
+            known += [(item.owner, item.entry, len(item.data)) for item in block]
+            offset, raw = offset + len(packed), raw + len(whole)
+        directory = zstandard.ZstdCompressor(level=9).compress(
+            _COUNTS.pack(len(blocks), len(known))
+            + np.array(blocks, dtype=_BLOCK).tobytes()
+            + np.array(known, dtype=_ITEM).tobytes()
+        )
+        file.write(directory)
+        header = _HEADER.pack(
+            _MAGIC, tier, number, offset, len(directory), blake3(directory).digest()
+        )
+        file.seek(0)
+        file.write(header)
     return Made(offset + len(directory), raw, blake3(header).digest(), len(known))
 
 
