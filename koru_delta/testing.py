@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FixedClock:
@@ -16,19 +19,28 @@ class FixedClock:
     >>> clock = FixedClock(1_000_000)
     >>> clock.advance(seconds=1.5); clock()
     2500000
+    >>> FixedClock(datetime(2026, 3, 2, 9, tzinfo=UTC))
+    <FixedClock at 2026-03-02T09:00:00+00:00>
     """
 
-    def __init__(self, microseconds: int = 1_767_225_600_000_000) -> None:
-        """Start at `microseconds` since 1970, UTC; the default is the start of 2026."""
-        self.now = microseconds
+    def __init__(self, start: int | datetime = 1_767_225_600_000_000) -> None:
+        """Start at a time with a zone, or at microseconds since 1970, UTC; by default with 2026."""
+        if isinstance(start, datetime):
+            start = (start - _EPOCH) // timedelta(microseconds=1)
+        self.now = start
+
+    def __repr__(self) -> str:
+        return f"<FixedClock at {(_EPOCH + timedelta(microseconds=self.now)).isoformat()}>"
 
     def __call__(self) -> int:
         """The time, in microseconds since 1970, UTC."""
         return self.now
 
-    def advance(self, *, seconds: float = 0, microseconds: int = 0) -> None:
+    def advance(
+        self, by: timedelta = timedelta(0), *, seconds: float = 0, microseconds: int = 0
+    ) -> None:
         """Move on; a negative amount sets the clock back."""
-        self.now += round(seconds * 1_000_000) + microseconds
+        self.now += round(seconds * 1_000_000) + microseconds + by // timedelta(microseconds=1)
 
 
 class HashEmbedder:

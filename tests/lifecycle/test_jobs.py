@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -204,3 +204,13 @@ def test_sweeps_and_checks_share_one_thread(
         until(lambda: db.history("n", "k")[0].is_erased)
         named = [t for t in threading.enumerate() if t.name == "koru-delta-jobs" and t.is_alive()]
         assert [db._runner._thread] == named
+
+
+def test_a_clock_of_ones_own_starts_at_a_time_and_moves_by_lengths_of_time() -> None:
+    clock = FixedClock(datetime(2026, 3, 2, 9, tzinfo=UTC))
+    began = clock()
+    clock.advance(timedelta(days=1), seconds=1)
+
+    assert clock() - began == 86_401_000_000
+    assert repr(clock) == "<FixedClock at 2026-03-03T09:00:01+00:00>"
+    assert FixedClock(began)() == began
