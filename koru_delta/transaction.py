@@ -40,6 +40,7 @@ from koru_delta.log import CausalLog, Pending, Write
 from koru_delta.log.append import EXPECT, NewVector
 from koru_delta.values import (
     MAX_NAMESPACE_BYTES,
+    LeftOut,
     Value,
     Vector,
     VectorLike,
@@ -57,14 +58,7 @@ Erasable = Version | str | tuple[str, str]
 CauseLike = Version | str | Pending | Cause | tuple[str, "Version | str | Pending"]
 
 
-class _Kept:
-    """The value left out of an embed."""
-
-    def __repr__(self) -> str:
-        return "<as it stands>"
-
-
-KEEP: Final[Any] = _Kept()
+KEEP: Final[Any] = LeftOut("as it stands")
 DEFAULT_MODEL: Final = "default"
 
 

@@ -39,6 +39,16 @@ _TOGETHER = 256  # most vectors checked in one array operation
 _ORJSON_BUFFER = 4096  # bytes it starts with
 
 
+class LeftOut:
+    """An argument that was left out, where None is one; a signature shows what that means."""
+
+    def __init__(self, means: str = "left out") -> None:
+        self._means = means
+
+    def __repr__(self) -> str:
+        return f"<{self._means}>"
+
+
 def canonical_bytes(value: object) -> bytes:
     """Encode `value` as UTF-8 JSON, keys sorted by code point, no spaces.
 

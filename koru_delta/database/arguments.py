@@ -13,18 +13,10 @@ from koru_delta.causal import CAUSE_KINDS, Cut, When, microseconds
 from koru_delta.errors import InvalidDataError, QueryError
 from koru_delta.search.fusion import FUSIONS, LEGS, MODES
 from koru_delta.transaction import CauseLike, WriteOptions
-from koru_delta.values import check_key
+from koru_delta.values import LeftOut, check_key
 
-
-class _LeftOut:
-    """An argument that was left out, where None is one."""
-
-    def __repr__(self) -> str:
-        return "<left out>"
-
-
-RAISE: Final[Any] = _LeftOut()  # a `default`: an absent key is an error
-ANY: Final[Any] = _LeftOut()  # an `if_match`: whatever stands there
+RAISE: Final[Any] = LeftOut()  # a `default`: an absent key is an error
+ANY: Final[Any] = LeftOut()  # an `if_match`: whatever stands there
 
 
 def write_options(

@@ -21,6 +21,15 @@ _WINDOW: Final = 2_000  # events, in order of time, that are looked at for liken
 _LONGEST_NAME: Final = 512
 
 
+def days(length: timedelta) -> str:
+    """A length of time in words.
+
+    >>> days(timedelta(days=30)), days(timedelta(hours=36))
+    ('30 days', '1.5 days')
+    """
+    return f"{length / timedelta(days=1):,g} days"
+
+
 @dataclass(frozen=True, slots=True)
 class Consolidate:
     """What is wished: which old events become a summary together.
@@ -55,6 +64,14 @@ class Consolidate:
     text: str = "text"
     sentences: int = 5
     summarizer: str | None = None
+
+    def __str__(self) -> str:
+        alike = "" if self.alike is None else f", alike by {self.alike:g}"
+        return (
+            f"of {self.keys!r}, {self.at_least} or more of one {' and '.join(self.by) or 'kind'}"
+            f"{alike}, {days(self.older_than)} old and of importance below {self.below:g}, become "
+            "a summary"
+        )
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.

@@ -15,14 +15,14 @@ from typing import Any, Final
 
 from koru_delta.causal import DELETE, PUT, Cut
 from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError
-from koru_delta.lifecycle.grouping import Consolidate
-from koru_delta.lifecycle.plan import Budget
+from koru_delta.lifecycle.grouping import Consolidate, days
+from koru_delta.lifecycle.plan import Budget, Tier
 from koru_delta.lifecycle.usage import Place
 from koru_delta.log import CausalLog, Write
 from koru_delta.log.log import LIFECYCLE
-from koru_delta.values import canonical_bytes, check_key, decode, distinction_id
+from koru_delta.values import LeftOut, canonical_bytes, check_key, decode, distinction_id
 
-KEEP: Final[Any] = object()  # leave a wish as it is
+KEEP: Final[Any] = LeftOut("as it stands")
 _DATABASE: Final = "database"
 _NAMESPACE: Final = "namespace:"
 _PIN: Final = "pin:"
@@ -33,8 +33,8 @@ _TRIES: Final = 20  # against others who wish something at the same time
 class Policy:
     """What is wished of a namespace, or with `namespace` None of the whole database.
 
-    `idle` has by pattern of keys how long after its last write or use a key is hidden,
-    `consolidate` which old events become a summary.
+    `str()` of it says it in words. `idle` has by pattern of keys how long after its last write
+    or use a key is hidden, `consolidate` which old events become a summary.
     """
 
     namespace: str | None
@@ -46,6 +46,21 @@ class Policy:
     def is_active(self) -> bool:
         """Whether anything is wished at all."""
         return self.budget.is_limit() or bool(self.idle) or self.consolidate is not None
+
+    def __str__(self) -> str:
+        wishes = [
+            f"at most {limit:,} bytes of {tier} keys"
+            for tier in Tier
+            if (limit := self.budget.of(tier)) is not None
+        ]
+        wishes += [
+            f"keys {pattern!r} idle for {days(ttl)} are hidden"
+            for pattern, ttl in self.idle.items()
+        ]
+        if self.consolidate is not None:
+            wishes.append(str(self.consolidate))
+        place = "the whole database" if self.namespace is None else repr(self.namespace)
+        return f"{place}: {'; '.join(wishes) or 'nothing is wished'}"
 
 
 class Policies:

@@ -14,7 +14,7 @@ from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter
 from koru_delta.search.fusion import Mode
 from koru_delta.search.query import Row
-from koru_delta.values import Value, VectorLike
+from koru_delta.values import LeftOut, Value, VectorLike
 from koru_delta.workspace.inside import Inside
 from koru_delta.workspace.patterns import Outcomes
 from koru_delta.workspace.settings import (
@@ -24,7 +24,7 @@ from koru_delta.workspace.settings import (
 from koru_delta.workspace.verbs import Verbs
 
 OUTCOMES: Final = ".outcomes"  # after the namespace of procedures
-_RAISE: Final[Any] = object()  # a `default`: an absent key is an error
+_RAISE: Final[Any] = LeftOut()  # a `default`: an absent key is an error
 
 
 class WorkspaceReads:

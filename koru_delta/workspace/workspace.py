@@ -17,7 +17,7 @@ from koru_delta.errors import ImmutableEventError, InvalidDataError
 from koru_delta.log.moments import AsOf
 from koru_delta.log.retention import checked_policy
 from koru_delta.transaction import KEEP, CauseLike
-from koru_delta.values import Value, check_key
+from koru_delta.values import LeftOut, Value, check_key
 from koru_delta.workspace.inside import Item, text_of
 from koru_delta.workspace.patterns import Outcomes
 from koru_delta.workspace.reads import OUTCOMES, WorkspaceReads
@@ -33,7 +33,7 @@ from koru_delta.workspace.writes import Intended
 if TYPE_CHECKING:
     from koru_delta.workspace.memory import AgentMemory
 
-_ANY: Final[Any] = object()  # an `if_match`: whatever stands there
+_ANY: Final[Any] = LeftOut()  # an `if_match`: whatever stands there
 _BEGINNING: Final = "0001-01-01T00:00:00+00:00"
 
 

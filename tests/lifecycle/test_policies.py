@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 import koru_delta
-from koru_delta import Database, errors
-from koru_delta.lifecycle import Budget, Policy
+from koru_delta import AsyncDatabase, Consolidate, Database, Workspace, errors
+from koru_delta.lifecycle import Budget, Lifecycle, Policy
 from koru_delta.testing import FixedClock
 
 DAY = timedelta(days=1)
@@ -38,6 +39,30 @@ def test_a_policy_keeps_what_a_later_wish_leaves_out(db: Database) -> None:
     assert db.lifecycle.policy("chat") == Policy("chat", Budget(None, 50), {"session-*": DAY})
     assert db.lifecycle.policy("other") == Policy("other")
     assert db.lifecycle.policy(cold_bytes=9) == Policy(None, Budget(cold=9))
+
+
+def test_a_policy_reads_as_what_is_wished(db: Database) -> None:
+    db.lifecycle.policy(hot_bytes=64_000, cold_bytes=0)
+    db.lifecycle.policy("chat", keys="session-*", ttl=1.5 * DAY)
+    wished = db.lifecycle.policy("chat", consolidate=Consolidate(at_least=3))
+
+    assert str(wished) == (
+        "'chat': keys 'session-*' idle for 1.5 days are hidden; of '*', 3 or more of one session, "
+        "30 days old and of importance below 0.3, become a summary"
+    )
+    assert str(db.lifecycle.policy()) == (
+        "the whole database: at most 64,000 bytes of hot keys; at most 0 bytes of cold keys"
+    )
+    assert str(db.lifecycle.policy("other")) == "'other': nothing is wished"
+
+
+def test_what_may_be_left_out_is_shown_as_what_that_means() -> None:
+    shown = str(inspect.signature(Lifecycle.policy))
+    assert "ttl: 'timedelta | None' = <as it stands>" in shown
+    for each in (Lifecycle, Workspace, Database, AsyncDatabase):
+        for name, verb in inspect.getmembers(each, callable):
+            if not name.startswith("_"):
+                assert " object at 0x" not in str(inspect.signature(verb)), name
 
 
 def test_wishes_can_be_asked_for_as_of_a_moment(db: Database, clock: FixedClock) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from koru_delta.errors import MissingExtraError
 from koru_delta.search import tune as tuning
 from koru_delta.surfaces import sample, show
 from koru_delta.surfaces.cli import app
-from koru_delta.testing import HashEmbedder
+from koru_delta.testing import FixedClock, HashEmbedder
 from tests.ingest.history_maker import HistoryMaker
 
 PROJECT = Path(__file__).parents[2]
@@ -305,6 +306,45 @@ def test_a_history_is_ingested_and_searched_now_and_then(run, repo):
     )
     early = run("at", "2023-01-01", "docs", "docs/operations.md", code=3)
     assert "--valid" in early.stderr
+
+
+def test_a_fact_that_became_known_late_is_logged_with_both_times(run):
+    with koru_delta.open(".kdelta") as db:
+        memory = db.workspace("ada").ai_context()
+        memory.remember_fact("city", "Paris", valid_from="2020-05-01T00:00:00Z")
+        memory.remember_fact("city", "Rome", valid_from="2024-05-01T00:00:00Z")
+        in_order = run("log", "ada/memory", "fact:city").stdout.splitlines()
+        memory.remember_fact("city", "Bonn", valid_from="2012-05-01T00:00:00Z")
+
+    lines = run("log", "ada/memory", "fact:city").stdout.splitlines()
+    assert in_order[1].split()[:3] == ["version", "valid", "from"]
+    assert lines[1].split()[:4] == ["version", "when", "valid", "from"]
+    assert [line.split()[3] for line in lines if "Z" in line] == [
+        "2012-05-01", "2024-05-01", "2020-05-01",
+    ]  # fmt: skip
+
+
+def test_the_lifecycle_is_told_with_what_is_wished_and_what_is_to_move(run):
+    with koru_delta.open(".kdelta", clock=FixedClock()) as db:
+        memory = db.workspace("ada").ai_context()
+        memory.remember_episodes([{"text": f"talk {n}", "session": "s"} for n in range(5)])
+        memory.remember_fact("city", "Paris")
+        memory.consolidate(timedelta(0), below=1)
+        [summary] = db.lifecycle.run_once("consolidate")
+        db.lifecycle.policy(hot_bytes=1)
+        db.lifecycle.pin("ada/memory", "fact:city")
+
+    told, facts = run("lifecycle").stdout, said(run("lifecycle", "--json"))
+    lines = [line.split(None, 1) for line in told.splitlines() if line.strip()]
+    assert ["wished", "the whole database: at most 1 bytes of hot keys"] in lines
+    assert ["pinned", "ada/memory fact:city"] in lines
+    assert ["summaries", f"1, of 5 keys; the last is ada/memory {summary.key}"] in lines
+    assert "to move         6 keys of 'ada/memory': hot to warm, importance" in told
+    assert facts["tiers"]["hot"]["budget_bytes"] == 1
+    assert facts["pins"] == [{"namespace": "ada/memory", "key": "fact:city"}]
+    assert facts["summaries"] == {"count": 1, "sources": 5}
+    assert [each["namespace"] for each in facts["policies"]] == [None, "ada/memory"]
+    assert facts["plan"]["keys"] == 6
 
 
 def test_a_hit_is_traced_and_what_it_came_from_is_quarantined(run, tmp_path):

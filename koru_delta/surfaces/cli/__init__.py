@@ -16,6 +16,7 @@ from koru_delta.surfaces.cli import (  # noqa: I001
     marks as _marks,  # noqa: F401
     erasing as _erasing,  # noqa: F401
     serving as _serving,  # noqa: F401
+    lifecycle as _lifecycle,  # noqa: F401
     care as _care,  # noqa: F401
 )
 from koru_delta.surfaces.cli.app import app, main

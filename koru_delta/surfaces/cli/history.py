@@ -45,9 +45,13 @@ def log(
             if as_json:
                 show.print_json([show.version_facts(version) for version in versions])
                 return
-            columns = ("version", "valid from", "what", "author", "message")
+            times = [version.valid_from for version in versions]
+            # Out of the order in which they were written, both times tell it.
+            both = times != sorted(times, reverse=True)
+            columns = ("version", *(["when"] if both else []), "valid from", "what", "author",
+                       "message")  # fmt: skip
             rows: list[tuple[object, ...]] = [
-                (v.id[:12], show.when(v.valid_from),
+                (v.id[:12], *([show.when(v.time)] if both else []), show.when(v.valid_from),
                  " ".join([v.operation, *(each[:12] for each in v.targets[:3])])
                  + (f" and {len(v.targets) - 3:,} more" if len(v.targets) > 3 else "")
                  + (" (erased)" if v.is_erased else ""),
