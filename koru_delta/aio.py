@@ -67,6 +67,9 @@ class _Awaited(Generic[S_co]):
         self._served = served
         self._threads = threads
 
+    def __repr__(self) -> str:
+        return f"<Async{repr(self._served)[1:]}"
+
 
 def _reading(
     verb: Callable[Concatenate[S_co, P], T], then: Callable[[T], T] | None = None

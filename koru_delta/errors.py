@@ -6,7 +6,8 @@ attributes, and every error survives pickling.
 
     KoruDeltaError
     ├── KeyNotFoundError          (KeyError)      nothing under that key at that moment
-    │   └── NoVectorError                         the key has no vector of that model then
+    │   ├── NoVectorError                         the key has no vector of that model then
+    │   └── UnknownMemoryError                    an agent has no such memory then
     ├── ErasedError               (LookupError)   the value asked for was erased
     ├── UnknownVersionError       (LookupError)   no version, commit or tag of that name
     ├── UnknownCauseError         (LookupError)   a cause or parent is not in the log
@@ -78,6 +79,16 @@ class NoVectorError(KeyNotFoundError):
         return (
             f"{self.key!r} in {self.namespace!r} has {which} at that moment; embed it, or name "
             "a model it has"
+        )
+
+
+class UnknownMemoryError(KeyNotFoundError):
+    """An agent has no memory of that id, or had none at the moment asked for."""
+
+    def __str__(self) -> str:
+        return (
+            f"there is no memory {self.key!r} in {self.namespace!r} at that moment; recall() and "
+            "memories() give ids, such as 'fact:home-city' for the fact 'home-city'"
         )
 
 

@@ -262,3 +262,19 @@ def test_one_handle_serves_loop_after_loop(tmp_path: Path) -> None:
         asyncio.run(adb.put("n", f"k{number}", number))
     assert asyncio.run(adb.list_keys("n")) == ["k0", "k1", "k2"]
     asyncio.run(adb.close())
+
+
+async def test_what_is_awaited_says_what_it_serves(adb: AsyncDatabase) -> None:
+    space = await adb.workspace("agent")
+    view = await adb.as_of(0)
+
+    for awaited, served in (
+        (adb, adb.database), (view, adb.database.as_of(0)), (space, space.workspace),
+        (space.ai_context(), space.workspace.ai_context()),
+    ):  # fmt: skip
+        kind = type(served).__name__
+        assert repr(awaited).startswith(f"<Async{kind} ")
+        assert (
+            repr(awaited).split(", ")[0]
+            == repr(served).replace(kind, f"Async{kind}", 1).split(", ")[0]
+        )

@@ -64,7 +64,7 @@ _TRIES: Final = 20
 _logger = logging.getLogger("koru_delta")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Consolidation:
     """A summary and what it is a summary of: `undo` takes it back.
 
@@ -75,6 +75,9 @@ class Consolidation:
 
     summary: Version
     keys: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<Consolidation of {len(self.keys)} keys into {self.namespace!r}/{self.key!r}>"
 
     @property
     def namespace(self) -> str:

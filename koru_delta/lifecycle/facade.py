@@ -49,7 +49,7 @@ _MODEL: Final = "importance"
 _DEMOTED: Final = 0.1  # of its importance is left to what was consolidated
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Checked:
     """What a check did: what it hid, how many foretellings it learned from, what it moved."""
 
@@ -62,6 +62,10 @@ class Checked:
     def moved(self) -> int:
         """How many keys are in another tier now."""
         return sum(len(result.keys) for result in self.results)
+
+    def __repr__(self) -> str:
+        hidden = sum(len(entry.targets) for entry in self.hidden)
+        return f"<Checked: {hidden:,} hidden, {self.moved:,} moved>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +117,9 @@ class Lifecycle:
             self.add_job("consolidate", CONSOLIDATE_SECONDS, self.consolidate)
         if self._in_background and any(wish.is_active for wish in self.policies().values()):
             runner.start()
+
+    def __repr__(self) -> str:
+        return f"<Lifecycle of {self._log.engine.path or 'memory'}>"
 
     # Wishes
 

@@ -72,7 +72,7 @@ class Stock:
     moved: npt.NDArray[np.int64]  # when it came to its tier; 0 if nobody knows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Move:
     """Keys of one namespace that go from one tier to another, for one reason."""
 
@@ -87,6 +87,9 @@ class Move:
         count = "1 key" if len(self.keys) == 1 else f"{len(self.keys):,} keys"
         return f"{count} of {self.namespace!r}: {self.source} to {self.target}, {self.reason}"
 
+    def __repr__(self) -> str:
+        return f"<Move {self}>"
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -97,9 +100,11 @@ class Load:
     budget_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """Moves, downward ones first, and what each tier holds before and after them.
+
+    `str()` of it tells each with its reason.
 
     A tier is over its budget afterwards only where what is pinned does not fit.
     """
@@ -112,6 +117,9 @@ class Plan:
     def keys(self) -> int:
         """How many keys move."""
         return sum(len(move.keys) for move in self.moves)
+
+    def __repr__(self) -> str:
+        return f"<Plan: {self.keys:,} keys in {len(self.moves):,} moves>"
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.moves)) or "nothing moves"

@@ -67,6 +67,9 @@ class AsyncWorkspace:
         """Made by `AsyncDatabase.workspace`."""
         self._workspace, self._threads = workspace, threads
 
+    def __repr__(self) -> str:
+        return f"<Async{repr(self._workspace)[1:]}"
+
     @property
     def name(self) -> str:
         """What it is called."""
@@ -120,6 +123,9 @@ class AsyncAgentMemory:
     def __init__(self, memory: AgentMemory, threads: Threads) -> None:
         """Made by `AsyncWorkspace.ai_context`."""
         self._memory, self._threads = memory, threads
+
+    def __repr__(self) -> str:
+        return f"<Async{repr(self._memory)[1:]}"
 
     @property
     def memory(self) -> AgentMemory:

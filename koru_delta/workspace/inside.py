@@ -202,7 +202,7 @@ class Inside:
             filled = "has no embedder" if known is None else f"is filled by {known!r}"
             raise EmbedderError(
                 f"workspace {self.name!r} {filled}; open it with "
-                f"workspace({self.name!r}, embedder=...)"
+                f"workspace({self.name!r}, embedder=...), or the database with embedder="
             )
         return embedder
 

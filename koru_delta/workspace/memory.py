@@ -14,7 +14,12 @@ from itertools import combinations
 from typing import Any, Final, Literal
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
-from koru_delta.errors import InvalidDataError, KeyNotFoundError, QueryError
+from koru_delta.errors import (
+    InvalidDataError,
+    KeyNotFoundError,
+    QueryError,
+    UnknownMemoryError,
+)
 from koru_delta.lifecycle import Consolidate, Policy, Summarizer
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
@@ -22,7 +27,7 @@ from koru_delta.search.filters import Filter
 from koru_delta.transaction import CauseLike, ttl_microseconds
 from koru_delta.values import Value, Vector, as_vector
 from koru_delta.workspace.inside import Item
-from koru_delta.workspace.patterns import Outcomes
+from koru_delta.workspace.patterns import Outcomes, Span
 from koru_delta.workspace.recall import Relevance, checked_budget, checked_share, chosen_by
 from koru_delta.workspace.recollection import (
     Context,
@@ -41,6 +46,7 @@ from koru_delta.workspace.workspace import Workspace
 from koru_delta.workspace.writes import Intended
 
 _PREFIXES: Final = ("episode:", "fact:", "claim:", "procedure:")
+_EPISODE: Final = ("text", "session", "tags", "source", "at", "data")
 _WIDER: Final = (1, 4, 16)  # times k that are looked at, for as many that are relevant enough
 _FORGOTTEN_BY_QUERY: Final = 0.5  # relevance from which on a query forgets
 
@@ -128,9 +134,12 @@ class AgentMemory:
             if not isinstance(given, (str, Mapping)):
                 raise InvalidDataError(f"an episode is a text or a mapping, not {given!r}")
             said = {"text": given} if isinstance(given, str) else dict(given)
-            unknown = said.keys() - {"text", "session", "tags", "source", "at", "data"}
+            unknown = said.keys() - set(_EPISODE)
             if unknown:
-                raise InvalidDataError(f"an episode has no {', '.join(sorted(map(str, unknown)))}")
+                raise InvalidDataError(
+                    f"an episode has no {', '.join(sorted(map(str, unknown)))}: it has "
+                    f"{', '.join(_EPISODE)}; of a chat message, make a text such as 'user: Hello'"
+                )
             at = said.pop("at", None)
             value = value_of("episode", **said)
             items.append(Item(None, value, value["text"], {"valid_from": at}))
@@ -250,15 +259,20 @@ class AgentMemory:
             procedure: Its name or id, or the memory itself.
 
         Raises:
-            KeyNotFoundError: there is no such procedure.
+            UnknownMemoryError: there is no such procedure.
         """
         named = procedure.id if isinstance(procedure, Memory) else procedure
         check_word("procedure", named)
         if not named.startswith("procedure:"):
             named = f"procedure:{named}"
         if self._workspace.settings.pattern(MEMORY, named) is None:
-            raise KeyNotFoundError(self._whole, named)
-        return self._workspace.outcome(MEMORY, named, success, note=note, author=author, run=run)
+            raise UnknownMemoryError(self._whole, named)
+        try:
+            return self._workspace.outcome(
+                MEMORY, named, success, note=note, author=author, run=run
+            )
+        except KeyNotFoundError as error:
+            raise UnknownMemoryError(self._whole, named) from error
 
     # Recalling
 
@@ -291,7 +305,8 @@ class AgentMemory:
             valid_at: What was true, or had happened, then.
             min_relevance: Leave out what is less relevant than that, in [0, 1]. Among the
                 best `16 k`.
-            budget_tokens: Stop adding memories whose texts would be more than that together.
+            budget_tokens: Pass over memories whose texts would be more than that together: what
+                matters less may still fit.
             explain: Make each `explanation` at once, and not when it is asked for.
 
         Raises:
@@ -334,10 +349,13 @@ class AgentMemory:
         """One memory by its id, also if it is hidden.
 
         Raises:
-            KeyNotFoundError: there is no such memory at that moment.
+            UnknownMemoryError: there is no such memory at that moment.
         """
         check_word("id", id)
-        version = self._db.version(self._whole, id, as_of=as_of, valid_at=valid_at)
+        try:
+            version = self._db.version(self._whole, id, as_of=as_of, valid_at=valid_at)
+        except KeyNotFoundError as error:
+            raise UnknownMemoryError(self._whole, id) from error
         return self._shelf.memory(version, as_of, valid_at)
 
     def memories(
@@ -362,41 +380,39 @@ class AgentMemory:
 
     def why(self, memory: str | Memory, *, as_of: AsOf = None) -> list[Version]:
         """What a memory came from inside the workspace, nearest first."""
-        version = memory.version if isinstance(memory, Memory) else self.get(memory).version
+        version = (memory if isinstance(memory, Memory) else self.get(memory, as_of=as_of)).version
         return self._workspace.ancestors(version, as_of=as_of)
 
     # Facts in time
 
     def what_did_i_believe(
-        self, key: str, at: AsOf, *, valid_at: When | None = None
+        self, key: str | Memory, at: AsOf, *, valid_at: When | None = None
     ) -> Memory | None:
         """What was believed of a fact at a moment, whatever was learnt since; None if nothing.
 
         Args:
+            key: That of the fact; or its id, or a memory of it.
             at: The moment: as `as_of` everywhere.
             valid_at: Of which time; by default of that moment. To ask what is known now of
                 that time, recall with `valid_at`, or see `timeline`.
         """
-        check_word("key", key)
         clock = microseconds(self._db.as_of(at).time)
         when = clock if valid_at is None else microseconds(valid_at)
         believed = [
-            span
-            for _, span in self._shelf.spans(key, at)
-            if span.valid_from <= when < span.valid_to
+            span for _, span in self._spans(key, at) if span.valid_from <= when < span.valid_to
         ]
         if not believed:
             return None
         span = max(believed, key=lambda span: span.version.seq)
         return memory_of(span.version, span=span)
 
-    def timeline(self, key: str, *, as_of: AsOf = None) -> list[Memory]:
+    def timeline(self, key: str | Memory, *, as_of: AsOf = None) -> list[Memory]:
         """What a fact said when, by what was known at a moment: in the order of valid time.
 
-        What was forgotten by then, or ended, is left out.
+        What was forgotten by then, or ended, is left out. `key` may be the id of the fact, or
+        a memory of it, as well.
         """
-        check_word("key", key)
-        found = sorted(span for _, span in self._shelf.spans(key, as_of))
+        found = sorted(span for _, span in self._spans(key, as_of))
         return [memory_of(span.version, span=span) for span in found]
 
     def contradictions(self, *, as_of: AsOf = None) -> list[Contradiction]:
@@ -455,7 +471,7 @@ class AgentMemory:
             message: Why.
 
         Raises:
-            KeyNotFoundError: there is no such memory.
+            UnknownMemoryError: there is no such memory.
             InvalidDataError: the arguments make no sense; a single id in place of a list.
         """
         if mode not in ("hide", "ttl"):
@@ -499,7 +515,7 @@ class AgentMemory:
         """Remember again what was forgotten: what `forget` returned, or memories or their ids.
 
         Raises:
-            KeyNotFoundError: there never was such a memory.
+            UnknownMemoryError: there never was such a memory.
         """
         why = message or "remembered again"
         if isinstance(what, Forgotten):
@@ -565,12 +581,19 @@ class AgentMemory:
         """Say that memories were of use: what teaches which ones matter. Returns how many.
 
         Raises:
-            KeyNotFoundError: there is no such memory.
+            UnknownMemoryError: there is no such memory.
         """
         ids = _ids([memories] if isinstance(memories, str) else memories)
         return self._db.used([self._shelf.known(id).version for id in ids])
 
     # Parts of the above
+
+    def _spans(self, key: str | Memory, as_of: AsOf) -> list[tuple[str, Span]]:
+        """Everything a fact says, by its key; or by its id, where no fact has that for a key."""
+        named = (key.name or key.id) if isinstance(key, Memory) else key
+        check_word("key", named)
+        found = self._shelf.spans(named, as_of)
+        return found or self._shelf.spans(named.removeprefix("fact:"), as_of)
 
     def _recalled(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from textwrap import shorten
 from typing import Any, Final, Literal, get_args
 
 from koru_delta.causal import FOREVER, Version, moment
@@ -19,12 +20,15 @@ MemoryType = Literal["episode", "fact", "procedure"]
 
 TYPES: Final[tuple[str, ...]] = get_args(MemoryType)
 _ENCODING: Final = "o200k_base"
+_SHOWN: Final = 60  # characters of a text, of a memory in a list of them
 _BYTES_PER_TOKEN: Final = 3  # of an estimate: English has more than 4, so it is rather too high
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Memory:
     """Something remembered, as it stood at the moment it was asked for.
+
+    `str()` of it is its text and its `citation`.
 
     Attributes:
         id: Names it: what `forget`, `used` and `get` take.
@@ -61,7 +65,15 @@ class Memory:
     score: float | None = None
     relevance: float | None = None
     outcomes: Outcomes | None = None
-    match: Match | None = field(default=None, repr=False, compare=False)
+    match: Match | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        found = "" if self.relevance is None else f", relevance {self.relevance:.2f}"
+        said = shorten(self.text, _SHOWN)
+        return f"<Memory {self.id!r}: {said!r} ({self.citation}{found})>"
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.citation})"
 
     def __hash__(self) -> int:
         return hash(self.version.id)
@@ -161,7 +173,7 @@ def memory_of(
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Forgotten:
     """What was forgotten, when, and until when it is still there: `restore` takes it back."""
 
@@ -174,6 +186,18 @@ class Forgotten:
     def __len__(self) -> int:
         return len(self.memories)
 
+    def __repr__(self) -> str:
+        return f"<Forgotten {self._counted}: {', '.join(each.id for each in self.memories)}>"
+
+    def __str__(self) -> str:
+        listed = [f"{each.id}  {shorten(each.text, _SHOWN)}" for each in self.memories]
+        return "\n  ".join([f"forgotten, {self._counted}:", *listed])
+
+    @property
+    def _counted(self) -> str:
+        number = "1 memory" if len(self) == 1 else f"{len(self):,} memories"
+        return f"{number} from {_shown(self.until or self.time)} on"
+
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
@@ -184,19 +208,32 @@ class Contradiction:
     valid_from: datetime
     valid_to: datetime | None
 
+    def __str__(self) -> str:
+        until = "" if self.valid_to is None else f" until {_shown(self.valid_to)}"
+        said = " or ".join(f"{each.text} ({each.citation})" for each in self.memories)
+        return f"{said}: since {_shown(self.valid_from)}{until}"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Context:
     """Memories as part of a prompt: `str()` of it is the text.
 
     `[1]` in it is `memories[0]`, and so on. `tokens` is how long it is, `exact` whether
     that was counted by a tokenizer (the extra `tokens`) or is an estimate from its bytes.
+    `left_out` is how many more were found, for which the budget was too small.
     """
 
     text: str
     memories: tuple[Memory, ...]
     tokens: int
     exact: bool
+    left_out: int = 0
+
+    def __repr__(self) -> str:
+        number = "1 memory" if len(self.memories) == 1 else f"{len(self.memories):,} memories"
+        about = "" if self.exact else "about "
+        more = f", {self.left_out:,} left out" if self.left_out else ""
+        return f"<Context of {number} in {about}{self.tokens:,} tokens{more}>"
 
     def __str__(self) -> str:
         return self.text
@@ -246,7 +283,8 @@ def context_of(memories: Sequence[Memory], at: datetime, budget_tokens: int) -> 
         if count_tokens(longer) <= budget_tokens:
             text = longer
             kept.append(memory)
-    return Context(text, tuple(kept), count_tokens(text), counts_exactly())
+    left_out = len(memories) - len(kept)
+    return Context(text, tuple(kept), count_tokens(text), counts_exactly(), left_out)
 
 
 def _shown(when: datetime) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
-from koru_delta.errors import KeyNotFoundError
+from koru_delta.errors import KeyNotFoundError, UnknownMemoryError
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
 from koru_delta.transaction import CauseLike
@@ -105,7 +105,7 @@ class Shelf:
         """A memory as it stands, or as it last stood where it says nothing of the present.
 
         Raises:
-            KeyNotFoundError: there never was one.
+            UnknownMemoryError: there never was one.
         """
         try:
             return self.memory(self.db.version(self.whole, id), None)
@@ -116,11 +116,11 @@ class Shelf:
         """Every put of a memory.
 
         Raises:
-            KeyNotFoundError: there never was one.
+            UnknownMemoryError: there never was one.
         """
         puts = [each for each in self.db.history(self.whole, id) if not each.is_tombstone]
         if not puts:
-            raise KeyNotFoundError(self.whole, id)
+            raise UnknownMemoryError(self.whole, id)
         return puts
 
     def end(

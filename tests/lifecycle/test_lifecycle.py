@@ -231,3 +231,18 @@ def test_a_closed_database_says_so(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(errors.DatabaseClosedError):
             call()
+
+
+def test_what_the_lifecycle_plans_and_does_is_short_to_read(
+    db: Database, shelves: Shelves, clock: FixedClock
+) -> None:
+    db.put_many([("docs", f"key-{number}", number) for number in range(10)])
+    db.lifecycle.policy(hot_bytes=500)
+
+    plan = db.lifecycle.plan()
+    done = db.lifecycle.run_once("check")
+    assert repr(db.lifecycle).startswith("<Lifecycle of ")
+    assert repr(plan) == f"<Plan: {plan.keys} keys in {len(plan.moves)} moves>"
+    assert [repr(move) for move in plan.moves] == [f"<Move {move}>" for move in plan.moves]
+    assert repr(done) == f"<Checked: 0 hidden, {plan.keys} moved>"
+    assert plan.keys == 5

@@ -79,6 +79,67 @@ def test_an_episode_keeps_what_was_said_of_it(memory: AgentMemory, clock: FixedC
     assert memory.recall("phone", valid_at="2025-12-24T17:59:59Z") == []
 
 
+def test_an_answer_printed_says_what_matters_of_it(
+    memory: AgentMemory, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recollection, "counts_exactly", lambda: False)
+    city = memory.remember_fact("home-city", "Paris", source="chat", valid_from=START)
+    [found] = memory.recall("Paris")
+    memory.remember_episode("Paris " * 100, session="long")
+    context = memory.context("Paris", budget_tokens=50)
+    forgotten = memory.forget([city])
+    memory.remember_fact("boss", "Ann", source="mail", supersede=False, valid_from=START)
+    memory.remember_fact("boss", "Bob", source="chat", supersede=False, valid_from=START)
+    [disagree] = memory.contradictions()
+
+    since = "fact, since 2026-01-01 00:00 UTC"
+    assert repr(city) == f"<Memory 'fact:home-city': 'home city: Paris' ({since}, from chat)>"
+    assert repr(found) == repr(city)[:-2] + ", relevance 1.00)>"
+    assert str(city) == f"home city: Paris ({since}, from chat)"
+    assert repr(context) == f"<Context of 1 memory in about {context.tokens} tokens, 1 left out>"
+    assert repr(forgotten) == "<Forgotten 1 memory from 2026-01-01 00:00 UTC on: fact:home-city>"
+    assert str(forgotten).splitlines() == [
+        "forgotten, 1 memory from 2026-01-01 00:00 UTC on:",
+        "  fact:home-city  home city: Paris",
+    ]
+    assert str(disagree) == (
+        f"boss: Bob ({since}, from chat) or boss: Ann ({since}, from mail): "
+        "since 2026-01-01 00:00 UTC"
+    )
+
+
+def test_a_fact_is_asked_of_by_its_key_its_id_or_a_memory_of_it(memory: AgentMemory) -> None:
+    paris = memory.remember_fact("home-city", "Paris")
+    odd = memory.remember_fact("fact:odd", "a key that looks like an id")
+
+    assert odd.id == "fact:fact:odd"
+    for named in ("home-city", "fact:home-city", paris):
+        assert memory.timeline(named) == [paris]
+        assert memory.what_did_i_believe(named, paris.version) == paris
+    for named in ("fact:odd", "fact:fact:odd", odd):
+        assert memory.timeline(named) == [odd]
+
+
+def test_what_a_memory_came_from_can_be_asked_of_a_moment(memory: AgentMemory) -> None:
+    heard = memory.remember_episode("Ada said Paris")
+    first = memory.remember_fact("home-city", "Paris", causes=[heard.version])
+    memory.remember_fact("home-city", "Rome")
+
+    assert memory.why("fact:home-city") == []
+    assert memory.why("fact:home-city", as_of=first.version) == [heard.version]
+
+
+def test_a_memory_that_is_not_there_is_told_with_how_ids_look(memory: AgentMemory) -> None:
+    memory.remember_fact("home-city", "Paris")
+    with pytest.raises(errors.UnknownMemoryError) as failed:
+        memory.get("home-city")
+
+    assert (failed.value.namespace, failed.value.key) == ("agent/memory", "home-city")
+    assert "such as 'fact:home-city'" in str(failed.value)
+    with pytest.raises(errors.InvalidDataError, match="of a chat message, make a text"):
+        memory.remember_episodes([{"role": "user", "content": "hi"}])
+
+
 def test_the_same_episode_twice_is_two(memory: AgentMemory) -> None:
     first, second = memory.remember_episode("ping"), memory.remember_episode("ping")
     many = memory.remember_episodes(["ping", "ping", {"text": "ping"}])
