@@ -20,7 +20,7 @@ EMBEDDER = HashEmbedder(256)
 
 
 def main() -> None:
-    clock = FixedClock(int(MONDAY.timestamp()) * 1_000_000)
+    clock = FixedClock(MONDAY)
     with (
         tempfile.TemporaryDirectory() as folder,
         koru_delta.open(Path(folder) / "agents", clock=clock) as db,
@@ -38,7 +38,7 @@ def main() -> None:
         )
         memory.remember_procedure("deploy", ["run the tests", "push the tag"])
 
-        clock.advance(seconds=86_400)
+        clock.advance(timedelta(days=1))
         print("Tuesday: a deploy fails, and she moves.")
         print(f"  {memory.record_outcome('deploy', False, note='nobody watched the graphs')}")
         memory.remember_procedure("deploy", ["run the tests", "push the tag", "watch the graphs"])
@@ -46,7 +46,7 @@ def main() -> None:
             memory.record_outcome("deploy", True)
         memory.remember_fact("home-city", "Rome")
 
-        clock.advance(seconds=86_400)
+        clock.advance(timedelta(days=1))
         print("Wednesday: it learns late where she lived before, and what two people say.")
         memory.remember_fact("home-city", "Bonn", valid_from="2012-01-01T00:00:00Z", source="cv")
         memory.remember_fact("team-size", 7, source="wiki", supersede=False)
@@ -64,7 +64,7 @@ def main() -> None:
         assert believed.value == "Paris"
 
         [pair] = memory.contradictions()
-        print(f"\nThey disagree about {pair.name}: {[(m.value, m.source) for m in pair.memories]}")
+        print(f"\nThey disagree: {pair}")
 
         print("\nFor the prompt, in 80 tokens:")
         context = memory.context("how do we deploy to the home city", budget_tokens=80)

@@ -328,9 +328,10 @@ class ModelMismatchError(KoruDeltaError, ValueError):
     def __str__(self) -> str:
         known = ", ".join(map(repr, self.known)) or "no vectors at all"
         asked = "no model was named" if self.model is None else f"model {self.model!r} was asked"
+        renamed = "" if self.model is None else ", under that name (embedders.as_embedder, name=)"
         return (
             f"namespace {self.namespace!r} holds {known}, {asked}; pass model= one of them, or "
-            "open the database with the embedder that made them"
+            f"open the database with the embedder that made them{renamed}"
         )
 
 

@@ -79,6 +79,7 @@ def test_a_searcher_complains_of_a_setting_when_it_is_made() -> None:
         with pytest.raises(QueryError, match="no setting 'namespace'"):
             searcher.search("rain", namespace="m")
         assert [hit.key for hit in searcher.search("rain", k=1)] == ["a"]
+        assert repr(searcher) == "HybridSearcher(<Database 'in memory'>, 'n', mode='text')"
 
 
 def test_text_asked_of_vectors_without_an_embedder_is_told_of_the_mode_that_needs_none() -> None:

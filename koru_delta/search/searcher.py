@@ -43,6 +43,10 @@ class HybridSearcher:
         self.namespace = namespace
         self.settings = settings
 
+    def __repr__(self) -> str:
+        said = "".join(f", {name}={value!r}" for name, value in self.settings.items())
+        return f"HybridSearcher({self._db!r}, {self.namespace!r}{said})"
+
     def search(self, text: str, **settings: Any) -> Matches:
         """What `Database.search` finds with the searcher's settings and these.
 

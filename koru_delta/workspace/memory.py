@@ -169,7 +169,9 @@ class AgentMemory:
 
         It holds up to the next change that is known of, and ends what it contradicts, also
         where it becomes known late: told on Tuesday that somebody moved last year, what was
-        known of the years before and of the time since stands.
+        known of the years before and of the time since stands. So what began before another
+        value, and is still true, is said once more from now on. The memory that comes back
+        tells by its `valid_to` how long it holds.
 
         Args:
             key: Names the fact: "home-city". Several memories of one key are one fact.

@@ -84,7 +84,9 @@ class Remember(Arguments):
     valid_from: str | None = Field(
         None,
         description="When the fact began to be true, or the episode happened, if that was not "
-        f"just now: {ZONE}. May lie long ago.",
+        f"just now: {ZONE}. May lie long ago. It ends nothing that is known to have begun "
+        "later: if it is still true in spite of that (see valid_to of the answer), remember it "
+        "once more without valid_from.",
     )
     valid_to: str | None = Field(
         None, description=f"When the fact stopped being true, if that is known: {ZONE}."
