@@ -106,8 +106,8 @@ class Memory:
             said.append(f"worked {self.outcomes.successes} of {self.outcomes.trials} times")
         else:
             said.append("never tried")
-        if self.source or self.version.author:
-            said.append(f"from {self.source or self.version.author}")
+        if teller := _teller(self):
+            said.append(f"from {teller}")
         return ", ".join(said)
 
 
@@ -210,8 +210,11 @@ class Contradiction:
 
     def __str__(self) -> str:
         until = "" if self.valid_to is None else f" until {_shown(self.valid_to)}"
-        said = " or ".join(f"{each.text} ({each.citation})" for each in self.memories)
-        return f"{said}: since {_shown(self.valid_from)}{until}"
+        said = [
+            f"{each.text} (from {teller})" if (teller := _teller(each)) else each.text
+            for each in self.memories
+        ]
+        return f"{' or '.join(said)}, since {_shown(self.valid_from)}{until}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -285,6 +288,10 @@ def context_of(memories: Sequence[Memory], at: datetime, budget_tokens: int) -> 
             kept.append(memory)
     left_out = len(memories) - len(kept)
     return Context(text, tuple(kept), count_tokens(text), counts_exactly(), left_out)
+
+
+def _teller(memory: Memory) -> str | None:
+    return memory.source or memory.version.author
 
 
 def _shown(when: datetime) -> str:

@@ -103,8 +103,7 @@ def test_an_answer_printed_says_what_matters_of_it(
         "  fact:home-city  home city: Paris",
     ]
     assert str(disagree) == (
-        f"boss: Bob ({since}, from chat) or boss: Ann ({since}, from mail): "
-        "since 2026-01-01 00:00 UTC"
+        "boss: Bob (from chat) or boss: Ann (from mail), since 2026-01-01 00:00 UTC"
     )
 
 
