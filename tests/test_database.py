@@ -1161,3 +1161,12 @@ def test_what_cannot_be_stored_is_told_of_by_its_key_and_the_first_of_its_faults
         assert (error.namespace, error.key, error.path) == ("n", "bad", "$.a[1].b")
         assert str(error).endswith("(at $.a[1].b); it is of key 'bad' in namespace 'n'")
     assert db.list_keys("n") == []
+
+
+def test_a_check_tells_how_far_it_is(db: koru_delta.Database) -> None:
+    told: list[tuple[int, int]] = []
+    db.put_many([("n", f"k{number}", number) for number in range(1_500)])
+    db.put("n", "last", 1)
+
+    assert db.verify(progress=lambda done, total: told.append((done, total))).ok
+    assert told == [(1_000, 1_501), (1_500, 1_501), (1_501, 1_501)]

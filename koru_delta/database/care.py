@@ -105,9 +105,13 @@ class CareVerbs(Opened):
             space.reading.ways.clear()  # chosen by the costs before
         return tuned.to_json()
 
-    def verify(self) -> VerifyReport:
-        """Check every byte that matters against its hash; the report lists what fails."""
-        return Audit(self._log).run()
+    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+        """Check every byte that matters against its hash; the report lists what fails.
+
+        Args:
+            progress: Called with `(done, total)` entries of the log.
+        """
+        return Audit(self._log, progress).run()
 
     def tree_head(self) -> TreeHead:
         """The Merkle root over all commits so far: keep it, to hold the log to it later."""

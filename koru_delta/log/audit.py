@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,7 +55,9 @@ class VerifyReport:
 class Audit:
     """One pass over a log up to the moment it was made."""
 
-    def __init__(self, log: CausalLog) -> None:
+    def __init__(self, log: CausalLog, tell: Callable[[int, int], None] | None = None) -> None:
+        """`tell` is called with `(done, total)` entries."""
+        self._tell = tell
         self._log = log
         self._engine = log.engine
         self._until = log.head().seq
@@ -114,6 +116,8 @@ class Audit:
                 ids.append(version_id(stored.record))
                 yield from self._entry(namespace, key, stored, commit, lost=stored.seq in lost)
             position = rows[-1][2].seq
+            if self._tell is not None:
+                self._tell(position, self._until)
         header = commit_header(commit.first_seq, commit.last_seq, commit.tx_time, commit_tree(ids))
         if chained_root(self._root, header) != commit.root:
             yield f"{name} does not match its root"

@@ -134,8 +134,8 @@ def reembed(
 @app.command(rich_help_panel=_PANEL)
 def verify(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
     """Check every byte that matters against its hash; exit code 1 if any differs."""
-    with opened(ctx, db) as database:
-        report = database.verify()
+    with opened(ctx, db) as database, Bar("entries", quiet=as_json) as bar:
+        report = database.verify(progress=bar.update)
     if as_json:
         show.print_json(
             {
