@@ -1035,3 +1035,24 @@ def test_one_of_a_thing_is_told_as_one(run, tmp_path):
 
     assert "a.md is gone since, but still found; --prune deletes its document" in gone
     assert "the same 1 hit in the same order" in same
+
+
+def test_lists_with_nothing_in_them_say_so(run):
+    run("put", "a", "k", "1")
+
+    assert run("tags").stderr == "no moment has a name; kdelta tag NAME gives one\n"
+    assert run("quarantines").stderr == "nothing is in quarantine\n"
+    assert run("retain").stderr == "every namespace retains all of its past\n"
+    assert said(run("tags", "--json")) == {}
+    assert said(run("quarantines", "--json")) == said(run("retain", "--json")) == []
+
+
+def test_help_fills_the_lines_of_the_terminal_not_those_of_the_source():
+    shown = kdelta("mcp", "--help").stdout
+    told = " ".join(shown.partition("Arguments")[0].split())
+
+    assert "Several may serve one directory at once." in told
+    assert "mcp [OPTIONS] [DIRECTORY]" in told
+    lines = [line.strip() for line in shown.splitlines()]
+    first = next(line for line in lines if line.startswith("A client starts it"))
+    assert len(first) > 68

@@ -19,6 +19,8 @@ from koru_delta.surfaces.cli import (  # noqa: I001
     lifecycle as _lifecycle,  # noqa: F401
     care as _care,  # noqa: F401
 )
-from koru_delta.surfaces.cli.app import app, main
+from koru_delta.surfaces.cli.app import app, let_help_flow, main
+
+let_help_flow(app)
 
 __all__ = ["app", "main"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
@@ -32,6 +33,16 @@ from koru_delta.surfaces.cli.frame import (
     USAGE,
     complain,
 )
+
+
+def let_help_flow(program: typer.Typer) -> None:
+    """Have each paragraph of the commands' help fill the terminal's lines, not the source's."""
+    for command in program.registered_commands:
+        parts = (inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(part.split()) for part in parts)
+    for group in program.registered_groups:
+        if group.typer_instance is not None:
+            let_help_flow(group.typer_instance)
 
 
 class _Commands(TyperGroup):

@@ -109,6 +109,9 @@ def retain(
     if as_json:
         show.print_json([show.retention_facts(policy) for policy in policies])
         return
+    if not policies:
+        note("every namespace retains all of its past")
+        return
     rows = [
         (show.one_line(p.namespace), "" if p.keep is None else str(p.keep),
          "" if p.versions is None else f"{p.versions:,}",

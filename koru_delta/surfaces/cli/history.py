@@ -105,6 +105,8 @@ def tags(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
         named = database.tags()
     if as_json:
         show.print_json(named)
+    elif not named:
+        note("no moment has a name; kdelta tag NAME gives one")
     else:
         rows = [(name, f"{place:,}") for name, place in named.items()]
         show.console().print(show.table(("tag", "position"), rows, right=("position",)))

@@ -19,7 +19,7 @@ _PANEL: Final = "Sources"
 Place = Annotated[
     str, typer.Argument(metavar="NAMESPACE|VERSION", help="Namespace of KEY; or a version's id.")
 ]
-KeyOf = Annotated[str | None, typer.Argument(metavar="[KEY]", help="Key.", show_default=False)]
+KeyOf = Annotated[str | None, typer.Argument(metavar="KEY", help="Key.", show_default=False)]
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -138,6 +138,9 @@ def quarantines(
         held = database.quarantines(as_of=moments.as_of(as_of))
     if as_json:
         show.print_json([show.quarantine_facts(each) for each in held])
+        return
+    if not held:
+        note("nothing is in quarantine")
         return
     rows = [
         (q.id, show.when(q.time), f"{len(q.versions):,}",

@@ -27,7 +27,7 @@ def mcp(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIRECTORY]",
+            metavar="DIRECTORY",
             help="The database (KORU_DELTA_DB, else .kdelta); made if need be.",
             show_default=False,
         ),
