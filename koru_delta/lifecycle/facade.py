@@ -387,7 +387,10 @@ class Lifecycle:
         if isinstance(what, (Consolidation, Version, str)):
             what = [what]
         if self._consolidator is None or not isinstance(what, Iterable):
-            raise InvalidDataError(f"what is undone is a consolidation, not {what!r}")
+            raise InvalidDataError(
+                "what is undone is a consolidation, or its summary (a version, such as "
+                f"memory.version, or the id of one), not {what!r}"
+            )
         back = []
         for each in what:
             back += self._consolidator.undo(each, author=author, message=message)

@@ -24,10 +24,11 @@ _LONGEST_NAME: Final = 512
 def days(length: timedelta) -> str:
     """A length of time in words.
 
-    >>> days(timedelta(days=30)), days(timedelta(hours=36))
-    ('30 days', '1.5 days')
+    >>> days(timedelta(days=1)), days(timedelta(hours=36))
+    ('1 day', '1.5 days')
     """
-    return f"{length / timedelta(days=1):,g} days"
+    number = length / timedelta(days=1)
+    return f"{number:,g} {'day' if number == 1 else 'days'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,11 @@ class Consolidate:
 
     def __str__(self) -> str:
         alike = "" if self.alike is None else f", alike by {self.alike:g}"
+        made = "" if self.summarizer is None else f" made by {self.summarizer}"
         return (
             f"of {self.keys!r}, {self.at_least} or more of one {' and '.join(self.by) or 'kind'}"
             f"{alike}, {days(self.older_than)} old and of importance below {self.below:g}, become "
-            "a summary"
+            f"a summary{made}"
         )
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,20 @@ def test_a_policy_keeps_what_a_later_wish_leaves_out(db: Database) -> None:
     assert db.lifecycle.policy(cold_bytes=9) == Policy(None, Budget(cold=9))
 
 
+def joined(texts: Sequence[str]) -> str:
+    return " ".join(texts)
+
+
 def test_a_policy_reads_as_what_is_wished(db: Database) -> None:
     db.lifecycle.policy(hot_bytes=64_000, cold_bytes=0)
     db.lifecycle.policy("chat", keys="session-*", ttl=1.5 * DAY)
-    wished = db.lifecycle.policy("chat", consolidate=Consolidate(at_least=3))
+    wish = Consolidate(("session", "who"), DAY, 3, alike=0.8)
+    wished = db.lifecycle.policy("chat", consolidate=wish, summarizer=joined)
 
     assert str(wished) == (
-        "'chat': keys 'session-*' idle for 1.5 days are hidden; of '*', 3 or more of one session, "
-        "30 days old and of importance below 0.3, become a summary"
+        "'chat': keys 'session-*' idle for 1.5 days are hidden; of '*', 3 or more of one session "
+        "and who, alike by 0.8, 1 day old and of importance below 0.3, become a summary made by "
+        "joined"
     )
     assert str(db.lifecycle.policy()) == (
         "the whole database: at most 64,000 bytes of hot keys; at most 0 bytes of cold keys"
