@@ -105,7 +105,7 @@ MODEL = GenericFakeChatModel(
 
 
 def main() -> None:
-    clock = FixedClock(int(MONDAY.timestamp()) * 1_000_000)
+    clock = FixedClock(MONDAY)
     with (
         tempfile.TemporaryDirectory() as folder,
         koru_delta.open(Path(folder) / "agents", clock=clock) as db,
