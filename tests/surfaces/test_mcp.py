@@ -148,7 +148,8 @@ async def test_every_tool_does_what_it_says(place):
         assert ids(await ask(client, "recall", query="Paris", tags=["home"])) == [met["id"]]
         assert (await ask(client, "recall", query="zebra"))["memories"] == []
         text = await said(client, "recall", query="how to deploy")
-        assert "[1] (procedure:deploy, worked 1 of 1 times, from tester) deploy: test; push" in text
+        tried = "worked 1 of 1 times, from tester, relevance 0.19"
+        assert f"[1] (procedure:deploy, {tried}) deploy: test; push" in text
 
         then = await ask(client, "as_of", moment=paris["version"], fact="home-city")
         assert [each["value"] for each in then["memories"]] == ["Paris"]
@@ -450,9 +451,9 @@ async def test_a_moment_is_gone_back_to_by_the_clock():
                 f"[1] (fact:plan, since {monday['memory']['valid_from']}) plan: stay"
             )
             assert monday["memory"]["recorded_at"].startswith("2026-01-01T00:00:00")
-            assert "1 memory, the most relevant first:" in await said(
-                client, "recall", query="plan"
-            )
+            recalled = await said(client, "recall", query="plan")
+            assert recalled.startswith("1 memory, the most relevant first:\n[1] (fact:plan, since ")
+            assert recalled.endswith(", relevance 1.00) plan: go")
 
 
 async def test_no_argument_is_so_odd_that_there_is_neither_an_answer_nor_a_refusal():

@@ -227,7 +227,8 @@ def _line(memory: Remembered) -> str:
         said.append(f"worked {worked} of {worked + failed} times")
     else:
         said.append("never tried")
-    return f"({', '.join(said)}{_by(memory)}) {_inset(memory.text)}"
+    found = "" if memory.relevance is None else f", relevance {memory.relevance:.2f}"
+    return f"({', '.join(said)}{_by(memory)}{found}) {_inset(memory.text)}"
 
 
 def _by(memory: Remembered | Entry) -> str:

@@ -105,7 +105,8 @@ ALL: Final = (
         "Find what is remembered now about something, the most relevant first. Use it at the "
         "beginning of a conversation with the user's first message, and before answering "
         "anything that may depend on what was said or learnt earlier. Memories that do not "
-        "match at all are never returned, so an empty answer means that nothing is known.",
+        "match at all are never returned, so an empty answer means that nothing is known; where "
+        "relevance is low, in each of them, they may be about something else.",
         Recall, RecallAnswer, Tools.recall,
     ),
     Tool(
