@@ -18,7 +18,9 @@ from koru_delta.surfaces.cli.options import Db, Json
 def lifecycle(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
     """Tell what is hot, warm, cold and deep, what is wished of that, and what is to move.
 
-    Wishes are made from Python: policy, pin and undo of db.lifecycle.
+    Hot and warm keys are both in the log. Which of them are warm is decided by each process that
+    has the database open, so that here all of them count as hot. Wishes are made from Python:
+    policy, pin and undo of db.lifecycle.
     """
     with opened(ctx, db) as database:
         care = database.lifecycle
