@@ -129,6 +129,7 @@ class AsyncReads(_Awaited[Reads_co]):
     count = _reading(ReadVerbs.count)
     list_keys = _reading(ReadVerbs.list_keys)
     list_namespaces = _reading(ReadVerbs.list_namespaces)
+    list_workspaces = _reading(ReadVerbs.list_workspaces)
     history = _reading(ReadVerbs.history)
     diff = _reading(ReadVerbs.diff)
     commits = _reading(ReadVerbs.commits)

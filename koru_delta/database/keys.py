@@ -9,6 +9,7 @@ from koru_delta.causal import Version, When
 from koru_delta.database.arguments import RAISE, check_namespace, key_list, valid_clock
 from koru_delta.database.handle import Handle
 from koru_delta.errors import ErasedError, KeyNotFoundError
+from koru_delta.log.log import WORKSPACES
 from koru_delta.log.moments import AsOf
 from koru_delta.search.causality import CausalFilter, valid_time
 from koru_delta.search.filters import Filter, compiled
@@ -259,6 +260,14 @@ class KeyVerbs(Handle):
         return self._log.engine.namespaces(
             cut.seq, valid_clock(valid_at, cut), cut.clock, hidden=False
         )
+
+    def list_workspaces(self, *, as_of: AsOf = None) -> list[str]:
+        """Workspaces in which something was stored or set, and that were not dropped, in order."""
+        cut = self._cut(as_of)
+        found = self._log.engine.visible_keys(
+            WORKSPACES, cut.seq, cut.clock, cut.clock, bodies=False
+        )
+        return [name for name, _ in found]
 
     def as_of(self, ref: AsOf) -> View:
         """The database as it stood at a moment, to be read only."""

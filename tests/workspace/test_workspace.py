@@ -543,3 +543,16 @@ def test_a_read_only_handle_reads_a_workspace(tmp_path: Path) -> None:
         ):  # fmt: skip
             with pytest.raises(errors.ReadOnlyError):
                 write()
+
+
+def test_workspaces_are_listed_as_of_any_moment(db: Database) -> None:
+    db.workspace("bob").store("notes", "a", 1)
+    db.workspace("ada").configure(max_items=9)
+    db.workspace("only opened")
+    db.put("no/workspace", "a", 1)
+    then = db.commits()[-1]
+    db.workspace("bob").drop()
+
+    assert db.list_workspaces() == ["ada"]
+    assert db.list_workspaces(as_of=then) == db.as_of(then).list_workspaces() == ["ada", "bob"]
+    assert db.list_workspaces(as_of=0) == []
