@@ -15,6 +15,7 @@ from koru_delta.causal import Clock, Version
 from koru_delta.database import Database, ReadVerbs, View
 from koru_delta.embedders import Embedder
 from koru_delta.errors import DatabaseClosedError
+from koru_delta.lifecycle import Lifecycle
 from koru_delta.log import Pending
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
@@ -200,6 +201,11 @@ class AsyncDatabase(AsyncReads[Database]):
         """The same database, for synchronous code."""
         return self._served
 
+    @property
+    def lifecycle(self) -> AsyncLifecycle:
+        """What is near, what is far, what is forgotten, and why."""
+        return AsyncLifecycle(self._served.lifecycle, self._threads)
+
     async def __aenter__(self) -> AsyncDatabase:
         return self
 
@@ -272,6 +278,25 @@ class AsyncDatabase(AsyncReads[Database]):
     def _close(self) -> None:
         self._threads.close()
         self._served.close()
+
+
+class AsyncLifecycle(_Awaited[Lifecycle]):
+    """`Lifecycle`, awaited. Jobs run beside reads and writes, as they do in the background."""
+
+    policy = _writing(Lifecycle.policy)
+    policies = _reading(Lifecycle.policies)
+    pin = _writing(Lifecycle.pin)
+    unpin = _writing(Lifecycle.unpin)
+    pins = _reading(Lifecycle.pins)
+    importance = _reading(Lifecycle.importance)
+    plan = _reading(Lifecycle.plan)
+    stats = _reading(Lifecycle.stats)
+    run_once = _reading(Lifecycle.run_once)
+    run_due = _reading(Lifecycle.run_due)
+    check = _reading(Lifecycle.check)
+    consolidate = _reading(Lifecycle.consolidate)
+    consolidations = _reading(Lifecycle.consolidations)
+    undo = _writing(Lifecycle.undo)
 
 
 class AsyncView(AsyncReads[View]):

@@ -20,8 +20,9 @@ from koru_delta.testing import FixedClock, HashEmbedder
 
 # What only one of the two has: the async one is opened by a class method, and shows the
 # database it serves, which has these properties.
-ONLY_SYNC = {"directory", "embedder", "lifecycle", "read_only"}
+ONLY_SYNC = {"directory", "embedder", "read_only"}
 ONLY_ASYNC = {"open", "database"}
+PARTS = {"lifecycle"}  # handles with verbs of their own
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_a_verb_of_a_view_is_that_of_the_database(name: str) -> None:
     assert getattr(AsyncView, name) is getattr(AsyncDatabase, name)
 
 
-@pytest.mark.parametrize("name", sorted(_public(Database) - ONLY_SYNC))
+@pytest.mark.parametrize("name", sorted(_public(Database) - ONLY_SYNC - PARTS))
 def test_a_verb_has_the_same_parameters_in_both(name: str) -> None:
     sync, awaited = getattr(Database, name), getattr(AsyncDatabase, name)
     assert _parameters(sync) == _parameters(awaited)
@@ -68,6 +69,30 @@ def test_a_view_has_the_same_parameters_in_both(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(_public(AsyncTransaction) - {"versions"}))
 def test_a_transaction_has_the_same_parameters_in_both(name: str) -> None:
     assert _parameters(getattr(Transaction, name)) == _parameters(getattr(AsyncTransaction, name))
+
+
+def test_a_lifecycle_has_the_same_verbs_and_parameters_in_both(db: Database) -> None:
+    awaited = AsyncDatabase(db).lifecycle
+    # Both are for what a database is made of, not for whoever uses it.
+    assert _public(type(awaited)) == _public(type(db.lifecycle)) - {"add_job", "mover"}
+    for name in _public(type(awaited)):
+        sync = getattr(db.lifecycle, name)
+        assert _parameters(sync) == _parameters(getattr(awaited, name))
+        assert inspect.iscoroutinefunction(getattr(awaited, name))
+
+
+async def test_a_lifecycle_is_awaited(adb: AsyncDatabase) -> None:
+    await adb.put_many([("n", "a", 1), ("n", "b", 2)])
+    wished = await adb.lifecycle.policy("n", hot_bytes=1)
+    await adb.lifecycle.pin("n", "a")
+
+    care = adb.database.lifecycle
+    assert wished == care.policy("n")
+    assert await adb.lifecycle.pins() == care.pins() == [("n", "a")]
+    assert (await adb.lifecycle.plan()).to_json() == care.plan().to_json()
+    assert (await adb.lifecycle.run_once("check")).moved == 1
+    with pytest.raises(errors.QueryError, match="there is no job"):
+        await adb.lifecycle.run_once("tidy")
 
 
 def test_opening_takes_the_same_arguments_in_both() -> None:
