@@ -421,12 +421,13 @@ class LiveGraph:
         truth: Numbers,
         targets: Sequence[float] = (0.90, 0.95, 0.98, 0.99),
         *,
+        spare: int = 2,
         threads: int = 2,
     ) -> dict[float, int]:
         """The effort that reaches each recall on these queries; none for those missed.
 
         The mean over the queries must pass the target by more than chance explains, and
-        the effort is at least twice the number looked for: the others may be harder.
+        the effort is at least `spare` times the number looked for: the others may be harder.
 
         Args:
             queries: Some 256 of `like_queries`.
@@ -437,7 +438,7 @@ class LiveGraph:
         for effort in _LADDER:
             if len(efforts) == len(targets):
                 break
-            if effort < 2 * k:
+            if effort < spare * k:
                 continue
             found = self.nearest_many(queries, k, effort, threads=threads)
             if found is None:
