@@ -278,7 +278,7 @@ class VectorSpace(Candidates):
         """Whether the graph may be asked for what a mask lets by: it has not misled too often."""
         if kept is None or not kept.among_present:
             return False
-        return kept.missed < TRIES or 2 * kept.missed < kept.asked
+        return kept.missed < TRIES or 3 * kept.missed < 2 * kept.asked
 
     # Batches
 
