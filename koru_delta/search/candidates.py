@@ -10,18 +10,22 @@ import numpy as np
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.masks import Masks
-from koru_delta.search.readings import Graph, Reading, Scores
+from koru_delta.search.plan import asked_of
+from koru_delta.search.readings import Graph, KeptMask, Reading, Scores
 from koru_delta.search.rows import Mask, Numbers
 from koru_delta.search.scoring import Hit, Target
 from koru_delta.search.truth import Matrix, Segment, Truth
 
+NARROWED: Final = 0.98  # recall of a graph's nearest of which some pass
+_WIDE: Final = 100  # of so many nearest efforts were measured, and of ten
+TRIES: Final = 8  # of a filter under which the graph led to too few
 _BY_CODES: Final = (0.99, 0.98)  # recall of codes, whatever less is asked: it costs little
 _FEW_UNFED: Final = 16  # beside the graph, so few that all are scored exactly
 _COMPARED: Final = 64  # candidates, so few that all are scored exactly
 _WIDENED: Final = (1, 4, 16)
 _WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
 _SMALL: Final = 4096  # rows of a segment, of which any number is quickly looked at
-SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
+_SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
 
 
 class Candidates(Masks):
@@ -30,11 +34,21 @@ class Candidates(Masks):
     # By the graph
 
     @staticmethod
-    def _effort(graph: Graph, recall: float, k: int) -> int | None:
+    def _effort(graph: Graph, recall: float, asked: int) -> int | None:
         for target, effort in sorted(graph.efforts.items()):
             if target >= recall:
-                return effort * max(k, 10) // 10
+                wide = max(graph.wide.get(target, 0), effort)
+                if target not in graph.wide or asked <= 10:
+                    return effort * max(asked, 10) // 10
+                if asked <= _WIDE:
+                    return effort + (wide - effort) * (asked - 10) // (_WIDE - 10)
+                return wide * asked // _WIDE
         return None
+
+    def _narrowing(self, visible: Mask | None) -> KeptMask | None:
+        """What was made of a mask that lets by a part of what is visible now."""
+        kept = self._kept_of(visible)
+        return kept if kept is not None and kept.among_present and not kept.present else None
 
     def _by_graph(
         self, reading: Reading, target: Target, k: int, effort: int, visible: Mask | None
@@ -42,15 +56,18 @@ class Candidates(Masks):
         """The best that the graph leads to; None if it is busy or not to be trusted here."""
         graph = reading.graph
         assert graph is not None
-        dead = self._dead(reading, graph, visible)
-        for spare in SPARE_FOR_DEAD:
-            asked = k + min(dead, spare)
+        narrow = self._narrowing(visible)
+        if narrow is not None:
+            narrow.asked += 1
+        for asked in self._asks(reading, graph, k, visible):
             try:
                 slots = graph.live.nearest(target.vector, asked, max(effort, asked))
             except GraphUnavailable:
                 self.drop_graph(graph)
                 return None
             if slots is None:
+                return None
+            if narrow is not None and self._astray(reading, graph, target, slots):
                 return None
             rows = self._alive_of(reading, slots, k, asked, visible)
             if rows is not None:
@@ -64,13 +81,31 @@ class Candidates(Masks):
                             target.vector, graph.stop, reading.truth.slots
                         )
                     hits = self._with_unfed(reading, target, products, hits, k, visible)
-                return None if self._unusual(graph, target, hits) else hits
+                if narrow is None and self._unusual(graph, target, hits):
+                    return None
+                return hits
+        if narrow is not None:
+            narrow.missed += 1
+            narrow.ways = {}  # they are chosen anew
         return None
 
-    def _dead(self, reading: Reading, graph: Graph, visible: Mask | None) -> int:
-        """About how many that the graph holds are not visible any more."""
+    def _asks(
+        self, reading: Reading, graph: Graph, k: int, visible: Mask | None
+    ) -> tuple[int, ...]:
+        """How many to ask the graph for, and how many if too few of these are visible."""
         kept = self._kept_of(visible)
-        return max(reading.deaths, 0 if kept is None else graph.live.live - kept.count)
+        if kept is not None and not kept.present:
+            return (asked_of(k, kept.count / max(1, graph.live.live)),)
+        dead = max(reading.deaths, 0 if kept is None else graph.live.live - kept.count)
+        return tuple(k + min(dead, spare) for spare in _SPARE_FOR_DEAD)
+
+    def _astray(self, reading: Reading, graph: Graph, target: Target, slots: Numbers) -> bool:
+        """As `_unusual`, by what the graph gave before any of it was left out."""
+        known = slots[slots < reading.truth.slots][: len(graph.floors)]
+        if not len(known):
+            return False
+        [score] = self.exact(reading.truth, target, known[-1:]).tolist()
+        return self._unusual(graph, target, [(-score, "", 0)] * len(known))
 
     def _alive_of(
         self, reading: Reading, slots: Numbers, k: int, asked: int, visible: Mask | None

@@ -204,6 +204,7 @@ class IndexFiles:
             "stop": known.stop, "library": graph.library(), "replaced": known.live.replaced,
             "measured": known.measured, "floors": list(known.floors),
             "efforts": [[target, effort] for target, effort in known.efforts.items()],
+            "wide": [[target, effort] for target, effort in known.wide.items()],
         }  # fmt: skip
         cache.write(place / "graph.kdx", about, {})
 
@@ -224,7 +225,7 @@ class IndexFiles:
             )
             return Graph(
                 known, about["stop"], dict(about["efforts"]), about["measured"],
-                tuple(about["floors"]),
+                tuple(about["floors"]), wide=dict(about.get("wide", ())),
             )  # fmt: skip
         except (Unusable, GraphUnavailable, KeyError, TypeError, ValueError) as error:
             _log.info("a graph is not used, and made anew: %s", error)

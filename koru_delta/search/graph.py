@@ -27,6 +27,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from koru_delta.search.pages import large_pages
+
 Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float32]
@@ -109,10 +111,11 @@ class LiveGraph:
         self._prepare(dimensions, metric, links)
         try:
             self._index = _new_index(dimensions, metric)
-            self._index.init_index(
-                max_elements=max(places, 1), M=links, ef_construction=effort,
-                random_seed=seed, allow_replace_deleted=True,
-            )  # fmt: skip
+            with large_pages():
+                self._index.init_index(
+                    max_elements=max(places, 1), M=links, ef_construction=effort,
+                    random_seed=seed, allow_replace_deleted=True,
+                )  # fmt: skip
             self._index.set_ef(1)  # each search says what it wants by the number it asks for
         except _FAILURES as error:
             raise GraphUnavailable(f"no graph can be made: {error}") from error
@@ -205,7 +208,8 @@ class LiveGraph:
         wanted = self._live + self._vacant + count - taken
         if wanted > self._places:
             places = max(wanted, self._places + self._places // 2)
-            index.resize_index(places)
+            with large_pages():
+                index.resize_index(places)
             self._places = places
         if count:
             rows = self._tame(vectors if count == len(slots) else vectors[new])
@@ -417,12 +421,13 @@ class LiveGraph:
         truth: Numbers,
         targets: Sequence[float] = (0.90, 0.95, 0.98, 0.99),
         *,
+        spare: int = 2,
         threads: int = 2,
     ) -> dict[float, int]:
         """The effort that reaches each recall on these queries; none for those missed.
 
         The mean over the queries must pass the target by more than chance explains, and
-        the effort is at least twice the number looked for: the others may be harder.
+        the effort is at least `spare` times the number looked for: the others may be harder.
 
         Args:
             queries: Some 256 of `like_queries`.
@@ -433,7 +438,7 @@ class LiveGraph:
         for effort in _LADDER:
             if len(efforts) == len(targets):
                 break
-            if effort < 2 * k:
+            if effort < spare * k:
                 continue
             found = self.nearest_many(queries, k, effort, threads=threads)
             if found is None:
@@ -479,7 +484,8 @@ class LiveGraph:
         graph._prepare(dimensions, metric, links)
         try:
             index = graph._index = _new_index(dimensions, metric)
-            index.load_index(os.fspath(path), max_elements=places, allow_replace_deleted=True)
+            with large_pages():
+                index.load_index(os.fspath(path), max_elements=places, allow_replace_deleted=True)
             index.set_ef(1)
             graph._recount(np.array(index.get_ids_list(), dtype=np.int64))
         except _FAILURES as error:

@@ -60,6 +60,7 @@ class Masks(Scoring):
                 count,
                 *seen.steady(cut, valid_at, superseded=superseded),
                 latest and goes_along and where is None and causal is None,
+                latest and goes_along,
             )
             most = max(1, min(_MASKS_KEPT, _MASKS_KEPT_BYTES // max(1, seen.count)))
             while len(self._masks) > most:

@@ -16,7 +16,8 @@ from koru_delta.causal import Cut
 from koru_delta.errors import DimensionMismatchError, InvalidDataError
 from koru_delta.search.cache import Unusable
 from koru_delta.search.candidates import (
-    SPARE_FOR_DEAD,
+    NARROWED,
+    TRIES,
     Candidates,
     candidates_of,
     span_of,
@@ -26,8 +27,8 @@ from koru_delta.search.causality import Condition
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
-from koru_delta.search.plan import HIGHEST_APPROXIMATE, Situation, Way, choose
-from koru_delta.search.readings import Reading
+from koru_delta.search.plan import HIGHEST_APPROXIMATE, Situation, Way, asked_of, choose
+from koru_delta.search.readings import KeptMask, Reading
 from koru_delta.search.records import Swap
 from koru_delta.search.rows import Mask, Numbers
 from koru_delta.search.scoring import Hit, Target
@@ -227,12 +228,13 @@ class VectorSpace(Candidates):
         kept = self._kept_of(visible)
         present = visible is None or (kept is not None and kept.present)
         if kept is not None and kept.uses > 1 and not present:
-            if kept.chosen_for is truth.segments:
-                chosen = kept.ways.get((k, recall))
+            if kept.chosen_for is truth.segments and kept.chosen_with is reading.graph:
+                chosen = kept.ways.get((k, recall)) if graph else None
                 if chosen is not None:
-                    return chosen, 0
+                    return chosen
             else:
                 kept.chosen_for, kept.ways = truth.segments, {}
+                kept.chosen_with = reading.graph
         first, end = span_of(reading, visible)
         kinds: set[str] = set()
         coded, unfed, effort = 0, 0, None
@@ -245,10 +247,16 @@ class VectorSpace(Candidates):
                     kinds.add(segment.codes.name)
                     coded += segment.rows
             known = reading.graph
-            if graph and present and known is not None and known.since <= clock < known.until:
+            if (
+                graph and known is not None and known.since <= clock < known.until
+                and (present or self._may_narrow(kept))
+            ):  # fmt: skip
                 unfed = unfed_of(reading)
-                if unfed <= _UNFED_MOST:
+                if unfed <= _UNFED_MOST and present:
                     effort = self._effort(known, recall, k)
+                elif unfed <= _UNFED_MOST:
+                    asked = asked_of(k, count / max(1, known.live.live))
+                    effort = self._effort(known, max(recall, NARROWED), asked)
         way = choose(
             Situation(
                 visible=count, stored=truth.slots, span=end - first,
@@ -261,9 +269,16 @@ class VectorSpace(Candidates):
         )  # fmt: skip
         if visible is None and graph:
             reading.ways[k, recall] = (way, effort or 0)
-        elif kept is not None and not present and kept.chosen_for is truth.segments:
-            kept.ways[k, recall] = way
+        elif kept is not None and graph and not present and kept.chosen_for is truth.segments:
+            kept.ways[k, recall] = (way, effort or 0)
         return way, effort or 0
+
+    @staticmethod
+    def _may_narrow(kept: KeptMask | None) -> bool:
+        """Whether the graph may be asked for what a mask lets by: it has not misled too often."""
+        if kept is None or not kept.among_present:
+            return False
+        return kept.missed < TRIES or 3 * kept.missed < 2 * kept.asked
 
     # Batches
 
@@ -286,7 +301,7 @@ class VectorSpace(Candidates):
         way, effort = self._way(reading, visible, count, k, recall, cut.clock)
         found: list[Numbers | None] = [None] * len(queries)
         if way == "graph":
-            found = self._many_by_graph(reading, queries, k, effort, visible)
+            found = self._many_by_graph(reading, queries, targets, k, effort, visible)
         elif way == "codes":
             found = self._many_by_codes(reading, queries, targets, k, visible, recall)
         elif way in ("scan", "bounds", "packed") and not reading.tiny and count > k:
@@ -302,6 +317,7 @@ class VectorSpace(Candidates):
         key_ids, seqs = seen.key[every], seen.seq[every]
         answers = []
         graph = reading.graph if way == "graph" else None
+        narrow = self._narrowing(visible) is not None and graph is not None
         lacking = graph is not None and unfed_of(reading) > 0
         products = np.empty((0, 0), dtype=np.float32)
         together = len(queries)
@@ -321,12 +337,17 @@ class VectorSpace(Candidates):
                     hits = self._with_unfed(
                         reading, target, products[n % together], hits, k, visible
                     )
-            unusual = graph is not None and length > 0 and self._unusual(graph, target, hits)
+            unusual = (
+                graph is not None
+                and length > 0
+                and not narrow
+                and self._unusual(graph, target, hits)
+            )
             if not length or unusual:
                 answers.append(
                     self._search(
                         reading, target, k, cut, valid_at, where, causal, threshold, recall,
-                        graph=not unusual,
+                        graph=not unusual and not narrow,
                     )
                 )  # fmt: skip
             else:
@@ -336,12 +357,18 @@ class VectorSpace(Candidates):
         return answers
 
     def _many_by_graph(
-        self, reading: Reading, queries: Matrix, k: int, effort: int, visible: Mask | None
+        self,
+        reading: Reading,
+        queries: Matrix,
+        targets: Sequence[Target],
+        k: int,
+        effort: int,
+        visible: Mask | None,
     ) -> list[Numbers | None]:
         graph = reading.graph
         assert graph is not None
         none: list[Numbers | None] = [None] * len(queries)
-        asked = k + min(self._dead(reading, graph, visible), SPARE_FOR_DEAD[0])
+        [asked, *_] = self._asks(reading, graph, k, visible)
         try:
             slots = graph.live.nearest_many(queries, asked, max(effort, asked))
         except GraphUnavailable:
@@ -349,7 +376,16 @@ class VectorSpace(Candidates):
             return none
         if slots is None:
             return none
-        return [self._alive_of(reading, some, k, asked, visible) for some in slots]
+        found = [self._alive_of(reading, some, k, asked, visible) for some in slots]
+        narrow = self._narrowing(visible)
+        if narrow is not None:
+            narrow.asked += len(found)
+            narrow.missed += sum(rows is None for rows in found)
+            found = [
+                None if self._astray(reading, graph, target, some) else rows
+                for rows, some, target in zip(found, slots, targets, strict=True)
+            ]
+        return found
 
     def _many_by_codes(
         self,

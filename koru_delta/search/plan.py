@@ -1,18 +1,21 @@
 """Which way to search: a pure choice by estimated cost, among the ways that keep the promise.
 
 Exact ways always may be taken. The graph holds only what is alive now and is asked only
-for that; codes may be scanned under any mask. What each costs is a matter of the machine:
+for that, or for a part of it: then for more, of which enough will pass; codes may be scanned
+under any mask. What each costs is a matter of the machine:
 `Costs` are settings, measured by `kdelta tune`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import ceil, sqrt
 from typing import Any, Literal, NamedTuple
 
 from koru_delta.errors import InvalidDataError
 
 Way = Literal["gather", "packed", "scan", "bounds", "graph", "codes"]
+_LEAST_SHARE = 1e-6
 HIGHEST_APPROXIMATE = 0.99  # recall targets above it are answered exactly
 
 
@@ -114,6 +117,15 @@ def choose(it: Situation, costs: Costs) -> Way:
         if graph < least:
             best = "graph"
     return best
+
+
+def asked_of(k: int, share: float) -> int:
+    """So many of the nearest that `k` of them nearly always pass a filter that lets a share by.
+
+    Two standard deviations of a binomial more than would do on average.
+    """
+    share = min(max(share, _LEAST_SHARE), 1.0)
+    return ceil((k + 2 * sqrt(k * (1 - share)) + (share < 1)) / share)
 
 
 def _scan(rows: int, dimensions: int, costs: Costs) -> float:

@@ -47,6 +47,7 @@ class Graph:
     That was at the clock `since`; at `until` some that it lacks become true. `efforts` for a
     recall target were measured when `measured` were alive, by queries of
     which only a few found worse than `floors`: scores of the best hit, the second, and on.
+    They are for the ten nearest, those of `wide` for the hundred nearest.
     """
 
     live: LiveGraph
@@ -56,6 +57,7 @@ class Graph:
     floors: tuple[float, ...]
     since: int = 0
     until: int = FOREVER
+    wide: dict[float, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)  # never changed, as `Seen`
@@ -90,11 +92,15 @@ class KeptMask:
     low: int  # clocks at which it holds, from this one on
     high: int  # and up to this one, exclusive
     present: bool  # whether it is all that is visible now
+    among_present: bool  # or a part of it
     uses: int = 0
     slots: Mask | None = None  # which vectors have such a row
     packed: Packed | None = None
-    ways: dict[tuple[int, float], Way] = field(default_factory=dict)
+    asked: int = 0  # how often a graph was asked for a part of what is visible now
+    missed: int = 0  # and how often it led to too few that pass
+    ways: dict[tuple[int, float], tuple[Way, int]] = field(default_factory=dict)
     chosen_for: tuple[Segment, ...] = ()  # the segments there were when these were chosen
+    chosen_with: Graph | None = None  # and the graph
 
 
 class SpaceReadings:

@@ -114,7 +114,8 @@ class Truth:
             return self.tail.take(slots, axis=0)
         first = self.segments[0]
         if first.stop == len(self.squares) or (len(slots) and int(slots.max()) < first.stop):
-            return first.take(slots)  # all in one
+            # all in one
+            return first.take(slots) if first.mapped is None else first.mapped.take(slots)
         found = np.empty((len(slots), self.dimensions), dtype=np.float32)
         for segment in self.segments:
             inside = np.flatnonzero((slots >= segment.start) & (slots < segment.stop))

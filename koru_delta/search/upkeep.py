@@ -54,6 +54,8 @@ SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
 OVERWRITTEN_PART: Final = 1000  # of a graph one in so many, and no more
 _GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
 _UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than its floors
+_MEASURED: Final = 10  # nearest, of which a graph is to find its shares
+_WIDE: Final = 100  # and of so many
 _CALIBRATED: Final = 512  # queries a graph's efforts are measured by
 _TOGETHER: Final = 8_000_000  # products of these with all vectors that are held at once
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
@@ -393,10 +395,10 @@ class Upkeep:
             for _, some in _pieces(slots, BULK_ROWS):
                 self._check_unless(complete)
                 made.feed(some, truth.take(some), chunk=BULK_ROWS)
-            efforts, floors = self._efforts(space, reading, made, kept_out, slots)
+            efforts, wide, floors = self._efforts(space, reading, made, kept_out, slots)
             made.feed(kept_out, truth.take(kept_out))
             space.publish_graph(
-                reading, Graph(made, truth.slots, efforts, made.live, floors, since, until)
+                reading, Graph(made, truth.slots, efforts, made.live, floors, since, until, wide)
             )
             return
         fresh = truth.slots - known.stop + len(reading.revived)
@@ -409,10 +411,12 @@ class Upkeep:
         lacking, held = np.flatnonzero(alive & ~held), held & alive
         if known.live.live > known.measured * _GROWN and len(lacking) >= _CALIBRATED // 4:
             kept_out = np.random.default_rng(3).permutation(lacking)[:_CALIBRATED]
-            efforts, floors = self._efforts(
+            efforts, wide, floors = self._efforts(
                 space, reading, known.live, kept_out, np.flatnonzero(held)
             )
-            known = replace(known, efforts=efforts, floors=floors, measured=known.live.live)
+            known = replace(
+                known, efforts=efforts, wide=wide, floors=floors, measured=known.live.live
+            )
         for _, some in _pieces(lacking, FEED_ROWS):
             self._check_unless(complete)
             known.live.feed(some, truth.take(some))
@@ -422,26 +426,31 @@ class Upkeep:
 
     def _efforts(
         self, space: VectorSpace, reading: Reading, made: LiveGraph, asked: Numbers, fed: Numbers
-    ) -> tuple[dict[float, int], tuple[float, ...]]:
+    ) -> tuple[dict[float, int], dict[float, int], tuple[float, ...]]:
         """How much the graph must look at for each recall, by vectors it does not hold yet.
 
-        And the scores, by rank, below which a query is unlike those it was measured by.
+        Of the ten nearest, and of the hundred nearest. And the scores, by rank, below which
+        a query is unlike those it was measured by.
         """
         truth, fed = reading.truth, np.sort(fed)
         queries = graph.like_queries(truth.take(asked), np.random.default_rng(2))
-        tops = np.empty((len(queries), 10), dtype=np.int64)
-        scores = np.empty(tops.shape)
+        tops = np.empty((len(queries), min(_WIDE, len(fed))), dtype=np.int64)
+        scores = np.empty((len(queries), _MEASURED))
         together = max(1, _TOGETHER // max(1, truth.slots))
         for start in range(0, len(queries), together):
             some = queries[start : start + together]
             for row, near_all in enumerate(space.near(truth, some, 0, truth.slots), start):
                 query, near = queries[row], near_all[fed]
-                tops[row] = fed[np.argpartition(near, len(near) - 10)[-10:]]
-                scores[row] = np.sort(space.exact(truth, Target.of(query), tops[row]))[::-1]
+                some_best = np.argpartition(near, len(near) - tops.shape[1])[-tops.shape[1] :]
+                tops[row] = fed[some_best[np.argsort(-near[some_best], kind="stable")]]
+                best = space.exact(truth, Target.of(query), tops[row, :_MEASURED])
+                scores[row] = np.sort(best)[::-1]
                 if space.space.metric == "dot":
                     scores[row] /= np.linalg.norm(query.astype(np.float64)) or 1.0
         floors = np.quantile(scores, _UNUSUAL, axis=0)
-        return made.calibrate(queries, tops), tuple(floors.tolist())
+        efforts = made.calibrate(queries, tops[:, :_MEASURED])
+        wide = made.calibrate(queries, tops, spare=1) if tops.shape[1] == _WIDE else {}
+        return efforts, wide, tuple(floors.tolist())
 
     # Memory
 
