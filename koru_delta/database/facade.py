@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Literal
@@ -113,7 +112,7 @@ class Database(CareVerbs, WorkspaceVerbs):
         )  # fmt: skip
         self._lifecycle.add_job("genome", GENOME_SECONDS, tiers.genome)
         self._swept = {}
-        self._closing = threading.Lock()
+        self._closing: object = None
         if not read_only and not engine.temporary:
             if not engine.is_scrubbed():  # whoever erased was killed before it had cleaned up
                 parts.scrub()
@@ -143,13 +142,20 @@ class Database(CareVerbs, WorkspaceVerbs):
     def close(self) -> None:
         """Close every file; indexes made meanwhile are kept for the next opening.
 
-        Matches that are still held keep their values. Closing twice is fine.
+        Waits for jobs (see `lifecycle`), which stop at their next step. Matches that are still
+        held keep their values. Closing twice is fine, by several threads and by a job too.
         """
-        with self._closing:
-            try:
-                self._runner.stop()
-            finally:
-                self._parts.close()
+        try:
+            self._runner.stop()
+        finally:
+            working = self._runner.working  # another one in a forked child
+            with working:
+                if self._closing is not working:  # else a signal came amid it; it goes on then
+                    self._closing = working
+                    try:
+                        self._parts.close()
+                    finally:
+                        self._closing = None
 
 
 def open(
