@@ -23,6 +23,7 @@ from koru_delta.log import CausalLog
 from koru_delta.search.cache import Unusable
 from koru_delta.search.columns import Columns
 from koru_delta.search.graph import LiveGraph
+from koru_delta.search.lookup import ITEM_BYTES, Lookup
 from koru_delta.search.plan import Costs, Way
 from koru_delta.search.rows import Mask, Numbers, Rows, Seen
 from koru_delta.search.truth import Matrix, Segment, Truth
@@ -118,7 +119,7 @@ class SpaceReadings:
         """Begin again from an empty reading of the log."""
         with self.lock:
             self.epoch += 1
-            self._slots: dict[int, int] | None = {}  # vector object -> slot
+            self._slots: Lookup | None = None  # vector object -> slot; made when it is asked
             self._objects = np.empty(0, dtype=np.int64)  # and back, with room for more
             self._held = 0  # slots
             self._wanted: list[int] = []  # objects whose vectors are not loaded yet
@@ -241,11 +242,12 @@ class SpaceReadings:
     def _slot_of(self, item: int) -> int:
         slots = self._slots
         if slots is None:
-            numbers = self._objects[: self._held].tolist()
-            slots = self._slots = dict(zip(numbers, range(len(numbers)), strict=True))
+            objects = self._objects[: self._held].copy()
+            slots = self._slots = Lookup(objects, np.arange(self._held))
         slot = slots.get(item)
         if slot is None:
-            slot = slots[item] = len(slots)
+            slot = self._held + len(self._wanted)
+            slots.put(item, slot)
             self._wanted.append(item)
         return slot
 
@@ -296,8 +298,20 @@ class SpaceReadings:
     @property
     def fixed_bytes(self) -> int:
         """What is in memory whatever the budget: rows, the tail, and names of some keys."""
-        rows = self._rows.nbytes + self._squares.nbytes + self._scales.nbytes
-        return rows + self._objects.nbytes + self._room.nbytes + len(self._names) * NAME_BYTES
+        return self._row_bytes + self._room.nbytes + len(self._names) * NAME_BYTES
+
+    @property
+    def _row_bytes(self) -> int:
+        slots = self._slots
+        found = 0 if slots is None else slots.nbytes + slots.fresh * ITEM_BYTES
+        arrays = (self._squares, self._scales, self._objects)
+        return self._rows.nbytes + found + sum(array.nbytes for array in arrays)
+
+    def thin(self) -> None:
+        """Let go of what is quickly made again once something is added."""
+        with self.lock:
+            self._slots = None
+            self._rows.thin()
 
     def statistics(self) -> dict[str, Any]:
         """What is held, and what it takes: in memory of this process, or mapped from files.
@@ -316,8 +330,7 @@ class SpaceReadings:
             "codes": sum(s.codes.nbytes for s in segments if s.codes is not None),
             "bounds": sum(s.bounds.nbytes for s in segments if s.bounds is not None),
             "graph": 0 if graph is None else graph.live.nbytes,
-            "rows": self._rows.nbytes + self._squares.nbytes + self._scales.nbytes
-            + self._objects.nbytes,
+            "rows": self._row_bytes,
         }  # fmt: skip
         resident = sum(size.values()) - size["mapped"]
         tiers = dict.fromkeys(("hot", "warm", "cold"), 0)
@@ -450,7 +463,7 @@ class SpaceReadings:
             )
             self._objects, self._squares = arrays["objects"], arrays["squares"]
             self._held = len(self._objects)
-            self._slots = None  # made when something is added
+            self._slots = None
             if self.space.metric == "cosine":
                 self._scales = arrays["scales"]
             if sealed < self._held:
