@@ -26,6 +26,7 @@ from koru_delta.lifecycle import (
     UsageFile,
 )
 from koru_delta.log import CausalLog
+from koru_delta.search.budget import page_bytes
 from koru_delta.storage import SqliteEngine
 from koru_delta.transaction import Intents
 
@@ -90,15 +91,16 @@ class Database(CareVerbs, WorkspaceVerbs):
         if durability not in ("full", "relaxed"):
             raise InvalidDataError(f"durability is 'full' or 'relaxed', not {durability!r}")
         text = None if embedder is None else as_embedder(embedder)
+        budget = memory_budget(vector_memory)
         engine = SqliteEngine(
             path, durability=durability, read_only=read_only,
-            lock_timeout_seconds=lock_timeout_seconds,
+            lock_timeout_seconds=lock_timeout_seconds, cache_bytes=page_bytes(budget),
         )  # fmt: skip
         log = CausalLog(engine, clock or system_clock, node=node)
         file = UsageFile(None if engine.temporary else engine.directory / "tiers" / "usage.db")
         tracker = Tracker(None if read_only else file, log.clock, is_on=track)
         intents = Intents(log, text, author=author, run=run)
-        parts = Parts.of(log, intents, tracker, memory_budget(vector_memory))
+        parts = Parts.of(log, intents, tracker, budget)
         super().__init__(parts)
         log.after_erase = parts.scrub
         self._transaction = ContextVar("transaction", default=None)

@@ -87,6 +87,28 @@ class Segment:
         found: Matrix = self.mapped.rows
         return found
 
+    def leafed(self) -> Matrix | Leafed:
+        """All its vectors, for who goes through them once: not more in memory than needs be."""
+        if self.mapped is not None and self.mapped.frugal:
+            return Leafed(self.mapped)
+        return self.vectors()
+
+
+class Leafed:
+    """The vectors of a segment in a file, as if they were in memory: what is asked for is read."""
+
+    def __init__(self, mapped: Mapped) -> None:
+        """`mapped` has them."""
+        self._mapped = mapped
+        self.shape: tuple[int, ...] = mapped.rows.shape
+
+    def __getitem__(self, some: slice | Numbers, /) -> Matrix:
+        """Some of them, by rows; slices go by single steps."""
+        if isinstance(some, slice):
+            start, stop, _ = some.indices(self.shape[0])
+            return self._mapped.part(start, stop)
+        return self._mapped.take(some)
+
 
 @dataclass(slots=True, eq=False)  # never changed, as `Seen`
 class Truth:

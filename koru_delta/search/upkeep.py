@@ -28,18 +28,18 @@ from koru_delta.errors import (
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
 from koru_delta.search.bounds import Int8Bounds
-from koru_delta.search.budget import Need, Place, allot
+from koru_delta.search.budget import Need, Place, allot, give_back
 from koru_delta.search.cache import Unusable
-from koru_delta.search.codes import Shelved
 from koru_delta.search.files import IndexFiles
-from koru_delta.search.frame import CodesUnavailable
+from koru_delta.search.frame import CodesUnavailable, Vectors
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
 from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.rows import Numbers
 from koru_delta.search.scoring import Target
-from koru_delta.search.truth import Matrix, Segment
+from koru_delta.search.signs import Shelved
+from koru_delta.search.truth import Segment
 
 SEAL_ROWS: Final = 4096  # a tail this long becomes a segment
 SEAL_LEAST: Final = 512  # likewise, when everything is to be made
@@ -241,6 +241,7 @@ class Upkeep:
             ("names", self._read_names),
             ("files", self._save_graph),
             ("bounds", self._bound),
+            ("memory", self._give_back),
         )
         with self._working:
             self._unsaved.discard(("state", space.space.space_id))
@@ -251,7 +252,7 @@ class Upkeep:
         with self._working:
             steps = (
                 ("memory", self._share_out), ("codes", self._load_codes), ("memory", self._fit),
-                ("graph", self._load_graph),
+                ("graph", self._load_graph), ("memory", self._give_back),
             )  # fmt: skip
             self._take(steps, space, complete=False)
 
@@ -303,14 +304,18 @@ class Upkeep:
             old = segments[first:]
             start = old[0].start if old else truth.sealed
             stop = min(stop, start + SEGMENT_ROWS)
-            vectors = np.concatenate(list(truth.pieces(start, stop)))
+            vectors = np.empty((stop - start, truth.dimensions), dtype=np.float32)
+            at = 0
+            for piece in truth.pieces(start, stop):  # which is let go of again if memory is scarce
+                vectors[at : at + len(piece)] = piece
+                at += len(piece)
             made = Segment(start, stop, vectors, None, self._encoded(space, vectors))
             if space.epoch != epoch or not space.publish(old, made):
                 return
             if self._halting() and not complete:
                 return  # no second one: somebody waits
 
-    def _encoded(self, space: VectorSpace, vectors: Matrix) -> codes.Codes | None:
+    def _encoded(self, space: VectorSpace, vectors: Vectors) -> codes.Codes | None:
         """Codes, or None where they are of no use or the library fails: then it is scanned."""
         if self._has_given_up("encoding", space):
             return None
@@ -345,7 +350,7 @@ class Upkeep:
             if kept is not None and kept.name == kind:
                 space.publish((segment,), replace(segment, codes=kept, uncoded=False))
                 continue
-            made = self._encoded(space, segment.vectors())
+            made = self._encoded(space, segment.leafed())
             fresh = replace(segment, codes=made, uncoded=False)
             if made is not None:  # to be written to a file of its own
                 fresh = replace(
@@ -473,6 +478,7 @@ class Upkeep:
         if self._memory is None:
             return
         for space in self._opened():
+            space.thin()
             place = self._place_of(space)
             known = space.reading.graph
             if known is not None and not place.graph:
@@ -486,27 +492,28 @@ class Upkeep:
                     continue
                 segment.mapped.release()
                 shelved = segment.codes
-                if tier == "cold" and not isinstance(shelved, Shelved):
+                if tier == "cold" and (not isinstance(shelved, Shelved) or shelved.is_bad):
                     shelved = self._shelved(space, segment)
                 if shelved is not segment.codes or segment.bounds is not None:
                     uncoded = tier == "warm" and segment.uncoded
                     fresh = replace(segment, codes=shelved, bounds=None, uncoded=uncoded)
                     space.publish((segment,), fresh)
 
+    def _give_back(self, _space: VectorSpace, _complete: bool) -> None:
+        if self._memory is not None:
+            give_back()
+
     def _shelved(self, space: VectorSpace, segment: Segment) -> Shelved | None:
         """Codes of a segment in a file of their own, made if it is missing; None: of no use."""
-        read = partial(self._files.read_signs, space, segment)
         try:
-            return Shelved(read)
+            return self._files.shelved(space, segment)
         except CodesUnavailable:
             if not self._files.writable:
                 return None
-        made = codes.encode(segment.vectors(), space.space.metric, kind="signs")
-        if segment.mapped is not None:
-            segment.mapped.release()
+        made = codes.encode(segment.leafed(), space.space.metric, kind="signs")
         if made is None or not self._files.write_signs(space, segment, made):
             return None
-        return Shelved(read)
+        return self._files.shelved(space, segment)
 
     # Names
 
@@ -548,7 +555,8 @@ class Upkeep:
             cache.sweep(place)
             for segment in reading.truth.segments:
                 if not self._files.has(space, segment):
-                    self._files.write_segment(space, place, segment)
+                    frugal = self._memory is not None
+                    self._files.write_segment(space, place, segment, frugal=frugal)
             seq = self._files.write_state(space, place)
             if seq is not None:  # else a file went bad meanwhile; the next round writes it anew
                 self._saved[space.space.space_id] = seq
