@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
+from koru_delta.search.signs import PIECE
 from koru_delta.storage import CACHE_BYTES
 
 Tier = Literal["hot", "warm", "cold"]
 
 _LEAST_PAGES: Final = 1024 * 1024  # of SQLite's, kept by a connection however little there is
 _SCANNED: Final = 12  # bytes for each row of a segment whose codes are read: scores, their order
-_READ: Final = 2 * 1024 * 1024  # of its codes, at a time
+_READ: Final = 128  # and for each of those that are looked at together
 _LINKS: Final = 180  # bytes of a graph for each vector, beside the vector
 _CODE_EXTRA: Final = 8  # bytes of a code beside four bits a dimension
 
@@ -45,7 +46,7 @@ def page_bytes(budget: int | None) -> int:
 
 def scan_bytes(rows: int) -> int:
     """Of a search through codes in a file, for as long as it takes."""
-    return _READ + _SCANNED * rows if rows else 0
+    return _SCANNED * rows + _READ * min(rows, PIECE)
 
 
 def code_bytes(dimensions: int) -> int:
@@ -88,12 +89,3 @@ def allot(budget: int, fixed: int, needs: Sequence[Need], live: dict[int, int]) 
             left -= size
             tiers[need.space][need.start] = "hot"
     return {space: Place(tiers[space], space in graphs) for space in live}
-
-
-def give_back() -> None:
-    """Return to the system what the allocator keeps of memory that was let go of."""
-    import ctypes  # loaded where it is used
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other allocators do it by themselves
-    if trim is not None:
-        trim(0)

@@ -35,6 +35,8 @@ TINY: Final = 1e-25  # shorter vectors are left to float64
 _ROWS_AT_ONCE = 8192
 _NO_OBJECT: Final = 0  # nor what is below it
 _NAMES_KEPT: Final = 2_000_000
+_MASKS_BYTES: Final = 32 * 1024 * 1024
+_PACKED_BYTES: Final = 48_000_000  # of vectors that are copied together, under all masks
 NAME_BYTES: Final = 160  # of a key's name in memory, about
 _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
 _FEW_MORE: Final = 128  # until so many more are there
@@ -109,6 +111,8 @@ class SpaceReadings:
         self.erased = log.engine.erased(space.namespace)  # the last erasure it takes account of
         self._names: dict[int, str] = {}
         self.names_kept = _NAMES_KEPT
+        self.masks_kept = _MASKS_BYTES
+        self.packed_kept = _PACKED_BYTES
         self._columns = Columns(self._values)
         self._columns_lock = threading.Lock()
         self.moved: Callable[[], None] = lambda: None  # called after the log was read
@@ -299,6 +303,19 @@ class SpaceReadings:
     def fixed_bytes(self) -> int:
         """What is in memory whatever the budget: rows, the tail, and names of some keys."""
         return self._row_bytes + self._room.nbytes + len(self._names) * NAME_BYTES
+
+    @property
+    def kept_bytes(self) -> int:
+        """Likewise for a while: which rows passed, and copies of their vectors."""
+        with self._columns_lock:
+            masks = list(self._masks.values())
+        return sum(kept.mask.nbytes + _packed_bytes(kept) for kept in masks)
+
+    def keep_within(self, budget: int) -> None:
+        """Keep no more beside rows, segments and codes than suits a budget of memory."""
+        self.names_kept = budget // 20 // NAME_BYTES
+        self.masks_kept = min(_MASKS_BYTES, budget // 20)
+        self.packed_kept = min(_PACKED_BYTES, budget // 10)
 
     @property
     def _row_bytes(self) -> int:
@@ -507,6 +524,11 @@ class SpaceReadings:
             if graph is not None and not graph.live.broken:
                 graph.live.forget(lost)
                 self.publish_graph(None, graph)
+
+
+def _packed_bytes(kept: KeptMask) -> int:
+    packed = kept.packed
+    return 0 if packed is None else packed.vectors.nbytes
 
 
 def _without_lost(segment: Segment, lost: Numbers) -> Segment:

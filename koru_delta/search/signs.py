@@ -40,7 +40,7 @@ from koru_delta.values import Vector
 
 _Words = npt.NDArray[np.uint64]
 
-_PIECE: Final = 16_384  # rows looked at together: they stay in the processor's cache
+PIECE: Final = 16_384  # rows looked at together: they stay in the processor's cache
 _QUERIES: Final = 8  # likewise, whose scores of all rows are held at once
 _MOST_BITS: Final = 2048
 
@@ -165,8 +165,8 @@ class Signs:
     def _near(self, asked: Sequence[_Asked], chosen: Numbers | None) -> Matrix:
         """An estimate, for each query, of how near each row is, or each of those chosen."""
         near = np.empty((len(asked), self.rows if chosen is None else len(chosen)), np.float32)
-        for start in range(0, self.rows, _PIECE):
-            stop = min(start + _PIECE, self.rows)
+        for start in range(0, self.rows, PIECE):
+            stop = min(start + PIECE, self.rows)
             at, end, mine = start, stop, None
             if chosen is not None:
                 at, end = np.searchsorted(chosen, (start, stop)).tolist()
@@ -221,7 +221,7 @@ class Shelved(Signs):
         return self._some(0, self._body + self.rows * (8 * self._count + 8))
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
-        return ((start, min(start + _PIECE, self.rows)) for start in range(0, self.rows, _PIECE))
+        return ((start, min(start + PIECE, self.rows)) for start in range(0, self.rows, PIECE))
 
     def _piece(self, start: int, stop: int) -> tuple[Sequence[_Words], Vector, Vector]:
         words = [

@@ -55,6 +55,15 @@ class Segment:
             return "hot"
         return "warm" if self.codes is not None and self.codes.nbytes else "cold"
 
+    @property
+    def nbytes(self) -> int:
+        """Of what is in memory, or should be: vectors of the hot tier, and all codes."""
+        beside = [part.nbytes for part in (self.codes, self.bounds) if part is not None]
+        if self.held is not None:
+            return self.held.nbytes + sum(beside)
+        assert self.mapped is not None
+        return (0 if self.mapped.frugal else self.mapped.nbytes) + sum(beside)
+
     def take(self, rows: Numbers) -> Matrix:
         """Some of its vectors, by rows: a copy of shape (len(rows), dimensions)."""
         if self.held is not None:

@@ -28,11 +28,12 @@ from koru_delta.errors import (
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
 from koru_delta.search.bounds import Int8Bounds
-from koru_delta.search.budget import Need, Place, allot, give_back
+from koru_delta.search.budget import Place
 from koru_delta.search.cache import Unusable
 from koru_delta.search.files import IndexFiles
 from koru_delta.search.frame import CodesUnavailable, Vectors
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
+from koru_delta.search.memory import Memory
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
 from koru_delta.search.readings import Graph, Reading
@@ -57,7 +58,6 @@ _UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than 
 _CALIBRATED: Final = 512  # queries a graph's efforts are measured by
 _TOGETHER: Final = 8_000_000  # products of these with all vectors that are held at once
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
-_NEAR: Final = Place({}, graph=True)  # where memory is not limited
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
 _log = logging.getLogger("koru_delta")
 
@@ -78,9 +78,8 @@ class Upkeep:
         """Keep within `memory` bytes, if given, whatever of `opened` can be read from files."""
         self._log = log
         self._opened = opened
-        self._memory = memory
-        self._places: dict[int, Place] = {}  # by space, as the budget was last shared out
         self._files = IndexFiles(log)
+        self._memory = Memory(opened, memory, in_files=self._files.folder is not None)
         self._costs: Costs | None = None
         self._starting = threading.Lock()
         self._working = threading.Lock()
@@ -360,7 +359,7 @@ class Upkeep:
 
     def _bound(self, space: VectorSpace, complete: bool) -> None:
         """Give large segments bounds for exact scans."""
-        if not Int8Bounds.available() or self._memory is not None:
+        if not Int8Bounds.available() or self._memory.is_limited:
             return
         for segment in space.reading.truth.segments:
             if segment.bounds is None and segment.rows >= BOUNDED_ROWS and not segment.unbounded:
@@ -450,32 +449,20 @@ class Upkeep:
 
     # Memory
 
+    def memory(self) -> dict[str, int | None]:
+        """Bytes for vectors: the budget, what is held now, and the least that can be."""
+        return self._memory.statistics()
+
     def _place_of(self, space: VectorSpace) -> Place:
-        return self._places.get(space.space.space_id, _NEAR)
+        return self._memory.place(space)
 
     def _share_out(self, _space: VectorSpace, _complete: bool) -> None:
         """Decide what of all spaces is kept in memory, if that is limited."""
-        if self._memory is None:
-            return
-        fixed, needs, live = 0, [], {}
-        for space in self._opened():
-            reading = space.reading
-            alive = reading.seen.slots_of(reading.seen.alive(), reading.truth.slots)
-            live[space.space.space_id] = int(np.count_nonzero(alive))
-            fixed += space.fixed_bytes
-            for segment in reading.truth.segments:
-                share = np.count_nonzero(alive[segment.start : segment.stop]) / segment.rows
-                needs.append(
-                    Need(
-                        space.space.space_id, segment.start, segment.stop,
-                        space.space.dimensions, round(float(share), 1),
-                    )
-                )  # fmt: skip
-        self._places = allot(self._memory, fixed, needs, live)
+        self._memory.share_out()
 
     def _fit(self, _space: VectorSpace, _complete: bool) -> None:
         """Let go of what is not to be in memory, where files have it."""
-        if self._memory is None:
+        if not self._memory.is_limited:
             return
         for space in self._opened():
             space.thin()
@@ -500,8 +487,8 @@ class Upkeep:
                     space.publish((segment,), fresh)
 
     def _give_back(self, _space: VectorSpace, _complete: bool) -> None:
-        if self._memory is not None:
-            give_back()
+        if self._memory.is_limited:
+            self._memory.give_back()
 
     def _shelved(self, space: VectorSpace, segment: Segment) -> Shelved | None:
         """Codes of a segment in a file of their own, made if it is missing; None: of no use."""
@@ -518,7 +505,7 @@ class Upkeep:
     # Names
 
     def _read_names(self, space: VectorSpace, _complete: bool) -> None:
-        if self._memory is not None:
+        if self._memory.is_limited:
             return
         seen = space.reading.seen
         for _, some in _pieces(np.unique(seen.key[seen.alive()]), 10_000):
@@ -555,7 +542,7 @@ class Upkeep:
             cache.sweep(place)
             for segment in reading.truth.segments:
                 if not self._files.has(space, segment):
-                    frugal = self._memory is not None
+                    frugal = self._memory.is_limited
                     self._files.write_segment(space, place, segment, frugal=frugal)
             seq = self._files.write_state(space, place)
             if seq is not None:  # else a file went bad meanwhile; the next round writes it anew
@@ -565,7 +552,7 @@ class Upkeep:
         """Go on from another that became stale, or the newest files that fit the log, if any."""
         followed = old is not None and old.reading.seq and self._follow(space, old)
         if not followed:
-            seq = self._files.restore(space, frugal=self._memory is not None)
+            seq = self._files.restore(space, frugal=self._memory.is_limited)
             if seq is not None:
                 self._saved[space.space.space_id] = seq
         space.moved = partial(self.nudge, space)

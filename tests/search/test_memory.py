@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import koru_delta
 from koru_delta.errors import InvalidDataError
 from koru_delta.search import codes, graph, upkeep
-from koru_delta.search.budget import Need, allot, code_bytes, graph_bytes
+from koru_delta.search.budget import Need, allot, code_bytes, graph_bytes, page_bytes
+from koru_delta.testing import FixedClock
 from tests.indexing import SMALL, lower
 from tests.search.test_plans import rows_of
 
@@ -71,7 +72,8 @@ def exact(db: koru_delta.Database) -> list[koru_delta.Matches]:
     ]
 
 
-BUDGETS = [None, 1_000_000, 70_000, 50_000, 40_000, 30_000, 0]
+PAGES = page_bytes(0)
+BUDGETS = [None, *(PAGES + each for each in (1_000_000, 150_000, 110_000, 102_000, 80_000)), 0]
 
 
 def test_every_budget_gives_the_same_exact_answers(copy: Path) -> None:
@@ -172,6 +174,84 @@ def test_a_database_in_memory_takes_what_it_needs() -> None:
         assert tiers(db) == {"hot": 100, "warm": 0, "cold": 0}
 
 
+def told(db: koru_delta.Database) -> dict[str, int]:
+    memory: dict[str, int] = db.stats(spaces=True)["vector_memory"]
+    return memory
+
+
+def test_what_is_held_is_told_and_the_least_that_can_be(copy: Path) -> None:
+    """The less is given the less is held; at last nothing but the least."""
+    held, memory = [], {}
+    for budget in BUDGETS:
+        with koru_delta.open(copy, vector_memory=budget) as db:
+            db.build_index()
+            memory = told(db)
+            assert memory["budget_bytes"] == budget
+            assert memory["least_bytes"] <= memory["held_bytes"]
+            held.append(memory["held_bytes"])
+    assert held == sorted(held, reverse=True)
+    assert held[-1] == memory["least_bytes"]
+
+
+def test_a_budget_below_the_least_is_told_once(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with koru_delta.open(copy) as db:
+        least = told(db)["least_bytes"]
+    for budget, times in ((least // 2, 1), (least + 200_000, 0), (0, 0)):
+        caplog.clear()
+        with koru_delta.open(copy, vector_memory=budget) as db:
+            db.build_index()
+            db.build_index()
+            right = [r for r in caplog.records if r.levelname == "WARNING"]
+            assert [f"vector_memory is {budget} bytes" in r.message for r in right] == [
+                True
+            ] * times
+
+
+def test_vectors_in_memory_alone_are_all_of_the_least() -> None:
+    with koru_delta.open(None, vector_memory=0) as db:
+        db.embed_many("v", [(str(n), row) for n, row in enumerate(rows_of(
+            np.random.default_rng(1), 100, DIMENSIONS))])  # fmt: skip
+        db.build_index()
+        assert told(db)["least_bytes"] == told(db)["held_bytes"] > PAGES + 100 * DIMENSIONS * 4
+
+
+def lived(path: Path, budget: int | None) -> list[list[koru_delta.Matches]]:
+    """What is found amid writes: new keys and vectors, old vectors again, things ended."""
+    fresh = rows_of(np.random.default_rng(31), 120, DIMENSIONS)
+    found = []
+    clock = FixedClock(2**51)  # so that what is written is equal, too
+    with koru_delta.open(path, vector_memory=budget, clock=clock) as db:
+        db.build_index()
+        old = db.vectors(db.version("v", "k001"))["default"]
+        for number, vector in enumerate(fresh):
+            db.embed("v", f"k{number + 300:03}" if number % 3 else f"n{number}", vector)
+            assert db.similar("v", vector, k=1)[0].score == 1.0
+            if number % 40 == 0:
+                db.build_index()
+                found.append(exact(db))
+        db.embed("v", "again", old)
+        db.delete("v", "k003")
+        db.hide("v", "k005")
+        db.build_index()
+        db.unhide("v", "k005")
+        db.hide("v", "k399")
+        db.erase(db.version("v", "k007"))
+        found.append(exact(db))
+        db.build_index()
+        found.append(exact(db))
+    with koru_delta.open(path, vector_memory=budget) as db:
+        found.append(exact(db))
+    return found
+
+
+@pytest.mark.parametrize("budget", [PAGES + 150_000, PAGES + 80_000, 0])
+def test_writes_under_a_budget_are_found_as_without_one(copy: Path, budget: int) -> None:
+    shutil.copytree(copy, copy.with_name("other"))
+    assert lived(copy.with_name("other"), budget) == lived(copy, None)
+
+
 @pytest.mark.parametrize("wrong", [-1, 1.5, True, "64 MiB"])
 def test_a_budget_is_a_number_of_bytes(wrong: object) -> None:
     with pytest.raises(InvalidDataError, match="vector_memory is a number of bytes"):
@@ -223,6 +303,6 @@ def test_only_what_is_installed_is_kept_near(copy: Path, monkeypatch: pytest.Mon
         db.build_index()
         assert tiers(db)["cold"] == ROWS
         right = exact(db)
-    with koru_delta.open(copy, vector_memory=1_000_000) as db:
+    with koru_delta.open(copy, vector_memory=PAGES + 1_000_000) as db:
         db.build_index()
         assert exact(db) == right
