@@ -78,7 +78,9 @@ class Database(CareVerbs, WorkspaceVerbs):
             lock_timeout_seconds: How long a write waits for other processes' writes.
             vector_memory: Bytes of memory for vectors and what makes search by them fast, about;
                 None is all it takes. Beyond it codes stay in memory and vectors in files,
-                then both in files: hits and scores stay as exact, searches take longer.
+                then both in files: hits and scores stay as exact, searches take longer. Some
+                fifty bytes a vector stay whatever is given: `stats()["vector_memory"]` tells
+                the least, and a warning if this is below it; 0 asks for as little as can be.
             track: Note which keys are used, so that what matters can be kept near (see
                 `lifecycle`). It is kept beside the log, never in it.
 

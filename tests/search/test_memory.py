@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +20,11 @@ from koru_delta.search import codes, graph, upkeep
 from koru_delta.search.budget import Need, allot, code_bytes, graph_bytes, page_bytes
 from koru_delta.testing import FixedClock
 from tests.indexing import SMALL, lower
-from tests.search.test_plans import rows_of
+from tests.search.test_plans import forced, rows_of
 
 DIMENSIONS = 32
 ROWS = 420
+PAGES = page_bytes(0)
 QUERIES = rows_of(np.random.default_rng(21), 4, DIMENSIONS)
 
 
@@ -72,7 +76,6 @@ def exact(db: koru_delta.Database) -> list[koru_delta.Matches]:
     ]
 
 
-PAGES = page_bytes(0)
 BUDGETS = [None, *(PAGES + each for each in (1_000_000, 150_000, 110_000, 102_000, 80_000)), 0]
 
 
@@ -125,6 +128,7 @@ def test_codes_in_files_are_never_believed_blindly(copy: Path, harm: str) -> Non
         db.build_index()
         right = exact(db)
         files = sorted(copy.glob("index/*/signs-*.kdx"))
+        before = [file.read_bytes() for file in files]
         for file in files:
             data = bytearray(file.read_bytes())
             if harm == "cut":
@@ -139,7 +143,16 @@ def test_codes_in_files_are_never_believed_blindly(copy: Path, harm: str) -> Non
         assert exact(db) == right
         for query in QUERIES:
             best = db.similar("v", query, k=10, exact=True)
+            known = {m.key: m.score for m in db.similar("v", query, k=ROWS, exact=True)}
             assert db.similar("v", query, k=10, recall=0.99) == best
+            with forced(db, "codes"):
+                for _ in files:  # each finds out about one of them
+                    found = db.similar("v", query, k=10, recall=0.9)
+                    assert {m.key: m.score for m in found}.items() <= known.items()
+        if harm != "delete":  # what is open can still be read
+            db.build_index()
+            assert [file.read_bytes() for file in files] == before
+            assert tiers(db)["cold"] == ROWS
     with koru_delta.open(copy, vector_memory=0) as db:
         db.build_index()
         assert exact(db) == right
@@ -154,6 +167,40 @@ def test_vectors_in_files_are_read_from_the_log_when_their_file_goes_bad(copy: P
         data[5000] ^= 1
         file.write_bytes(data)
     with koru_delta.open(copy, vector_memory=0) as db:
+        assert exact(db) == right
+
+
+@pytest.mark.parametrize("budget", [PAGES + 150_000, 0])
+@pytest.mark.parametrize("harm", ["cut", "flip", "delete", "of zeros"])
+def test_files_that_go_bad_while_open_change_no_answer(copy: Path, budget: int, harm: str) -> None:
+    with koru_delta.open(copy, vector_memory=budget) as db:
+        db.build_index()
+        right = exact(db)
+        for file in sorted(copy.glob("index/*/*")):
+            size = file.stat().st_size
+            if harm == "cut":
+                os.truncate(file, size // 2)
+            elif harm == "delete":
+                file.unlink()
+            else:
+                with file.open("r+b") as opened:
+                    opened.seek(size // 2)
+                    opened.write(bytes(100) if harm == "of zeros" else b"\x81")
+        for _ in range(2):
+            assert exact(db) == right
+            for query in QUERIES:
+                known = {m.key: m.score for m in db.similar("v", query, k=ROWS, exact=True)}
+                for way in ("codes", "graph", "scan", "gather"):
+                    with forced(db, way):
+                        found = db.similar("v", query, k=10, recall=0.9)
+                        many = db.similar_many("v", QUERIES, k=10, recall=0.9)
+                    for each in (found, many[-1]):
+                        assert len(each) == 10
+                    assert {m.key: m.score for m in found}.items() <= known.items()
+            db.build_index()
+    with koru_delta.open(copy, vector_memory=budget) as db:
+        assert exact(db) == right
+        db.build_index()
         assert exact(db) == right
 
 
@@ -252,7 +299,71 @@ def test_writes_under_a_budget_are_found_as_without_one(copy: Path, budget: int)
     assert lived(copy.with_name("other"), budget) == lived(copy, None)
 
 
-@pytest.mark.parametrize("wrong", [-1, 1.5, True, "64 MiB"])
+def test_handles_with_unlike_budgets_share_one_directory(copy: Path) -> None:
+    """Each makes files, and removes those that it does not need itself."""
+    fresh = rows_of(np.random.default_rng(33), 240, DIMENSIONS)
+    budgets = (None, 0, PAGES + 150_000)
+    with contextlib.ExitStack() as stack:
+        handles = [
+            stack.enter_context(koru_delta.open(copy, vector_memory=budget, durability="relaxed"))
+            for budget in budgets
+        ]
+        for turn in range(12):
+            one = handles[turn % 3]
+            one.embed_many("v", [
+                (f"t{turn % 5}-{n}", fresh[20 * turn + n], {"n": n % 3}) for n in range(20)
+            ])  # fmt: skip
+            one.delete("v", f"t{turn % 5}-0")
+            one.build_index()
+            if turn == 7:
+                one.erase(one.version("v", "k001"))
+            right, *others = [exact(db) for db in handles]
+            assert all(each == right for each in others)
+            for db in handles:
+                wholes = db.similar_many("v", QUERIES, k=ROWS * 2, exact=True)
+                many = db.similar_many("v", QUERIES)
+                for query, whole, one in zip(QUERIES, wholes, many, strict=True):
+                    known = {match.key: match.score for match in whole}
+                    for found in (db.similar("v", query), one):
+                        assert len(found) == 10
+                        assert {m.key: m.score for m in found}.items() <= known.items()
+
+
+@pytest.mark.parametrize("way", ["codes", "scan", "graph"])
+def test_threads_search_while_tiers_change_and_things_are_written(copy: Path, way: str) -> None:
+    fresh = rows_of(np.random.default_rng(34), 300, DIMENSIONS)
+    with koru_delta.open(copy, vector_memory=0, durability="relaxed") as db:
+        db.build_index()
+        then = db.stats()["seq"]
+        right = [m.load() for m in db.similar_many("v", QUERIES, k=50, exact=True)]
+        stop, wrong = threading.Event(), list[object]()
+
+        def search() -> None:
+            try:
+                while not stop.is_set():
+                    again = db.similar_many("v", QUERIES, k=50, exact=True, as_of=then)
+                    assert again == right
+                    for many in (db.similar_many("v", QUERIES, k=10, as_of=then),
+                                 db.similar_many("v", QUERIES, k=10)):  # fmt: skip
+                        assert [len(each) for each in many] == [10] * len(QUERIES)
+            except BaseException as error:  # noqa: BLE001 - reported by the test
+                wrong.append(error)
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        with forced(db, way):
+            for thread in threads:
+                thread.start()
+            for turn in range(10):
+                db.embed_many("v", [(f"t{n}", fresh[30 * turn + n]) for n in range(30)])
+                db._vectors.upkeep._memory._budget = (0, PAGES + 150_000)[turn % 2]
+                db.build_index()
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert wrong == []
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "64 MiB", float("nan"), float("inf"), b"1"])
 def test_a_budget_is_a_number_of_bytes(wrong: object) -> None:
     with pytest.raises(InvalidDataError, match="vector_memory is a number of bytes"):
         koru_delta.open(None, vector_memory=wrong)  # type: ignore[arg-type]
