@@ -153,6 +153,29 @@ class AsyncReads(_Awaited[Reads_co]):
     vectors = _reading(ReadVerbs.vectors)
 
 
+class AsyncLifecycle(_Awaited[Lifecycle]):
+    """`Lifecycle` for event loops: same names, same arguments, awaited.
+
+    Wishes keep their order, and that of writes; jobs run beside both.
+    """
+
+    policy = _writing(Lifecycle.policy)
+    policies = _reading(Lifecycle.policies)
+    pin = _writing(Lifecycle.pin)
+    unpin = _writing(Lifecycle.unpin)
+    pins = _reading(Lifecycle.pins)
+    importance = _reading(Lifecycle.importance)
+    plan = _reading(Lifecycle.plan)
+    stats = _reading(Lifecycle.stats)
+    add_job = _reading(Lifecycle.add_job)
+    run_once = _reading(Lifecycle.run_once)
+    run_due = _reading(Lifecycle.run_due)
+    check = _reading(Lifecycle.check)
+    consolidate = _reading(Lifecycle.consolidate)
+    consolidations = _reading(Lifecycle.consolidations)
+    undo = _writing(Lifecycle.undo)
+
+
 class AsyncDatabase(AsyncReads[Database]):
     """`Database` for event loops: same names, same arguments, awaited.
 
@@ -276,27 +299,9 @@ class AsyncDatabase(AsyncReads[Database]):
     import_log = _writing(Database.import_log)
 
     def _close(self) -> None:
+        self._served._runner.stop()  # a job on one of the threads is not waited for to its end
         self._threads.close()
         self._served.close()
-
-
-class AsyncLifecycle(_Awaited[Lifecycle]):
-    """`Lifecycle`, awaited. Jobs run beside reads and writes, as they do in the background."""
-
-    policy = _writing(Lifecycle.policy)
-    policies = _reading(Lifecycle.policies)
-    pin = _writing(Lifecycle.pin)
-    unpin = _writing(Lifecycle.unpin)
-    pins = _reading(Lifecycle.pins)
-    importance = _reading(Lifecycle.importance)
-    plan = _reading(Lifecycle.plan)
-    stats = _reading(Lifecycle.stats)
-    run_once = _reading(Lifecycle.run_once)
-    run_due = _reading(Lifecycle.run_due)
-    check = _reading(Lifecycle.check)
-    consolidate = _reading(Lifecycle.consolidate)
-    consolidations = _reading(Lifecycle.consolidations)
-    undo = _writing(Lifecycle.undo)
 
 
 class AsyncView(AsyncReads[View]):
@@ -418,3 +423,9 @@ class AsyncTransaction:
 
     async def contains(self, namespace: str, key: str) -> bool:
         return await self._threads.read(self._transaction.contains, namespace, key)
+
+    async def similar(self, *_arguments: object, **_options: object) -> None:
+        """Raise, as `Transaction.similar`."""
+        self._transaction.similar()
+
+    search = similar

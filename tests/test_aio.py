@@ -7,6 +7,7 @@ import inspect
 import threading
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,42 @@ import apsw
 import pytest
 
 import koru_delta
-from koru_delta import AsyncDatabase, AsyncTransaction, Database, Transaction, View, errors
-from koru_delta.aio import AsyncView
+from koru_delta import (
+    AsyncDatabase,
+    AsyncTransaction,
+    Consolidate,
+    Database,
+    Transaction,
+    View,
+    errors,
+)
+from koru_delta.aio import AsyncLifecycle, AsyncView
+from koru_delta.lifecycle import Lifecycle
 from koru_delta.testing import FixedClock, HashEmbedder
+
+
+def _public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
 
 # What only one of the two has: the async one is opened by a class method, and shows the
 # database it serves, which has these properties.
 ONLY_SYNC = {"directory", "embedder", "read_only"}
 ONLY_ASYNC = {"open", "database"}
 PARTS = {"lifecycle"}  # handles with verbs of their own
+VERBS = _public(Database) - ONLY_SYNC - PARTS
+DAY = 86_400
+
+
+class Own:
+    """A job that notes that it was done."""
+
+    def __init__(self, done: list[str]) -> None:
+        self.done = done
+
+    def work(self) -> int:
+        self.done.append("own")
+        return len(self.done)
 
 
 @pytest.fixture
@@ -31,10 +59,6 @@ async def adb(tmp_path: Path) -> AsyncIterator[AsyncDatabase]:
         tmp_path / "db", durability="relaxed", embedder=HashEmbedder(), clock=FixedClock()
     ) as database:
         yield database
-
-
-def _public(kind: type) -> set[str]:
-    return {name for name in dir(kind) if not name.startswith("_")}
 
 
 def _parameters(verb: Any) -> list[tuple[str, Any, Any]]:
@@ -53,7 +77,7 @@ def test_a_verb_of_a_view_is_that_of_the_database(name: str) -> None:
     assert getattr(AsyncView, name) is getattr(AsyncDatabase, name)
 
 
-@pytest.mark.parametrize("name", sorted(_public(Database) - ONLY_SYNC - PARTS))
+@pytest.mark.parametrize("name", sorted(VERBS))
 def test_a_verb_has_the_same_parameters_in_both(name: str) -> None:
     sync, awaited = getattr(Database, name), getattr(AsyncDatabase, name)
     assert _parameters(sync) == _parameters(awaited)
@@ -61,38 +85,34 @@ def test_a_verb_has_the_same_parameters_in_both(name: str) -> None:
         assert inspect.iscoroutinefunction(awaited) or inspect.isasyncgenfunction(awaited)
 
 
+def test_the_lifecycle_has_the_same_verbs_in_both() -> None:
+    assert isinstance(Database.lifecycle, property)
+    assert isinstance(AsyncDatabase.lifecycle, property)
+    assert _public(Lifecycle) == _public(AsyncLifecycle)
+
+
+@pytest.mark.parametrize("name", sorted(_public(Lifecycle)))
+def test_a_verb_of_the_lifecycle_has_the_same_parameters_in_both(name: str) -> None:
+    sync, awaited = getattr(Lifecycle, name), getattr(AsyncLifecycle, name)
+    assert _parameters(sync) == _parameters(awaited)
+    assert inspect.iscoroutinefunction(awaited)
+
+
 @pytest.mark.parametrize("name", sorted(_public(View) - {"seq", "time"}))
 def test_a_view_has_the_same_parameters_in_both(name: str) -> None:
     assert _parameters(getattr(View, name)) == _parameters(getattr(AsyncView, name))
 
 
+def test_a_transaction_has_the_same_verbs_in_both() -> None:
+    # What `with` does is no verb of the async one.
+    assert _public(Transaction) - {"begin", "commit", "end", "is_open", "now"} == (
+        _public(AsyncTransaction) - {"versions"}
+    )
+
+
 @pytest.mark.parametrize("name", sorted(_public(AsyncTransaction) - {"versions"}))
 def test_a_transaction_has_the_same_parameters_in_both(name: str) -> None:
     assert _parameters(getattr(Transaction, name)) == _parameters(getattr(AsyncTransaction, name))
-
-
-def test_a_lifecycle_has_the_same_verbs_and_parameters_in_both(db: Database) -> None:
-    awaited = AsyncDatabase(db).lifecycle
-    # Both are for what a database is made of, not for whoever uses it.
-    assert _public(type(awaited)) == _public(type(db.lifecycle)) - {"add_job", "mover"}
-    for name in _public(type(awaited)):
-        sync = getattr(db.lifecycle, name)
-        assert _parameters(sync) == _parameters(getattr(awaited, name))
-        assert inspect.iscoroutinefunction(getattr(awaited, name))
-
-
-async def test_a_lifecycle_is_awaited(adb: AsyncDatabase) -> None:
-    await adb.put_many([("n", "a", 1), ("n", "b", 2)])
-    wished = await adb.lifecycle.policy("n", hot_bytes=1)
-    await adb.lifecycle.pin("n", "a")
-
-    care = adb.database.lifecycle
-    assert wished == care.policy("n")
-    assert await adb.lifecycle.pins() == care.pins() == [("n", "a")]
-    assert (await adb.lifecycle.plan()).to_json() == care.plan().to_json()
-    assert (await adb.lifecycle.run_once("check")).moved == 1
-    with pytest.raises(errors.QueryError, match="there is no job"):
-        await adb.lifecycle.run_once("tidy")
 
 
 def test_opening_takes_the_same_arguments_in_both() -> None:
@@ -129,6 +149,40 @@ async def test_the_verbs_answer_as_those_of_the_database(adb: AsyncDatabase) -> 
         await adb.get("n", "c")
     with pytest.raises(errors.InvalidDataError):
         await adb.put("n", "a", {1})
+
+
+async def test_the_lifecycle_does_as_that_of_the_database(tmp_path: Path) -> None:
+    clock = FixedClock()
+    wish = Consolidate(older_than=timedelta(days=1), at_least=2, below=1.1)
+    async with await AsyncDatabase.open(tmp_path / "db", durability="relaxed", clock=clock) as adb:
+        near, plain = adb.lifecycle, adb.database.lifecycle
+        await adb.put_many([
+            ("chat", f"k{n}", {"text": f"Ada took tea number {n}.", "session": "s"})
+            for n in range(4)
+        ])  # fmt: skip
+        await adb.put("idle", "k", 1)
+        assert await near.policy("chat", consolidate=wish) == plain.policy("chat")
+        await near.policy("idle", ttl=timedelta(days=2))
+        await near.pin("idle", "pinned")
+        assert await near.policies() == plain.policies()
+        assert await near.pins() == plain.pins() == [("idle", "pinned")]
+        assert await near.unpin("idle", "pinned")
+        clock.advance(seconds=3 * DAY)
+        checked = await near.run_once("check")
+        assert [(gone.namespace, gone.key) for gone in checked.hidden] == [("idle", "k")]
+        [made] = await near.run_once("consolidate")
+        assert await near.consolidations() == plain.consolidations() == [made]
+        assert {v.key for v in await near.undo(made)} == {"k0", "k1", "k2", "k3"}
+        assert await near.consolidations() == []
+        assert await near.importance("chat") == plain.importance("chat")
+        assert (await near.plan()).moves == plain.plan().moves
+        assert await near.stats() == plain.stats()
+        done: list[str] = []
+        await near.add_job("own", 60, (own := Own(done)).work)
+        clock.advance(seconds=DAY)
+        assert "own" in await near.run_due()
+        assert await near.run_once("own") == 2
+        del own
 
 
 async def test_storage_is_never_touched_on_the_thread_of_the_loop(
@@ -255,10 +309,12 @@ async def test_tasks_have_transactions_side_by_side_and_none_nests(adb: AsyncDat
     assert len(await adb.commits()) == 20
     assert await adb.count("n") == 40
 
-    async with adb.transaction():
+    async with adb.transaction() as tx:
         with pytest.raises(errors.TransactionError):
             async with adb.transaction():
                 pass
+        with pytest.raises(errors.TransactionError, match="search after the transaction"):
+            await tx.search("n", "words")
     await one(21)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Literal
@@ -27,6 +26,7 @@ from koru_delta.lifecycle import (
     UsageFile,
 )
 from koru_delta.log import CausalLog
+from koru_delta.search.budget import page_bytes
 from koru_delta.storage import SqliteEngine
 from koru_delta.transaction import Intents
 
@@ -78,7 +78,9 @@ class Database(CareVerbs, WorkspaceVerbs):
             lock_timeout_seconds: How long a write waits for other processes' writes.
             vector_memory: Bytes of memory for vectors and what makes search by them fast, about;
                 None is all it takes. Beyond it codes stay in memory and vectors in files,
-                then both in files: hits and scores stay as exact, searches take longer.
+                then both in files: hits and scores stay as exact, searches take longer. Some
+                fifty bytes a vector stay whatever is given: `stats()["vector_memory"]` tells
+                the least, and a warning if this is below it; 0 asks for as little as can be.
             track: Note which keys are used, so that what matters can be kept near (see
                 `lifecycle`). It is kept beside the log, never in it.
 
@@ -91,15 +93,16 @@ class Database(CareVerbs, WorkspaceVerbs):
         if durability not in ("full", "relaxed"):
             raise InvalidDataError(f"durability is 'full' or 'relaxed', not {durability!r}")
         text = None if embedder is None else as_embedder(embedder)
+        budget = memory_budget(vector_memory)
         engine = SqliteEngine(
             path, durability=durability, read_only=read_only,
-            lock_timeout_seconds=lock_timeout_seconds,
+            lock_timeout_seconds=lock_timeout_seconds, cache_bytes=page_bytes(budget),
         )  # fmt: skip
         log = CausalLog(engine, clock or system_clock, node=node)
         file = UsageFile(None if engine.temporary else engine.directory / "tiers" / "usage.db")
         tracker = Tracker(None if read_only else file, log.clock, is_on=track)
         intents = Intents(log, text, author=author, run=run)
-        parts = Parts.of(log, intents, tracker, memory_budget(vector_memory))
+        parts = Parts.of(log, intents, tracker, budget)
         super().__init__(parts)
         log.after_erase = parts.scrub
         self._transaction = ContextVar("transaction", default=None)
@@ -113,7 +116,7 @@ class Database(CareVerbs, WorkspaceVerbs):
         )  # fmt: skip
         self._lifecycle.add_job("genome", GENOME_SECONDS, tiers.genome)
         self._swept = {}
-        self._closing = threading.Lock()
+        self._closing: object = None
         if not read_only and not engine.temporary:
             if not engine.is_scrubbed():  # whoever erased was killed before it had cleaned up
                 parts.scrub()
@@ -143,13 +146,20 @@ class Database(CareVerbs, WorkspaceVerbs):
     def close(self) -> None:
         """Close every file; indexes made meanwhile are kept for the next opening.
 
-        Matches that are still held keep their values. Closing twice is fine.
+        Waits for jobs (see `lifecycle`), which stop at their next step. Matches that are still
+        held keep their values. Closing twice is fine, by several threads and by a job too.
         """
-        with self._closing:
-            try:
-                self._runner.stop()
-            finally:
-                self._parts.close()
+        try:
+            self._runner.stop()
+        finally:
+            working = self._runner.working  # another one in a forked child
+            with working:
+                if self._closing is not working:  # else a signal came amid it; it goes on then
+                    self._closing = working
+                    try:
+                        self._parts.close()
+                    finally:
+                        self._closing = None
 
 
 def open(

@@ -310,16 +310,18 @@ class Lifecycle:
 
     def check(self) -> Checked:
         """The job "check": hide what is idle, learn, move; `run_once("check")` calls it."""
-        self._tracker.flush()
-        hidden = self._hide_idle()
-        now = self._log.now()
-        model, learned = self._learn(now)
-        planned, scored = self._planned(now, model)
-        self._foretell(scored, now)
-        results = self._carry_out(planned)
-        if self._tracker.file is not None:
-            self._tracker.file.forget_moved(now.clock - self._settings.stay)
-        return Checked(tuple(hidden), learned, planned, tuple(results))
+        self._check_writable()
+        with self._runner.working:
+            self._tracker.flush()
+            hidden = self._hide_idle()
+            now = self._log.now()
+            model, learned = self._learn(now)
+            planned, scored = self._planned(now, model)
+            self._foretell(scored, now)
+            results = self._carry_out(planned)
+            if self._tracker.file is not None:
+                self._tracker.file.forget_moved(now.clock - self._settings.stay)
+            return Checked(tuple(hidden), learned, planned, tuple(results))
 
     def consolidate(self) -> list[Consolidation]:
         """The job "consolidate": make the summaries that are wished; what was made.
@@ -330,21 +332,24 @@ class Lifecycle:
             SummarizerError, EmbedderError: what was made before stays, and every namespace was
                 tried.
         """
+        self._check_writable()
         assert self._consolidator is not None
-        pins = self.pins()
         made: list[Consolidation] = []
         failed: KoruDeltaError | None = None
-        for namespace, policy in self.policies().items():
-            if namespace is None or policy.consolidate is None or self._runner.is_stopping:
-                continue
-            pinned = {key for name, key in pins if name == namespace}
-            scores = self.importance(namespace)
-            try:
-                made += self._consolidator.run(
-                    namespace, policy.consolidate, scores, pinned, lambda: self._runner.is_stopping
-                )
-            except (SummarizerError, EmbedderError) as error:
-                failed = failed or error
+        with self._runner.working:
+            pins = self.pins()
+            for namespace, policy in self.policies().items():
+                if namespace is None or policy.consolidate is None or self._runner.is_stopping:
+                    continue
+                pinned = {key for name, key in pins if name == namespace}
+                scores = self.importance(namespace)
+                try:
+                    made += self._consolidator.run(
+                        namespace, policy.consolidate, scores, pinned,
+                        lambda: self._runner.is_stopping,
+                    )  # fmt: skip
+                except (SummarizerError, EmbedderError) as error:
+                    failed = failed or error
         if failed is not None:
             raise failed
         return made

@@ -52,7 +52,7 @@ class Runner:
         """Start with no thread, as a forked child does."""
         self.working = threading.RLock()  # held while a job is done
         self.is_stopping = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may come while it is held, and stop this
         self._wake = threading.Event()
         self._asked: set[str] = set()
         self._thread: threading.Thread | None = None

@@ -10,8 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
+from koru_delta.search.signs import PIECE
+from koru_delta.storage import CACHE_BYTES
+
 Tier = Literal["hot", "warm", "cold"]
 
+_LEAST_PAGES: Final = 1024 * 1024  # of SQLite's, kept by a connection however little there is
+_SCANNED: Final = 12  # bytes for each row of a segment whose codes are read: scores, their order
+_READ: Final = 128  # and for each of those that are looked at together
 _LINKS: Final = 180  # bytes of a graph for each vector, beside the vector
 _CODE_EXTRA: Final = 8  # bytes of a code beside four bits a dimension
 
@@ -31,6 +37,16 @@ class Place(NamedTuple):
 
     tiers: dict[int, Tier]
     graph: bool
+
+
+def page_bytes(budget: int | None) -> int:
+    """Of the log's pages, what a connection keeps."""
+    return CACHE_BYTES if budget is None else min(CACHE_BYTES, max(_LEAST_PAGES, budget // 16))
+
+
+def scan_bytes(rows: int) -> int:
+    """Of a search through codes in a file, for as long as it takes."""
+    return _SCANNED * rows + _READ * min(rows, PIECE)
 
 
 def code_bytes(dimensions: int) -> int:

@@ -118,7 +118,11 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        yield True
+        try:
+            yield True
+        finally:
+            # Not by closing alone: a child forked meanwhile has it open for as long as it lives.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
@@ -201,6 +205,11 @@ class CacheFile:
         offset, length, (dtype, shape) = self._sections[name]
         return Mapped(self, self._start + offset, length, dtype, shape, self._first_digest(name))
 
+    def stored(self, name: str) -> Stored:
+        """A section of bytes, read in parts and checked as it is looked at."""
+        offset, length, _ = self._sections[name]
+        return Stored(self, self._start + offset, length, self._first_digest(name))
+
     def watch(self, doubt: Callable[[], None]) -> None:
         """Call `doubt` if the file was written to since the last time this was asked.
 
@@ -248,17 +257,67 @@ class CacheFile:
         return self._digests[number * _DIGEST : (number + 1) * _DIGEST]
 
 
-class Mapped:
+class _Checked:
+    """A section whose blocks are checked when they are first looked at."""
+
+    def __init__(self, file: CacheFile, start: int, length: int, digest: int) -> None:
+        self._file = file
+        self._descriptor = file._descriptor
+        self._start = start
+        self._digest = digest
+        self._blocks = -(-length // _BLOCK_BYTES)
+        self._unchecked: npt.NDArray[np.bool_] | None = np.ones(self._blocks, dtype=np.bool_)
+        self.nbytes = length
+
+    def _watch(self) -> None:
+        """Doubt what was sure if the file was written to since."""
+        now = os.fstat(self._descriptor)
+        if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != self._file.stamp:
+            self._file.watch(self._doubt)
+
+    def _check(self, unchecked: npt.NDArray[np.bool_], blocks: npt.NDArray[np.int64]) -> None:
+        """Make sure of some blocks that are in doubt."""
+        for block in blocks.tolist():
+            if xxh3_128_digest(self._block(block)) != self._file._digest(self._digest + block):
+                raise Unusable(f"{self._file.name}: block {block} is damaged")
+        unchecked[blocks] = False
+        if len(blocks) and not unchecked.any() and self._unchecked is unchecked:
+            self._unchecked = None
+
+    def _block(self, number: int) -> bytes | memoryview:
+        start = number * _BLOCK_BYTES
+        length = min(_BLOCK_BYTES, self.nbytes - start)
+        return self._file.read(self._start + start, length)
+
+    def _doubt(self) -> None:
+        self._unchecked = np.ones(self._blocks, dtype=np.bool_)
+
+
+class Stored(_Checked):
+    """Bytes in a file, of which only what is asked for is in memory."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Some of them, from an offset on.
+
+        Raises:
+            Unusable: they are not as they were written.
+        """
+        self._watch()
+        unchecked = self._unchecked
+        if unchecked is not None and length:
+            blocks = np.arange(offset // _BLOCK_BYTES, (offset + length - 1) // _BLOCK_BYTES + 1)
+            self._check(unchecked, blocks[unchecked[blocks]])
+        return self._file.read(self._start + offset, length)
+
+
+class Mapped(_Checked):
     """Rows of numbers in a mapped file. Look at `rows` only after `check`."""
 
     def __init__(
         self, file: CacheFile, start: int, length: int, dtype: str, shape: list[int], digest: int
     ) -> None:
         """Map `length` bytes from `start` on, which begins a page."""
-        self._file = file
-        self._descriptor = file._descriptor
-        self._start = start
-        self._digest = digest
+        super().__init__(file, start, length, digest)
         self._row_bytes = max(1, length // max(1, shape[0]))
         page = mmap.ALLOCATIONGRANULARITY
         begin = start // page * page
@@ -268,13 +327,6 @@ class Mapped:
         self._bytes = memoryview(self._map)[start - begin :]
         self.rows: npt.NDArray[Any] = np.frombuffer(self._bytes, dtype=dtype).reshape(shape)
         self.frugal = False  # whether what was looked at is let go of again
-        self._blocks = -(-length // _BLOCK_BYTES)
-        self._unchecked: npt.NDArray[np.bool_] | None = np.ones(self._blocks, dtype=np.bool_)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are mapped."""
-        return len(self._bytes)
 
     def check(self, rows: npt.NDArray[np.int64] | None = None) -> None:
         """Make sure that these rows (all, if None) are as they were written.
@@ -282,9 +334,7 @@ class Mapped:
         Raises:
             Unusable: they are not.
         """
-        now = os.fstat(self._descriptor)
-        if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != self._file.stamp:
-            self._file.watch(self._doubt)
+        self._watch()
         unchecked = self._unchecked
         if unchecked is None:
             return
@@ -295,14 +345,7 @@ class Mapped:
             last = ((rows + 1) * self._row_bytes - 1) // _BLOCK_BYTES
             wanted = np.unique(np.concatenate([first, last]))
             wanted = wanted[unchecked[wanted]]
-        bad = self._damaged(wanted)
-        if self.frugal and len(wanted):
-            self.release()
-        if bad:
-            raise Unusable(f"{self._file.name}: block {bad[0]} is damaged")
-        unchecked[wanted] = False
-        if len(wanted) and not unchecked.any() and self._unchecked is unchecked:
-            self._unchecked = None
+        self._check(unchecked, wanted)
 
     def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A copy of some rows, checked.
@@ -321,20 +364,25 @@ class Mapped:
         ])  # fmt: skip
         return np.frombuffer(data, self.rows.dtype).reshape(len(rows), *self.rows.shape[1:])
 
+    def part(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """A copy of the rows `start` to `stop`, read and checked.
+
+        Raises:
+            Unusable: they are not as they were written.
+        """
+        self.check(np.arange(start, stop))
+        size = self._row_bytes
+        data = self._file.read(self._start + start * size, (stop - start) * size)
+        return np.frombuffer(data, self.rows.dtype).reshape(-1, *self.rows.shape[1:])
+
     def release(self) -> None:
         """Let go of the memory behind what was looked at; the file has it all."""
         self._map.madvise(mmap.MADV_DONTNEED)
 
-    def _doubt(self) -> None:
-        self._unchecked = np.ones(self._blocks, dtype=np.bool_)
-
-    def _damaged(self, blocks: npt.NDArray[np.int64]) -> list[int]:
-        found = []
-        for block in blocks.tolist():
-            data = self._bytes[block * _BLOCK_BYTES : (block + 1) * _BLOCK_BYTES]
-            if xxh3_128_digest(data) != self._file._digest(self._digest + block):
-                found.append(block)
-        return found
+    def _block(self, number: int) -> bytes | memoryview:
+        if self.frugal:
+            return super()._block(number)
+        return self._bytes[number * _BLOCK_BYTES : (number + 1) * _BLOCK_BYTES]
 
 
 def _bytes_of(section: Section) -> memoryview | bytes:

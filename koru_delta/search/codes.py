@@ -13,43 +13,36 @@ sign bits of random projections, Charikar, STOC 2002, orthogonal as in Ji et al.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import math
-import struct
 from collections.abc import Callable
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from koru_delta.errors import CorruptionError
 from koru_delta.search.frame import (
     BLOCK,
-    FAR,
+    HEAD_BYTES,
+    RECALLS,
+    TRIED_K,
     CodesUnavailable,
-    Doubles,
     Frame,
+    Mask,
+    Matrix,
+    Numbers,
+    Vectors,
+    enough,
     foreign,
-    hiding,
-    lengths_of,
+    head_of,
+    headed,
     unit_of,
 )
+from koru_delta.search.signs import Signs
 from koru_delta.values import Vector
 
-Numbers = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-Matrix = npt.NDArray[np.float32]
-_Words = npt.NDArray[np.uint64]
-
-_METRICS: Final = ("cosine", "dot", "l2")
-_KINDS: Final = ("turbo4", "signs")
-_MAGIC: Final = b"KDCODES\x01"
-_HEADER: Final = struct.Struct("<8sBBIQidd5IQ")
-_RECALLS: Final = (0.8, 0.9, 0.95, 0.98, 0.99)
 _SAMPLE: Final = 1024  # rows the codes are fitted to
 _TRIED: Final = 48  # rows searched for at the end, to see how many candidates it takes
-_TRIED_K: Final = 10
 _MOST_PASS: Final = 0.6  # of the rows, for a mask to be applied afterwards
 _FEW: Final = 1000  # rows, the fewest they are searched for among
 _COUNTS: Final = (
@@ -57,10 +50,8 @@ _COUNTS: Final = (
     800, 1024, 1280, 1600, 2048, 2560,
 )  # fmt: skip
 _COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
-_LARGEST: Final = float(np.finfo(np.float32).max)
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
-_MOST_BITS: Final = 2048
 
 
 class Codes(Protocol):
@@ -142,7 +133,7 @@ def best_kind() -> str:
     return "signs" if _turbovec() is None else "turbo4"
 
 
-def encode(vectors: Matrix, metric: str, *, kind: str | None = None) -> Codes | None:
+def encode(vectors: Vectors, metric: str, *, kind: str | None = None) -> Codes | None:
     """Codes of `vectors`, shape (rows, dimensions), of the best kind unless one is named.
 
     Returns:
@@ -173,37 +164,27 @@ def load(data: bytes | memoryview, metric: str, dimensions: int, rows: int) -> C
             does not take it.
     """
     view = memoryview(data)
-    if len(view) < _HEADER.size or bytes(view[:7]) != _MAGIC[:7]:
-        raise CorruptionError("these are no codes of vectors, or their beginning is missing")
-    magic, kind, known_metric, *about = _HEADER.unpack_from(view)
-    if magic != _MAGIC or kind >= len(_KINDS):
-        raise CodesUnavailable("the codes are of another format")
-    known_dimensions, known_rows, exponent, weight, middle, *needs, size = about
-    if (known_metric, known_dimensions, known_rows) != (_METRICS.index(metric), dimensions, rows):
-        raise CorruptionError("these are codes of other vectors")
-    body = _HEADER.size + 8 * dimensions
-    if len(view) != body + size:
-        raise CorruptionError(f"codes should take {body + size} bytes, here are {len(view)}")
-    centre = np.frombuffer(view, np.float64, dimensions, _HEADER.size).astype(np.float64)
-    sound = (np.abs(centre) <= _LARGEST).all() and abs(exponent) < 300
-    if not (sound and 0 < weight < 1e3 and abs(middle) < 1e3):
-        raise CorruptionError("codes have a centre that no vectors have")
-    frame = Frame(metric, centre, exponent, weight, middle)
-    codes = _kind(_KINDS[kind]).read(view[body:], frame, rows)
-    codes.needs = tuple(needs)
+    return read(
+        lambda start, length: bytes(view[start : start + length]), len(view), metric, dimensions,
+        rows,
+    )  # fmt: skip
+
+
+def read(
+    some: Callable[[int, int], bytes], size: int, metric: str, dimensions: int, rows: int
+) -> Codes:
+    """As `load`, of `size` bytes of which `some` gives so many from an offset on."""
+    body = HEAD_BYTES + 8 * dimensions
+    head = head_of(some(0, min(size, body)), metric, dimensions, rows)
+    if size != body + head.size:
+        raise CorruptionError(f"codes should take {body + head.size} bytes, here are {size}")
+    codes = _kind(head.kind).read(lambda: some(body, head.size), head.frame, rows)
+    codes.needs = head.needs
     return codes
 
 
-def _kind(name: str) -> type[_Turbo] | type[_Signs]:
-    return _Turbo if name == "turbo4" else _Signs
-
-
-def _dumped(frame: Frame, kind: str, rows: int, needs: tuple[int, ...], payload: bytes) -> bytes:
-    header = _HEADER.pack(
-        _MAGIC, _KINDS.index(kind), _METRICS.index(frame.metric), len(frame.centre), rows,
-        frame.exponent, frame.weight, frame.middle, *needs, len(payload),
-    )  # fmt: skip
-    return b"".join((header, frame.centre.astype("<f8").tobytes(), payload))
+def _kind(name: str) -> type[_Turbo] | type[Signs]:
+    return _Turbo if name == "turbo4" else Signs
 
 
 class _Turbo:
@@ -220,12 +201,12 @@ class _Turbo:
         self._direction = unit_of(frame.centre)
         self.rows = rows
         self.nbytes = size + frame.centre.nbytes
-        self.needs: tuple[int, ...] = (0,) * len(_RECALLS)
+        self.needs: tuple[int, ...] = (0,) * len(RECALLS)
 
     @classmethod
-    def made(cls, vectors: Matrix, frame: Frame) -> Self:
+    def made(cls, vectors: Vectors, frame: Frame) -> Self:
         """Codes of `vectors`."""
-        library, width, rows = _library(), cls._width(frame), len(vectors)
+        library, width, rows = _library(), cls._width(frame), vectors.shape[0]
         with foreign("turbovec could not make codes"):
             index = library.TurboQuantIndex(width, 4)
             if rows >= _SAMPLE // 4:
@@ -234,16 +215,19 @@ class _Turbo:
             for start in range(0, rows, BLOCK):
                 index.add(cls._items(vectors[start : start + BLOCK], frame, width))
             # What is read back has no room to grow, which may be half of it.
-            data: bytes = index.to_bytes()
+            data = [index.to_bytes()]
         del index
-        return cls.read(memoryview(data), frame, rows)
+        return cls.read(data.pop, frame, rows)
 
     @classmethod
-    def read(cls, data: memoryview, frame: Frame, rows: int) -> Self:
-        """Codes from what `dump` gave for them."""
+    def read(cls, take: Callable[[], bytes], frame: Frame, rows: int) -> Self:
+        """Codes from what `dump` gave for them, which is let go of as soon as it was read."""
         library = _library()
+        data = take()
+        size = len(data)
         with foreign("turbovec does not take these codes"):
-            index = library.TurboQuantIndex.from_bytes(bytes(data))
+            index = library.TurboQuantIndex.from_bytes(data)
+            del data
             shape = (index.dim, index.bit_width, len(index))
         if shape != (cls._width(frame), 4, rows):
             raise CorruptionError("these are codes of other vectors")
@@ -251,7 +235,7 @@ class _Turbo:
             index.prepare()
             # The library puts codes in the order that it scans them in when first searched.
             index.search(np.ones((1, index.dim), dtype=np.float32), 1)
-        return cls(index, frame, rows, len(data))
+        return cls(index, frame, rows, size)
 
     @staticmethod
     def _width(frame: Frame) -> int:
@@ -294,7 +278,7 @@ class _Turbo:
 
     def candidates(self, k: int, recall: float) -> int | None:
         """See `Codes`."""
-        return _candidates(self.needs, k, recall)
+        return enough(self.needs, k, recall)
 
     def nearest(self, query: Vector, count: int, mask: Mask | None) -> Numbers:
         """See `Codes`."""
@@ -326,7 +310,7 @@ class _Turbo:
         """See `Codes`."""
         with foreign("turbovec could not write"):
             data: bytes = self._index.to_bytes()
-        return _dumped(self._frame, self.name, self.rows, self.needs, data)
+        return headed(self._frame, self.name, self.rows, self.needs, data)
 
 
 def _library() -> Any:
@@ -336,212 +320,13 @@ def _library() -> Any:
     return library
 
 
-class _Signs:
-    """The sign bits of projections, and the length of each row."""
-
-    name: Final = "signs"
-    nested: Final = True  # asked for few, it gives the first of those when asked for many
-    spare: Final = 28
-    shallow: Final = 0.35
-
-    def __init__(self, words: _Words, lengths: Vector, aside: Vector, frame: Frame) -> None:
-        self._words = words  # shape (bits / 64, rows): a word of all rows lies together
-        self._lengths = lengths
-        self._aside = aside  # of each offset, what is known better than by its bits
-        self._frame = frame
-        self._direction = unit_of(frame.centre)
-        self.rows = words.shape[1]
-        self.nbytes = words.nbytes + lengths.nbytes + aside.nbytes + frame.centre.nbytes
-        self.needs: tuple[int, ...] = (0,) * len(_RECALLS)
-
-    @classmethod
-    def made(cls, vectors: Matrix, frame: Frame) -> Self:
-        """Codes of `vectors`."""
-        rows, dimensions = vectors.shape
-        projections = _projections(dimensions)
-        words = np.empty((len(projections) // 64, rows), dtype=np.uint64)
-        lengths = np.empty(rows, dtype=np.float32)
-        aside = np.empty(rows, dtype=np.float32)
-        direction = unit_of(frame.centre)
-        for start in range(0, rows, BLOCK):
-            part = slice(start, min(start + BLOCK, rows))
-            offsets = frame.offsets(vectors[part])
-            words[:, part] = _packed(offsets.astype(np.float32) @ projections.T).T
-            lengths[part] = lengths_of(offsets)
-            if frame.metric == "l2":
-                aside[part] = -np.vecdot(offsets, offsets) / 2
-            else:
-                aside[part] = offsets @ direction
-        return cls(words, lengths, aside, frame)
-
-    @classmethod
-    def read(cls, data: memoryview, frame: Frame, rows: int) -> Self:
-        """Codes from what `dump` gave for them."""
-        count = _bits(len(frame.centre)) // 64
-        if len(data) != rows * (8 * count + 8):
-            raise CorruptionError("codes are not as long as they should be")
-        words = np.frombuffer(data, "<u8", rows * count).astype(np.uint64, copy=False)
-        words = words.reshape(count, rows)
-        lengths, aside = np.frombuffer(data, "<f4", 2 * rows, 8 * rows * count).reshape(2, rows)
-        if not ((np.abs(lengths) <= 2 * FAR).all() and (np.abs(aside) <= 2 * FAR**2).all()):
-            raise CorruptionError("codes have a length that no vectors have")
-        narrow = np.float32
-        return cls(
-            words, lengths.astype(narrow, copy=False), aside.astype(narrow, copy=False), frame
-        )
-
-    def dump(self) -> bytes:
-        """See `Codes`."""
-        payload = b"".join((
-            self._words.astype("<u8").tobytes(),
-            self._lengths.astype("<f4").tobytes(),
-            self._aside.astype("<f4").tobytes(),
-        ))  # fmt: skip
-        return _dumped(self._frame, self.name, self.rows, self.needs, payload)
-
-    def candidates(self, k: int, recall: float) -> int | None:
-        """See `Codes`."""
-        return _candidates(self.needs, k, recall)
-
-    def nearest(self, query: Vector, count: int, mask: Mask | None) -> Numbers:
-        """See `Codes`."""
-        words, lengths, aside = self._words, self._lengths, self._aside
-        chosen: Numbers | None = None
-        if mask is not None:
-            visible = int(np.count_nonzero(mask))
-            count = min(count, visible)
-            if not count:
-                return np.empty(0, dtype=np.int64)
-            if visible < self.rows // 3:
-                chosen, mask = np.flatnonzero(mask), None
-                words = words.take(chosen, axis=1)
-                lengths, aside = lengths[chosen], aside[chosen]
-        near = self._near(query, words, lengths, aside)
-        if mask is not None:
-            near += hiding(mask)
-        best = _highest(near, count)
-        return best if chosen is None else chosen[best]
-
-    def nearest_many(self, queries: Matrix, count: int, mask: Mask | None) -> Numbers:
-        """See `Codes`."""
-        most = self.rows if mask is None else int(np.count_nonzero(mask))
-        found = np.empty((len(queries), min(count, most)), dtype=np.int64)
-        for place, query in zip(found, queries, strict=True):
-            place[:] = self.nearest(query, count, mask)
-        return found
-
-    def _near(self, query: Vector, words: _Words, lengths: Vector, aside: Vector) -> Vector:
-        """An estimate of how near each row is."""
-        seen = self._frame.query(query)
-        share = 1.0
-        if self._frame.metric != "l2":
-            share = float(seen @ self._direction)
-            seen -= share * self._direction
-        length = float(np.linalg.norm(seen))
-        larger = max(length, abs(share)) or 1.0
-        projections = _projections(len(seen))
-        # Not by BLAS, which would share it out over cores and wait for them.
-        toward = np.vecdot(projections, (seen / (length or 1.0)).astype(np.float32))
-        asked = _packed(toward[None])[0]
-        differing = np.zeros(words.shape[1], dtype=np.uint16)
-        few = np.empty(words.shape[1], dtype=np.uint8)
-        one = np.empty(words.shape[1], dtype=np.uint8)
-        differ = np.empty(words.shape[1], dtype=np.uint64)
-        for first in range(0, len(words), 3):  # up to 192 bits fit into a byte
-            few[:] = 0
-            for word, ours in zip(words[first : first + 3], asked[first : first + 3], strict=True):
-                np.bitwise_xor(word, ours, out=differ)
-                np.bitwise_count(differ, out=one)
-                few += one
-            differing += few
-        # Vectors at an angle differ in that share of the signs of random projections.
-        bits = 64 * len(words)
-        cosines = np.cos(np.arange(bits + 1) * (np.pi / bits)) * (length / larger)
-        near: Vector = cosines.astype(np.float32).take(differing, mode="clip")
-        near *= lengths
-        near += aside * np.float32(share / larger)
-        return near
-
-
-class Shelved:
-    """Codes that stay in a file: read for each search, and held no longer than that."""
-
-    nbytes: Final = 0
-
-    def __init__(self, read: Callable[[], Codes]) -> None:
-        """`read` gives them, or raises `CodesUnavailable`; it is called once here."""
-        self._read = read
-        known = read()
-        self.name, self.rows = known.name, known.rows
-        self.spare, self.shallow = known.spare, known.shallow
-        self._needs = known.needs
-
-    @property
-    def needs(self) -> tuple[int, ...]:
-        """See `Codes`."""
-        return self._needs
-
-    def candidates(self, k: int, recall: float) -> int | None:
-        """See `Codes`."""
-        return _candidates(self._needs, k, recall)
-
-    def nearest(self, query: Vector, count: int, mask: Mask | None) -> Numbers:
-        """See `Codes`."""
-        return self._read().nearest(query, count, mask)
-
-    def nearest_many(self, queries: Matrix, count: int, mask: Mask | None) -> Numbers:
-        """See `Codes`."""
-        return self._read().nearest_many(queries, count, mask)
-
-    def dump(self) -> bytes:
-        """See `Codes`."""
-        return self._read().dump()
-
-
-@functools.lru_cache(maxsize=8)
-def _projections(dimensions: int) -> Matrix:
-    """Directions to take signs along, shape (bits, dimensions): orthogonal as far as may be.
-
-    The same everywhere and always: the coin tosses are of a hash.
-    """
-    bits = _bits(dimensions)
-    parts: list[Doubles] = []
-    for first in range(0, bits, dimensions):
-        wide = min(dimensions, bits - first)
-        tosses = hashlib.shake_256(b"koru-delta signs %d %d" % (dimensions, first))
-        coins = np.frombuffer(tosses.digest(-(-dimensions * wide // 8)), np.uint8)
-        signs = np.unpackbits(coins)[: dimensions * wide].reshape(dimensions, wide) * 2.0 - 1.0
-        square, upper = np.linalg.qr(signs)
-        parts.append((square * np.where(np.diagonal(upper) < 0, -1.0, 1.0)).T)
-    return np.concatenate(parts).astype(np.float32)
-
-
-def _bits(dimensions: int) -> int:
-    return min(_MOST_BITS, max(256, -(-2 * dimensions // 64) * 64))
-
-
-def _packed(projected: Matrix) -> _Words:
-    """Their signs as bits, shape (rows, bits / 64)."""
-    return np.packbits(projected > 0, axis=1).view("<u8").astype(np.uint64, copy=False)
-
-
-def _highest(scores: Vector, count: int) -> Numbers:
-    """The places of the `count` highest, highest first."""
-    if count < len(scores):
-        least = np.partition(scores, len(scores) - count)[len(scores) - count]
-        found = np.flatnonzero(scores >= least)
-    else:
-        found = np.arange(len(scores))
-    return found[np.argsort(-scores[found], kind="stable")[:count]]
-
-
-def _needs(codes: _Turbo | _Signs, vectors: Matrix, frame: Frame) -> tuple[int, ...]:
-    """For each of `_RECALLS`, how many candidates hold that share of the ten best; 0: too many.
+def _needs(codes: _Turbo | Signs, vectors: Vectors, frame: Frame) -> tuple[int, ...]:
+    """For each of `RECALLS`, how many candidates hold that share of the ten best; 0: too many.
 
     Rows are the queries, and are sought among all others and again among few of them,
     where the best are less near than any rows of the whole.
     """
-    rows = len(vectors)
+    rows = vectors.shape[0]
     chance = np.random.default_rng(2)
     tried = np.sort(chance.choice(rows, min(_TRIED, rows // 2), replace=False))
     queries = vectors[tried]
@@ -556,12 +341,14 @@ def _needs(codes: _Turbo | _Signs, vectors: Matrix, frame: Frame) -> tuple[int, 
     counts = [count for count in _COUNTS if count <= max(_COUNTS_OF_ANY, rows // 64)]
     others = np.ones(rows, dtype=np.bool_)
     others[tried] = False
-    needs = [0] * len(_RECALLS)
+    needs = [0] * len(RECALLS)
     for mask in (others, others & (chance.random(rows) < max(1 / 16, _FEW / rows))):
         visible = int(np.count_nonzero(mask))
-        best = min(_TRIED_K, visible)
-        scores = np.where(mask, exact, -np.inf)
-        least = np.partition(scores, rows - best, axis=1)[:, rows - best]
+        best = min(TRIED_K, visible)
+        least = np.array([
+            np.partition(np.where(mask, scores, np.float32(-np.inf)), rows - best)[rows - best]
+            for scores in exact
+        ])  # fmt: skip
         reached = 0
         all_found = codes.nearest_many(queries, counts[-1], mask) if codes.nested else None
         for count in counts:
@@ -569,20 +356,14 @@ def _needs(codes: _Turbo | _Signs, vectors: Matrix, frame: Frame) -> tuple[int, 
                 found = codes.nearest_many(queries, count, mask)
             else:
                 found = all_found[:, :count]
-            hits = np.count_nonzero(np.take_along_axis(scores, found, axis=1) >= least[:, None])
+            near = np.take_along_axis(exact, found, axis=1) >= least[:, None]
+            hits = np.count_nonzero(near & mask[found])
             recall = min(1.0, hits / (best * len(tried)))
             # So few trials tell it only roughly: half the misses are left in reserve.
-            while reached < len(_RECALLS) and recall >= (1 + _RECALLS[reached]) / 2:
+            while reached < len(RECALLS) and recall >= (1 + RECALLS[reached]) / 2:
                 needs[reached] = max(needs[reached], count)
                 reached += 1
-            if reached == len(_RECALLS):
+            if reached == len(RECALLS):
                 break
-        needs[reached:] = [counts[-1] + 1] * (len(_RECALLS) - reached)
+        needs[reached:] = [counts[-1] + 1] * (len(RECALLS) - reached)
     return tuple(count if count <= counts[-1] else 0 for count in needs)
-
-
-def _candidates(needs: tuple[int, ...], k: int, recall: float) -> int | None:
-    for reached, count in zip(_RECALLS, needs, strict=True):
-        if reached >= recall and count:
-            return max(count, -(-count * k // _TRIED_K))
-    return None

@@ -21,6 +21,7 @@ from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.readings import Graph, Reading
+from koru_delta.search.signs import Shelved
 from koru_delta.search.truth import Segment
 
 FORMAT: Final = 2
@@ -78,7 +79,9 @@ class IndexFiles:
         place = self.place(space)
         return place is not None and (place / _state_name(seq)).exists()
 
-    def write_segment(self, space: VectorSpace, place: Path, segment: Segment) -> None:
+    def write_segment(
+        self, space: VectorSpace, place: Path, segment: Segment, *, frugal: bool
+    ) -> None:
         """Write a segment, and go on with it from its file."""
         sections: dict[str, cache.Section] = {"vectors": segment.vectors()}
         if segment.codes is not None:
@@ -88,6 +91,7 @@ class IndexFiles:
         cache.write(place / name, about, sections)
         file = CacheFile(place / name)
         mapped = file.mapped("vectors")
+        mapped.frugal = frugal
         mapped.check()  # so that no search has to
         fresh = replace(segment, held=None, mapped=mapped, file=name, identity=file.identity.hex())
         space.publish((segment,), fresh)
@@ -157,13 +161,14 @@ class IndexFiles:
             if file.identity.hex() != segment.identity or "codes" not in file:
                 return None
             mine = space.space
-            return codes.load(file.data("codes"), mine.metric, mine.dimensions, segment.rows)
+            kept = file.stored("codes")
+            return codes.read(kept.read, kept.nbytes, mine.metric, mine.dimensions, segment.rows)
         except (Unusable, CodesUnavailable, CorruptionError) as error:
             _log.info("codes in %s are not used, and made anew: %s", segment.file, error)
             return None
 
-    def read_signs(self, space: VectorSpace, segment: Segment) -> Codes:
-        """Codes of a segment from a file of their own.
+    def shelved(self, space: VectorSpace, segment: Segment) -> Shelved:
+        """Codes of a segment that stay in a file of their own.
 
         Raises:
             CodesUnavailable: it is not there, or cannot be used.
@@ -177,7 +182,15 @@ class IndexFiles:
             about = self._fits(space, file, "signs")
             if about["of"] != segment.identity:
                 raise Unusable(f"{name} is of other vectors")
-            return codes.load(file.data("codes"), mine.metric, mine.dimensions, segment.rows)
+            stored = file.stored("codes")
+
+            def read(offset: int, length: int) -> bytes:
+                try:
+                    return stored.read(offset, length)
+                except Unusable as error:
+                    raise CodesUnavailable(f"codes in {name} cannot be read: {error}") from error
+
+            return Shelved(read, stored.nbytes, mine.metric, mine.dimensions, segment.rows)
         except (Unusable, CorruptionError, KeyError) as error:
             raise CodesUnavailable(f"codes in {name} cannot be read: {error}") from error
 

@@ -1,24 +1,51 @@
-"""How the rows of a segment are seen by what encodes them: as offsets from their centre."""
+"""How the rows of a segment are seen by what encodes them: as offsets from their centre.
+
+And what codes begin with in a file, which says so.
+"""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from koru_delta.errors import CorruptionError
 from koru_delta.values import Vector
 
 Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
 
 BLOCK: Final = 2048  # rows encoded together: some megabytes
 FAR: Final = 2.0**20  # rows further from the centre, in typical distances, are drawn in
+RECALLS: Final = (0.8, 0.9, 0.95, 0.98, 0.99)
+TRIED_K: Final = 10
+HEAD_BYTES: Final = 70  # and eight for each dimension
+_METRICS: Final = ("cosine", "dot", "l2")
+_KINDS: Final = ("turbo4", "signs")
+_MAGIC: Final = b"KDCODES\x01"
+_HEADER: Final = struct.Struct("<8sBBIQidd5IQ")
+_LARGEST: Final = float(np.finfo(np.float32).max)
 _ROUNDED: Final = 2.0**-40  # nearer to the centre than this, for its length, is being there
+
+
+class Vectors(Protocol):
+    """Vectors that are gone through some at a time: an array, or what stands for one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, dimensions)."""
+        ...
+
+    def __getitem__(self, some: slice | Numbers, /) -> Matrix:
+        """Some of them, by rows."""
+        ...
 
 
 class CodesUnavailable(Exception):  # noqa: N818 - a state, not a mistake of the caller
@@ -41,7 +68,7 @@ class Frame:
     middle: float  # for l2: a typical half square
 
     @classmethod
-    def around(cls, vectors: Matrix, metric: str) -> Self | None:
+    def around(cls, vectors: Vectors, metric: str) -> Self | None:
         """A frame that suits most of `vectors`; None if they are all equal."""
         rows, dimensions = vectors.shape
         lengths = np.empty(rows)
@@ -107,6 +134,57 @@ class Frame:
         return np.ldexp(block, -self.exponent, out=block)
 
 
+class Head(NamedTuple):
+    """What codes begin with in a file: all but the codes, of which it tells the size."""
+
+    kind: str
+    frame: Frame
+    needs: tuple[int, ...]  # see `Codes`
+    size: int
+
+
+def head_of(data: bytes | memoryview, metric: str, dimensions: int, rows: int) -> Head:
+    """What is said by the first `HEAD_BYTES` and eight for each dimension, or more.
+
+    Raises:
+        CorruptionError: they are of no codes, or of other vectors than these.
+        CodesUnavailable: of another format.
+    """
+    view = memoryview(data)
+    if len(view) < _HEADER.size or bytes(view[:7]) != _MAGIC[:7]:
+        raise CorruptionError("these are no codes of vectors, or their beginning is missing")
+    magic, kind, known_metric, *about = _HEADER.unpack_from(view)
+    if magic != _MAGIC or kind >= len(_KINDS):
+        raise CodesUnavailable("the codes are of another format")
+    known_dimensions, known_rows, exponent, weight, middle, *needs, size = about
+    if (known_metric, known_dimensions, known_rows) != (_METRICS.index(metric), dimensions, rows):
+        raise CorruptionError("these are codes of other vectors")
+    if len(view) < HEAD_BYTES + 8 * dimensions:
+        raise CorruptionError("these are no codes of vectors, or their beginning is missing")
+    centre = np.frombuffer(view, np.float64, dimensions, HEAD_BYTES).astype(np.float64)
+    sound = (np.abs(centre) <= _LARGEST).all() and abs(exponent) < 300
+    if not (sound and 0 < weight < 1e3 and abs(middle) < 1e3):
+        raise CorruptionError("codes have a centre that no vectors have")
+    return Head(_KINDS[kind], Frame(metric, centre, exponent, weight, middle), tuple(needs), size)
+
+
+def headed(frame: Frame, kind: str, rows: int, needs: tuple[int, ...], payload: bytes) -> bytes:
+    """Codes as they are in a file, with their head."""
+    header = _HEADER.pack(
+        _MAGIC, _KINDS.index(kind), _METRICS.index(frame.metric), len(frame.centre), rows,
+        frame.exponent, frame.weight, frame.middle, *needs, len(payload),
+    )  # fmt: skip
+    return b"".join((header, frame.centre.astype("<f8").tobytes(), payload))
+
+
+def enough(needs: tuple[int, ...], k: int, recall: float) -> int | None:
+    """See `Codes.candidates`."""
+    for reached, count in zip(RECALLS, needs, strict=True):
+        if reached >= recall and count:
+            return max(count, -(-count * k // TRIED_K))
+    return None
+
+
 @contextmanager
 def foreign(what: str) -> Iterator[None]:
     """Turn what a library raises into `CodesUnavailable`."""
@@ -125,9 +203,9 @@ def hiding(mask: Mask) -> Vector:
     return np.where(mask, np.float32(0), np.float32(-np.inf))
 
 
-def blocks_of(vectors: Matrix) -> Iterator[tuple[int, Doubles]]:
+def blocks_of(vectors: Vectors) -> Iterator[tuple[int, Doubles]]:
     """Where each block begins, and its rows in float64."""
-    for start in range(0, len(vectors), BLOCK):
+    for start in range(0, vectors.shape[0], BLOCK):
         yield start, vectors[start : start + BLOCK].astype(np.float64)
 
 

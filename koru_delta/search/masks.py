@@ -14,8 +14,6 @@ from koru_delta.search.rows import Mask, Seen
 from koru_delta.search.scoring import Scoring
 
 _MASKS_KEPT: Final = 64
-_MASKS_KEPT_BYTES: Final = 32 * 1024 * 1024
-_PACKED_BYTES: Final = 48_000_000  # of vectors that are copied together, under all masks
 
 
 class Masks(Scoring):
@@ -62,7 +60,7 @@ class Masks(Scoring):
                 latest and goes_along and where is None and causal is None,
                 latest and goes_along,
             )
-            most = max(1, min(_MASKS_KEPT, _MASKS_KEPT_BYTES // max(1, seen.count)))
+            most = max(1, min(_MASKS_KEPT, self.masks_kept // max(1, seen.count)))
             while len(self._masks) > most:
                 self._masks.popitem(last=False)
             self._kept = {id(kept.mask): kept for kept in self._masks.values()}
@@ -104,7 +102,7 @@ class Masks(Scoring):
                 others = [each for each in self._masks.values() if each.packed is not None]
                 size = sum(each.packed.vectors.nbytes for each in others if each.packed)
                 for each in others:  # the oldest first
-                    if size > _PACKED_BYTES and each is not kept and each.packed is not None:
+                    if size > self.packed_kept and each is not kept and each.packed is not None:
                         size -= each.packed.vectors.nbytes
                         each.packed = None
             return packed

@@ -263,7 +263,7 @@ class VectorSpace(Candidates):
                 dimensions=self.space.dimensions, codes=min(kinds, default=None), coded=coded,
                 bounded=bounded, effort=effort, unfed=unfed,
                 packable=kept is not None and kept.uses > 0 and not reading.tiny
-                and count * self.space.dimensions * 4 <= _PACKED_MOST,
+                and count * self.space.dimensions * 4 <= min(_PACKED_MOST, self.packed_kept),
             ),
             self._costs(),
         )  # fmt: skip

@@ -23,6 +23,7 @@ from koru_delta.log import CausalLog
 from koru_delta.search.cache import Unusable
 from koru_delta.search.columns import Columns
 from koru_delta.search.graph import LiveGraph
+from koru_delta.search.lookup import ITEM_BYTES, Lookup
 from koru_delta.search.plan import Costs, Way
 from koru_delta.search.rows import Mask, Numbers, Rows, Seen
 from koru_delta.search.truth import Matrix, Segment, Truth
@@ -34,6 +35,8 @@ TINY: Final = 1e-25  # shorter vectors are left to float64
 _ROWS_AT_ONCE = 8192
 _NO_OBJECT: Final = 0  # nor what is below it
 _NAMES_KEPT: Final = 2_000_000
+_MASKS_BYTES: Final = 32 * 1024 * 1024
+_PACKED_BYTES: Final = 48_000_000  # of vectors that are copied together, under all masks
 NAME_BYTES: Final = 160  # of a key's name in memory, about
 _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
 _FEW_MORE: Final = 128  # until so many more are there
@@ -114,6 +117,8 @@ class SpaceReadings:
         self.erased = log.engine.erased(space.namespace)  # the last erasure it takes account of
         self._names: dict[int, str] = {}
         self.names_kept = _NAMES_KEPT
+        self.masks_kept = _MASKS_BYTES
+        self.packed_kept = _PACKED_BYTES
         self._columns = Columns(self._values)
         self._columns_lock = threading.Lock()
         self.moved: Callable[[], None] = lambda: None  # called after the log was read
@@ -124,7 +129,7 @@ class SpaceReadings:
         """Begin again from an empty reading of the log."""
         with self.lock:
             self.epoch += 1
-            self._slots: dict[int, int] | None = {}  # vector object -> slot
+            self._slots: Lookup | None = None  # vector object -> slot; made when it is asked
             self._objects = np.empty(0, dtype=np.int64)  # and back, with room for more
             self._held = 0  # slots
             self._wanted: list[int] = []  # objects whose vectors are not loaded yet
@@ -247,11 +252,12 @@ class SpaceReadings:
     def _slot_of(self, item: int) -> int:
         slots = self._slots
         if slots is None:
-            numbers = self._objects[: self._held].tolist()
-            slots = self._slots = dict(zip(numbers, range(len(numbers)), strict=True))
+            objects = self._objects[: self._held].copy()
+            slots = self._slots = Lookup(objects, np.arange(self._held))
         slot = slots.get(item)
         if slot is None:
-            slot = slots[item] = len(slots)
+            slot = self._held + len(self._wanted)
+            slots.put(item, slot)
             self._wanted.append(item)
         return slot
 
@@ -302,8 +308,33 @@ class SpaceReadings:
     @property
     def fixed_bytes(self) -> int:
         """What is in memory whatever the budget: rows, the tail, and names of some keys."""
-        rows = self._rows.nbytes + self._squares.nbytes + self._scales.nbytes
-        return rows + self._objects.nbytes + self._room.nbytes + len(self._names) * NAME_BYTES
+        return self._row_bytes + self._room.nbytes + len(self._names) * NAME_BYTES
+
+    @property
+    def kept_bytes(self) -> int:
+        """Likewise for a while: which rows passed, and copies of their vectors."""
+        with self._columns_lock:
+            masks = list(self._masks.values())
+        return sum(kept.mask.nbytes + _packed_bytes(kept) for kept in masks)
+
+    def keep_within(self, budget: int) -> None:
+        """Keep no more beside rows, segments and codes than suits a budget of memory."""
+        self.names_kept = budget // 20 // NAME_BYTES
+        self.masks_kept = min(_MASKS_BYTES, budget // 20)
+        self.packed_kept = min(_PACKED_BYTES, budget // 10)
+
+    @property
+    def _row_bytes(self) -> int:
+        slots = self._slots
+        found = 0 if slots is None else slots.nbytes + slots.fresh * ITEM_BYTES
+        arrays = (self._squares, self._scales, self._objects)
+        return self._rows.nbytes + found + sum(array.nbytes for array in arrays)
+
+    def thin(self) -> None:
+        """Let go of what is quickly made again once something is added."""
+        with self.lock:
+            self._slots = None
+            self._rows.thin()
 
     def statistics(self) -> dict[str, Any]:
         """What is held, and what it takes: in memory of this process, or mapped from files.
@@ -322,8 +353,7 @@ class SpaceReadings:
             "codes": sum(s.codes.nbytes for s in segments if s.codes is not None),
             "bounds": sum(s.bounds.nbytes for s in segments if s.bounds is not None),
             "graph": 0 if graph is None else graph.live.nbytes,
-            "rows": self._rows.nbytes + self._squares.nbytes + self._scales.nbytes
-            + self._objects.nbytes,
+            "rows": self._row_bytes,
         }  # fmt: skip
         resident = sum(size.values()) - size["mapped"]
         tiers = dict.fromkeys(("hot", "warm", "cold"), 0)
@@ -456,7 +486,7 @@ class SpaceReadings:
             )
             self._objects, self._squares = arrays["objects"], arrays["squares"]
             self._held = len(self._objects)
-            self._slots = None  # made when something is added
+            self._slots = None
             if self.space.metric == "cosine":
                 self._scales = arrays["scales"]
             if sealed < self._held:
@@ -500,6 +530,11 @@ class SpaceReadings:
             if graph is not None and not graph.live.broken:
                 graph.live.forget(lost)
                 self.publish_graph(None, graph)
+
+
+def _packed_bytes(kept: KeptMask) -> int:
+    packed = kept.packed
+    return 0 if packed is None else packed.vectors.nbytes
 
 
 def _without_lost(segment: Segment, lost: Numbers) -> Segment:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from koru_delta.causal import DELETE, FOREVER, HIDE, PUT, SUPERSEDE, UNHIDE, Cut
 from koru_delta.search.ghosts import Ghosts, SeenGhosts
+from koru_delta.search.lookup import ITEM_BYTES, Lookup
 from koru_delta.storage import Entry
 
 Mask = npt.NDArray[np.bool_]
@@ -186,7 +187,7 @@ class _Piece:
 
 
 class Rows:
-    """Rows being read from the log, in columns grown by doubling."""
+    """Rows being read from the log, in columns grown by half."""
 
     def __init__(
         self, slot_of: Callable[[int], int], timeline: Callable[[int], Sequence[Entry]]
@@ -204,7 +205,7 @@ class Rows:
         self._timed = False
         self._first: Numbers | None = None
         self._next: Numbers | None = None
-        self._open: dict[int, int] | None = {}  # plain keys: the row that nothing has ended
+        self._open: Lookup | None = None  # plain keys: the row that nothing has ended
         self._rectangles: dict[int, list[int]] = {}  # keys with valid times: likewise, several
         self._pieces: dict[int, list[_Piece]] = {}  # of some of these, what has no row
         self._ghosts = Ghosts()
@@ -241,10 +242,15 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the columns."""
+        """Bytes of the columns, and of what finds rows in them."""
         chains = [chain for chain in (self._first, self._next) if chain is not None]
         columns = (*self._columns.values(), *chains)
-        return sum(column.nbytes for column in columns) + self._ghosts.nbytes
+        opened = 0 if self._open is None else self._open.nbytes + self._open.fresh * ITEM_BYTES
+        return sum(column.nbytes for column in columns) + self._ghosts.nbytes + opened
+
+    def thin(self) -> None:
+        """Let go of what is quickly made again once something is added."""
+        self._open = None
 
     # To a file and back
 
@@ -322,12 +328,12 @@ class Rows:
         self._ghosts.erase(mine)
         return rows, lost[~used[lost]]
 
-    def _find_open(self) -> dict[int, int]:
+    def _find_open(self) -> Lookup:
         """For each plain key the row that nothing has ended."""
-        rows = self._open_rows(rectangles=False)
-        keys = self._columns["key"][rows].tolist()
-        found = self._open = dict(zip(keys, rows.tolist(), strict=True))
-        return found
+        if self._open is None:
+            rows = self._open_rows(rectangles=False)
+            self._open = Lookup(self._columns["key"][rows], rows)
+        return self._open
 
     def _open_rows(self, *, rectangles: bool) -> Numbers:
         """The rows that nothing has ended, of plain keys or of the others."""
@@ -343,7 +349,7 @@ class Rows:
         wanted, room = self._count + more, len(self._columns["born"])
         if wanted <= room:
             return
-        size = max(wanted, 2 * room)
+        size = max(wanted, room + room // 2)
         self._columns = {n: _wider(column, size) for n, column in self._columns.items()}
         if self._next is not None and self._first is not None:
             # Both, so that a view handed out finds no row in one that the other lacks.
@@ -351,7 +357,7 @@ class Rows:
 
     def _add_plain(self, entries: Iterator[Entry]) -> Entry | None:
         """Take up entries of plain keys, up to the first that is none, which is returned."""
-        opened = self._find_open() if self._open is None else self._open
+        opened = self._find_open()
         row = self._count
         ended: list[int] = []
         ended_at: list[int] = []
@@ -373,12 +379,12 @@ class Rows:
             ):
                 other = entry
                 break
-            before = opened.pop(key, None)
+            before = opened.pop(key)
             if before is not None:
                 ended.append(before)
                 ended_at.append(seq)
             if operation == PUT and vector is not None:
-                opened[key] = row + len(born)
+                opened.put(key, row + len(born))
                 if expires is not None:
                     expiring.append((row + len(born), expires))
                 born.append(seq)
@@ -511,9 +517,9 @@ class Rows:
         """Turn plain keys into rectangles, from their first entries to that at `until`."""
         if not self._timed:
             self._begin_times()
-        opened = self._find_open() if self._open is None else self._open
+        opened = self._find_open()
         for key in keys:
-            opened.pop(key, None)
+            opened.pop(key)
             self._rectangles[key] = []
         wanted = np.fromiter(keys, dtype=np.int64, count=len(keys))
         columns, count = self._columns, self._count

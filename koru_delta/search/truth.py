@@ -55,6 +55,15 @@ class Segment:
             return "hot"
         return "warm" if self.codes is not None and self.codes.nbytes else "cold"
 
+    @property
+    def nbytes(self) -> int:
+        """Of what is in memory, or should be: vectors of the hot tier, and all codes."""
+        beside = [part.nbytes for part in (self.codes, self.bounds) if part is not None]
+        if self.held is not None:
+            return self.held.nbytes + sum(beside)
+        assert self.mapped is not None
+        return (0 if self.mapped.frugal else self.mapped.nbytes) + sum(beside)
+
     def take(self, rows: Numbers) -> Matrix:
         """Some of its vectors, by rows: a copy of shape (len(rows), dimensions)."""
         if self.held is not None:
@@ -86,6 +95,28 @@ class Segment:
         self.mapped.check(rows)
         found: Matrix = self.mapped.rows
         return found
+
+    def leafed(self) -> Matrix | Leafed:
+        """All its vectors, for who goes through them once: not more in memory than needs be."""
+        if self.mapped is not None and self.mapped.frugal:
+            return Leafed(self.mapped)
+        return self.vectors()
+
+
+class Leafed:
+    """The vectors of a segment in a file, as if they were in memory: what is asked for is read."""
+
+    def __init__(self, mapped: Mapped) -> None:
+        """`mapped` has them."""
+        self._mapped = mapped
+        self.shape: tuple[int, ...] = mapped.rows.shape
+
+    def __getitem__(self, some: slice | Numbers, /) -> Matrix:
+        """Some of them, by rows; slices go by single steps."""
+        if isinstance(some, slice):
+            start, stop, _ = some.indices(self.shape[0])
+            return self._mapped.part(start, stop)
+        return self._mapped.take(some)
 
 
 @dataclass(slots=True, eq=False)  # never changed, as `Seen`

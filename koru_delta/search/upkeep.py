@@ -28,18 +28,19 @@ from koru_delta.errors import (
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
 from koru_delta.search.bounds import Int8Bounds
-from koru_delta.search.budget import Need, Place, allot
+from koru_delta.search.budget import Place
 from koru_delta.search.cache import Unusable
-from koru_delta.search.codes import Shelved
 from koru_delta.search.files import IndexFiles
-from koru_delta.search.frame import CodesUnavailable
+from koru_delta.search.frame import CodesUnavailable, Vectors
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
+from koru_delta.search.memory import Memory
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
 from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.rows import Numbers
 from koru_delta.search.scoring import Target
-from koru_delta.search.truth import Matrix, Segment
+from koru_delta.search.signs import Shelved
+from koru_delta.search.truth import Segment
 
 SEAL_ROWS: Final = 4096  # a tail this long becomes a segment
 SEAL_LEAST: Final = 512  # likewise, when everything is to be made
@@ -59,7 +60,6 @@ _WIDE: Final = 100  # and of so many
 _CALIBRATED: Final = 512  # queries a graph's efforts are measured by
 _TOGETHER: Final = 8_000_000  # products of these with all vectors that are held at once
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
-_NEAR: Final = Place({}, graph=True)  # where memory is not limited
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
 _log = logging.getLogger("koru_delta")
 
@@ -80,9 +80,8 @@ class Upkeep:
         """Keep within `memory` bytes, if given, whatever of `opened` can be read from files."""
         self._log = log
         self._opened = opened
-        self._memory = memory
-        self._places: dict[int, Place] = {}  # by space, as the budget was last shared out
         self._files = IndexFiles(log)
+        self._memory = Memory(opened, memory, in_files=self._files.folder is not None)
         self._costs: Costs | None = None
         self._starting = threading.Lock()
         self._working = threading.Lock()
@@ -243,6 +242,7 @@ class Upkeep:
             ("names", self._read_names),
             ("files", self._save_graph),
             ("bounds", self._bound),
+            ("memory", self._give_back),
         )
         with self._working:
             self._unsaved.discard(("state", space.space.space_id))
@@ -253,7 +253,7 @@ class Upkeep:
         with self._working:
             steps = (
                 ("memory", self._share_out), ("codes", self._load_codes), ("memory", self._fit),
-                ("graph", self._load_graph),
+                ("graph", self._load_graph), ("memory", self._give_back),
             )  # fmt: skip
             self._take(steps, space, complete=False)
 
@@ -305,14 +305,18 @@ class Upkeep:
             old = segments[first:]
             start = old[0].start if old else truth.sealed
             stop = min(stop, start + SEGMENT_ROWS)
-            vectors = np.concatenate(list(truth.pieces(start, stop)))
+            vectors = np.empty((stop - start, truth.dimensions), dtype=np.float32)
+            at = 0
+            for piece in truth.pieces(start, stop):  # which is let go of again if memory is scarce
+                vectors[at : at + len(piece)] = piece
+                at += len(piece)
             made = Segment(start, stop, vectors, None, self._encoded(space, vectors))
             if space.epoch != epoch or not space.publish(old, made):
                 return
             if self._halting() and not complete:
                 return  # no second one: somebody waits
 
-    def _encoded(self, space: VectorSpace, vectors: Matrix) -> codes.Codes | None:
+    def _encoded(self, space: VectorSpace, vectors: Vectors) -> codes.Codes | None:
         """Codes, or None where they are of no use or the library fails: then it is scanned."""
         if self._has_given_up("encoding", space):
             return None
@@ -347,7 +351,7 @@ class Upkeep:
             if kept is not None and kept.name == kind:
                 space.publish((segment,), replace(segment, codes=kept, uncoded=False))
                 continue
-            made = self._encoded(space, segment.vectors())
+            made = self._encoded(space, segment.leafed())
             fresh = replace(segment, codes=made, uncoded=False)
             if made is not None:  # to be written to a file of its own
                 fresh = replace(
@@ -357,7 +361,7 @@ class Upkeep:
 
     def _bound(self, space: VectorSpace, complete: bool) -> None:
         """Give large segments bounds for exact scans."""
-        if not Int8Bounds.available() or self._memory is not None:
+        if not Int8Bounds.available() or self._memory.is_limited:
             return
         for segment in space.reading.truth.segments:
             if segment.bounds is None and segment.rows >= BOUNDED_ROWS and not segment.unbounded:
@@ -454,34 +458,23 @@ class Upkeep:
 
     # Memory
 
+    def memory(self) -> dict[str, int | None]:
+        """Bytes for vectors: the budget, what is held now, and the least that can be."""
+        return self._memory.statistics()
+
     def _place_of(self, space: VectorSpace) -> Place:
-        return self._places.get(space.space.space_id, _NEAR)
+        return self._memory.place(space)
 
     def _share_out(self, _space: VectorSpace, _complete: bool) -> None:
         """Decide what of all spaces is kept in memory, if that is limited."""
-        if self._memory is None:
-            return
-        fixed, needs, live = 0, [], {}
-        for space in self._opened():
-            reading = space.reading
-            alive = reading.seen.slots_of(reading.seen.alive(), reading.truth.slots)
-            live[space.space.space_id] = int(np.count_nonzero(alive))
-            fixed += space.fixed_bytes
-            for segment in reading.truth.segments:
-                share = np.count_nonzero(alive[segment.start : segment.stop]) / segment.rows
-                needs.append(
-                    Need(
-                        space.space.space_id, segment.start, segment.stop,
-                        space.space.dimensions, round(float(share), 1),
-                    )
-                )  # fmt: skip
-        self._places = allot(self._memory, fixed, needs, live)
+        self._memory.share_out()
 
     def _fit(self, _space: VectorSpace, _complete: bool) -> None:
         """Let go of what is not to be in memory, where files have it."""
-        if self._memory is None:
+        if not self._memory.is_limited:
             return
         for space in self._opened():
+            space.thin()
             place = self._place_of(space)
             known = space.reading.graph
             if known is not None and not place.graph:
@@ -495,32 +488,33 @@ class Upkeep:
                     continue
                 segment.mapped.release()
                 shelved = segment.codes
-                if tier == "cold" and not isinstance(shelved, Shelved):
+                if tier == "cold" and (not isinstance(shelved, Shelved) or shelved.is_bad):
                     shelved = self._shelved(space, segment)
                 if shelved is not segment.codes or segment.bounds is not None:
                     uncoded = tier == "warm" and segment.uncoded
                     fresh = replace(segment, codes=shelved, bounds=None, uncoded=uncoded)
                     space.publish((segment,), fresh)
 
+    def _give_back(self, _space: VectorSpace, _complete: bool) -> None:
+        if self._memory.is_limited:
+            self._memory.give_back()
+
     def _shelved(self, space: VectorSpace, segment: Segment) -> Shelved | None:
         """Codes of a segment in a file of their own, made if it is missing; None: of no use."""
-        read = partial(self._files.read_signs, space, segment)
         try:
-            return Shelved(read)
+            return self._files.shelved(space, segment)
         except CodesUnavailable:
             if not self._files.writable:
                 return None
-        made = codes.encode(segment.vectors(), space.space.metric, kind="signs")
-        if segment.mapped is not None:
-            segment.mapped.release()
+        made = codes.encode(segment.leafed(), space.space.metric, kind="signs")
         if made is None or not self._files.write_signs(space, segment, made):
             return None
-        return Shelved(read)
+        return self._files.shelved(space, segment)
 
     # Names
 
     def _read_names(self, space: VectorSpace, _complete: bool) -> None:
-        if self._memory is not None:
+        if self._memory.is_limited:
             return
         seen = space.reading.seen
         for _, some in _pieces(np.unique(seen.key[seen.alive()]), 10_000):
@@ -557,7 +551,8 @@ class Upkeep:
             cache.sweep(place)
             for segment in reading.truth.segments:
                 if not self._files.has(space, segment):
-                    self._files.write_segment(space, place, segment)
+                    frugal = self._memory.is_limited
+                    self._files.write_segment(space, place, segment, frugal=frugal)
             seq = self._files.write_state(space, place)
             if seq is not None:  # else a file went bad meanwhile; the next round writes it anew
                 self._saved[space.space.space_id] = seq
@@ -566,7 +561,7 @@ class Upkeep:
         """Go on from another that became stale, or the newest files that fit the log, if any."""
         followed = old is not None and old.reading.seq and self._follow(space, old)
         if not followed:
-            seq = self._files.restore(space, frugal=self._memory is not None)
+            seq = self._files.restore(space, frugal=self._memory.is_limited)
             if seq is not None:
                 self._saved[space.space.space_id] = seq
         space.moved = partial(self.nudge, space)

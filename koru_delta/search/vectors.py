@@ -9,7 +9,6 @@ from koru_delta.causal import FOREVER, Cut
 from koru_delta.errors import ModelMismatchError
 from koru_delta.log import CausalLog
 from koru_delta.search.nearest import VectorSpace
-from koru_delta.search.readings import NAME_BYTES
 from koru_delta.search.upkeep import Upkeep
 from koru_delta.storage import Space
 
@@ -73,7 +72,7 @@ class Vectors:
                 if found is None or found.is_stale:
                     fresh = VectorSpace(self.log, space, self.upkeep.costs)
                     if self._memory is not None:
-                        fresh.names_kept = self._memory // 20 // NAME_BYTES
+                        fresh.keep_within(self._memory)
                     self.upkeep.restore(fresh, found)
                     found = self._spaces[space.space_id] = fresh
         return found
@@ -95,6 +94,7 @@ class Vectors:
             "vectors_in_memory": sum(space["vectors"] for space in spaces),
             "vector_bytes_in_memory": sum(space["bytes"]["tail"] + space["bytes"]["segments"]
                                           for space in spaces),
+            "vector_memory": self.upkeep.memory(),
             "vector_spaces": spaces,
         }  # fmt: skip
 

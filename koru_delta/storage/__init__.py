@@ -1,5 +1,6 @@
 """Where the log's bytes live: what an engine promises, and SQLite, the default."""
 
+from koru_delta.storage.connections import CACHE_BYTES
 from koru_delta.storage.engine import (
     Candidate,
     Engine,
@@ -19,6 +20,7 @@ from koru_delta.storage.sqlite import ENGINE_FAILURES, SqliteEngine
 from koru_delta.storage.tierfile import COLD, DEEP, WARM
 
 __all__ = [
+    "CACHE_BYTES",
     "COLD",
     "DEEP",
     "ENGINE_FAILURES",

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import apsw
 
@@ -37,6 +37,7 @@ from koru_delta.storage.place import check_directory, remove_directory
 Durability = Literal["full", "relaxed"]
 
 _LONGEST_LOOK_SECONDS = 0.005  # between two looks of a writer that waits for the lock
+CACHE_BYTES: Final = 16_000 * 1024  # of pages, most that one connection keeps
 _OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processes write
 
 
@@ -50,6 +51,7 @@ class Connections:
         durability: Durability,
         read_only: bool,
         lock_timeout_seconds: float,
+        cache_bytes: int,
     ) -> None:
         if apsw.SQLITE_VERSION_NUMBER < _OLDEST_SQLITE:  # pragma: no cover - packaging forbids it
             raise StorageError(
@@ -62,6 +64,7 @@ class Connections:
         self.durability: Durability = durability
         self.read_only = read_only
         self._timeout = lock_timeout_seconds
+        self._cache_bytes = cache_bytes
         self._closed: str | None = None
         self._fork_lock = threading.Lock()  # held to create, collect or drop readers
         self._write_lock = threading.Lock()
@@ -159,7 +162,7 @@ class Connections:
         yield "trusted_schema = OFF"
         yield "cell_size_check = ON"
         yield "mmap_size = 0"
-        yield "cache_size = -16000"
+        yield f"cache_size = -{self._cache_bytes // 1024}"
         if self.read_only:
             return
         yield "journal_mode = WAL"

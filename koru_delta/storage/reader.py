@@ -63,10 +63,11 @@ class SqliteReader(Connections):
         durability: Durability,
         read_only: bool,
         lock_timeout_seconds: float,
+        cache_bytes: int,
     ) -> None:
         super().__init__(
             path, durability=durability, read_only=read_only,
-            lock_timeout_seconds=lock_timeout_seconds,
+            lock_timeout_seconds=lock_timeout_seconds, cache_bytes=cache_bytes,
         )  # fmt: skip
         self._generation: Generation | None = None  # until it is opened
         self._namespaces: dict[str, int] = {}

@@ -32,7 +32,7 @@ from koru_delta.errors import (
     UnsupportedFormatError,
 )
 from koru_delta.storage import formats
-from koru_delta.storage.connections import Durability
+from koru_delta.storage.connections import CACHE_BYTES, Durability
 from koru_delta.storage.generation import Generation
 from koru_delta.storage.place import sync_directory
 from koru_delta.storage.reader import read_head
@@ -62,10 +62,12 @@ class SqliteEngine(SqliteTierCare):
         durability: Durability = "full",
         read_only: bool = False,
         lock_timeout_seconds: float = 30.0,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
+        """Open the log in a directory; each connection keeps up to `cache_bytes` of its pages."""
         super().__init__(
             path, durability=durability, read_only=read_only,
-            lock_timeout_seconds=lock_timeout_seconds,
+            lock_timeout_seconds=lock_timeout_seconds, cache_bytes=cache_bytes,
         )  # fmt: skip
         self.transactions = 0  # SQLite commits by this handle; group commit keeps it low
         self._numbers: tuple[int, dict[str, int]] = (0, {})  # next row numbers at a generation

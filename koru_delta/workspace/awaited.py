@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
 from koru_delta.workspace.memory import AgentMemory
 from koru_delta.workspace.workspace import Workspace
@@ -84,9 +85,11 @@ class AsyncWorkspace:
         """The memory of an agent, kept in this workspace."""
         return AsyncAgentMemory(self._workspace.ai_context(), self._threads)
 
-    async def export(self, **options: Any) -> list[dict[str, Any]]:
+    async def export(self, *, history: bool = False, as_of: AsOf = None) -> list[dict[str, Any]]:
         """As `Workspace.export`, all of it in a list."""
-        return await self._threads.read(lambda: list(self._workspace.export(**options)))
+        return await self._threads.read(
+            lambda: list(self._workspace.export(history=history, as_of=as_of))
+        )
 
     configure = _on_workspace(Workspace.configure, writes=True)
     pattern = _on_workspace(Workspace.pattern, writes=True)

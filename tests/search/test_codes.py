@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koru_delta.errors import CorruptionError
-from koru_delta.search import codes
+from koru_delta.search import codes, signs
 from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.codes import Codes, encode, load
 from koru_delta.search.frame import CodesUnavailable
+from koru_delta.search.signs import Shelved
 
 ROWS, DIMENSIONS, K = 3000, 48, 10
 METRICS = ("cosine", "dot", "l2")
@@ -110,6 +111,69 @@ def test_many_queries_are_answered_as_one_by_one(kind):
         for query, rows in zip(queries, found, strict=True):
             assert set(rows.tolist()) == set(made.nearest(query, count, visible).tolist())
         assert made.nearest_many(queries[:0], count, visible).shape[0] == 0
+
+
+def shelved(made: Codes, metric: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> Shelved:
+    """The same codes, left where they are and looked at so many rows at a time."""
+    data = made.dump()
+    whole = signs.PIECE
+    monkeypatch.setattr(signs, "PIECE", piece)
+    left = Shelved(lambda start, size: data[start : start + size], len(data), metric, DIMENSIONS,
+                   made.rows)  # fmt: skip
+    assert whole > made.rows
+    return left
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("piece", [1, 7, 64, 1000, ROWS])
+def test_codes_left_in_a_file_find_what_those_in_memory_do(metric, piece, monkeypatch):
+    vectors = some_vectors(ROWS if piece > 1 else 200)
+    rows = len(vectors)
+    made = encoded(vectors, metric, "signs")
+    queries = some_queries(11)
+    chance = np.random.default_rng(4)
+    masks = [None, *(chance.random(rows) < share for share in (0.0, 0.01, 0.2, 0.6, 1.0))]
+    masks.append(np.arange(rows) >= rows - 3)
+    counts = (1, 40, rows + 5)
+    right = [made.nearest_many(queries, n, mask).tolist() for mask in masks for n in counts]
+
+    left = shelved(made, metric, piece, monkeypatch)
+
+    assert (left.needs, left.nbytes, left.dump()) == (made.needs, 0, made.dump())
+    assert right == [left.nearest_many(queries, n, mask).tolist() for mask in masks for n in counts]
+    assert left.nearest(queries[3], 40, None).tolist() == right[1][3]
+
+
+def test_codes_left_in_a_file_that_goes_bad_are_asked_no_more(monkeypatch):
+    made = encoded(some_vectors(), "cosine", "signs")
+    left = shelved(made, "cosine", 64, monkeypatch)
+    assert left.candidates(K, 0.9) == made.candidates(K, 0.9)
+
+    def fail(_start: int, _size: int) -> bytes:
+        raise CodesUnavailable("it is gone")
+
+    left._read = fail
+    with pytest.raises(CodesUnavailable):
+        left.nearest(some_queries(1)[0], 10, None)
+    assert left.is_bad
+    assert left.candidates(K, 0.9) is None
+
+
+def test_codes_are_the_same_of_vectors_that_are_read_some_at_a_time():
+    class Read:
+        def __init__(self, vectors: Matrix) -> None:
+            self.vectors, self.shape = vectors, vectors.shape
+
+        def __getitem__(self, some: object) -> Matrix:
+            return self.vectors[some].copy()  # type: ignore[index]
+
+    vectors = some_vectors()
+    for kind in (param if isinstance(param, str) else param.values[0] for param in KINDS):
+        if kind == "turbo4" and codes.best_kind() != kind:
+            continue
+        made = encode(Read(vectors), "l2", kind=kind)
+        assert made is not None
+        assert made.dump() == encoded(vectors, "l2", kind).dump()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +17,14 @@ from hypothesis import strategies as st
 import koru_delta
 from koru_delta.errors import InvalidDataError
 from koru_delta.search import codes, graph, upkeep
-from koru_delta.search.budget import Need, allot, code_bytes, graph_bytes
+from koru_delta.search.budget import Need, allot, code_bytes, graph_bytes, page_bytes
+from koru_delta.testing import FixedClock
 from tests.indexing import SMALL, lower
-from tests.search.test_plans import rows_of
+from tests.search.test_plans import forced, rows_of
 
 DIMENSIONS = 32
 ROWS = 420
+PAGES = page_bytes(0)
 QUERIES = rows_of(np.random.default_rng(21), 4, DIMENSIONS)
 
 
@@ -71,7 +76,7 @@ def exact(db: koru_delta.Database) -> list[koru_delta.Matches]:
     ]
 
 
-BUDGETS = [None, 1_000_000, 70_000, 50_000, 40_000, 30_000, 0]
+BUDGETS = [None, *(PAGES + each for each in (1_000_000, 150_000, 110_000, 102_000, 80_000)), 0]
 
 
 def test_every_budget_gives_the_same_exact_answers(copy: Path) -> None:
@@ -123,6 +128,7 @@ def test_codes_in_files_are_never_believed_blindly(copy: Path, harm: str) -> Non
         db.build_index()
         right = exact(db)
         files = sorted(copy.glob("index/*/signs-*.kdx"))
+        before = [file.read_bytes() for file in files]
         for file in files:
             data = bytearray(file.read_bytes())
             if harm == "cut":
@@ -137,7 +143,16 @@ def test_codes_in_files_are_never_believed_blindly(copy: Path, harm: str) -> Non
         assert exact(db) == right
         for query in QUERIES:
             best = db.similar("v", query, k=10, exact=True)
+            known = {m.key: m.score for m in db.similar("v", query, k=ROWS, exact=True)}
             assert db.similar("v", query, k=10, recall=0.99) == best
+            with forced(db, "codes"):
+                for _ in files:  # each finds out about one of them
+                    found = db.similar("v", query, k=10, recall=0.9)
+                    assert {m.key: m.score for m in found}.items() <= known.items()
+        if harm != "delete":  # what is open can still be read
+            db.build_index()
+            assert [file.read_bytes() for file in files] == before
+            assert tiers(db)["cold"] == ROWS
     with koru_delta.open(copy, vector_memory=0) as db:
         db.build_index()
         assert exact(db) == right
@@ -152,6 +167,40 @@ def test_vectors_in_files_are_read_from_the_log_when_their_file_goes_bad(copy: P
         data[5000] ^= 1
         file.write_bytes(data)
     with koru_delta.open(copy, vector_memory=0) as db:
+        assert exact(db) == right
+
+
+@pytest.mark.parametrize("budget", [PAGES + 150_000, 0])
+@pytest.mark.parametrize("harm", ["cut", "flip", "delete", "of zeros"])
+def test_files_that_go_bad_while_open_change_no_answer(copy: Path, budget: int, harm: str) -> None:
+    with koru_delta.open(copy, vector_memory=budget) as db:
+        db.build_index()
+        right = exact(db)
+        for file in sorted(copy.glob("index/*/*")):
+            size = file.stat().st_size
+            if harm == "cut":
+                os.truncate(file, size // 2)
+            elif harm == "delete":
+                file.unlink()
+            else:
+                with file.open("r+b") as opened:
+                    opened.seek(size // 2)
+                    opened.write(bytes(100) if harm == "of zeros" else b"\x81")
+        for _ in range(2):
+            assert exact(db) == right
+            for query in QUERIES:
+                known = {m.key: m.score for m in db.similar("v", query, k=ROWS, exact=True)}
+                for way in ("codes", "graph", "scan", "gather"):
+                    with forced(db, way):
+                        found = db.similar("v", query, k=10, recall=0.9)
+                        many = db.similar_many("v", QUERIES, k=10, recall=0.9)
+                    for each in (found, many[-1]):
+                        assert len(each) == 10
+                    assert {m.key: m.score for m in found}.items() <= known.items()
+            db.build_index()
+    with koru_delta.open(copy, vector_memory=budget) as db:
+        assert exact(db) == right
+        db.build_index()
         assert exact(db) == right
 
 
@@ -172,7 +221,149 @@ def test_a_database_in_memory_takes_what_it_needs() -> None:
         assert tiers(db) == {"hot": 100, "warm": 0, "cold": 0}
 
 
-@pytest.mark.parametrize("wrong", [-1, 1.5, True, "64 MiB"])
+def told(db: koru_delta.Database) -> dict[str, int]:
+    memory: dict[str, int] = db.stats(spaces=True)["vector_memory"]
+    return memory
+
+
+def test_what_is_held_is_told_and_the_least_that_can_be(copy: Path) -> None:
+    """The less is given the less is held; at last nothing but the least."""
+    held, memory = [], {}
+    for budget in BUDGETS:
+        with koru_delta.open(copy, vector_memory=budget) as db:
+            db.build_index()
+            memory = told(db)
+            assert memory["budget_bytes"] == budget
+            assert memory["least_bytes"] <= memory["held_bytes"]
+            held.append(memory["held_bytes"])
+    assert held == sorted(held, reverse=True)
+    assert held[-1] == memory["least_bytes"]
+
+
+def test_a_budget_below_the_least_is_told_once(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with koru_delta.open(copy) as db:
+        least = told(db)["least_bytes"]
+    for budget, times in ((least // 2, 1), (least + 200_000, 0), (0, 0)):
+        caplog.clear()
+        with koru_delta.open(copy, vector_memory=budget) as db:
+            db.build_index()
+            db.build_index()
+            right = [r for r in caplog.records if r.levelname == "WARNING"]
+            assert [f"vector_memory is {budget} bytes" in r.message for r in right] == [
+                True
+            ] * times
+
+
+def test_vectors_in_memory_alone_are_all_of_the_least() -> None:
+    with koru_delta.open(None, vector_memory=0) as db:
+        db.embed_many("v", [(str(n), row) for n, row in enumerate(rows_of(
+            np.random.default_rng(1), 100, DIMENSIONS))])  # fmt: skip
+        db.build_index()
+        assert told(db)["least_bytes"] == told(db)["held_bytes"] > PAGES + 100 * DIMENSIONS * 4
+
+
+def lived(path: Path, budget: int | None) -> list[list[koru_delta.Matches]]:
+    """What is found amid writes: new keys and vectors, old vectors again, things ended."""
+    fresh = rows_of(np.random.default_rng(31), 120, DIMENSIONS)
+    found = []
+    clock = FixedClock(2**51)  # so that what is written is equal, too
+    with koru_delta.open(path, vector_memory=budget, clock=clock) as db:
+        db.build_index()
+        old = db.vectors(db.version("v", "k001"))["default"]
+        for number, vector in enumerate(fresh):
+            db.embed("v", f"k{number + 300:03}" if number % 3 else f"n{number}", vector)
+            assert db.similar("v", vector, k=1)[0].score == 1.0
+            if number % 40 == 0:
+                db.build_index()
+                found.append(exact(db))
+        db.embed("v", "again", old)
+        db.delete("v", "k003")
+        db.hide("v", "k005")
+        db.build_index()
+        db.unhide("v", "k005")
+        db.hide("v", "k399")
+        db.erase(db.version("v", "k007"))
+        found.append(exact(db))
+        db.build_index()
+        found.append(exact(db))
+    with koru_delta.open(path, vector_memory=budget) as db:
+        found.append(exact(db))
+    return found
+
+
+@pytest.mark.parametrize("budget", [PAGES + 150_000, PAGES + 80_000, 0])
+def test_writes_under_a_budget_are_found_as_without_one(copy: Path, budget: int) -> None:
+    shutil.copytree(copy, copy.with_name("other"))
+    assert lived(copy.with_name("other"), budget) == lived(copy, None)
+
+
+def test_handles_with_unlike_budgets_share_one_directory(copy: Path) -> None:
+    """Each makes files, and removes those that it does not need itself."""
+    fresh = rows_of(np.random.default_rng(33), 240, DIMENSIONS)
+    budgets = (None, 0, PAGES + 150_000)
+    with contextlib.ExitStack() as stack:
+        handles = [
+            stack.enter_context(koru_delta.open(copy, vector_memory=budget, durability="relaxed"))
+            for budget in budgets
+        ]
+        for turn in range(12):
+            one = handles[turn % 3]
+            one.embed_many("v", [
+                (f"t{turn % 5}-{n}", fresh[20 * turn + n], {"n": n % 3}) for n in range(20)
+            ])  # fmt: skip
+            one.delete("v", f"t{turn % 5}-0")
+            one.build_index()
+            if turn == 7:
+                one.erase(one.version("v", "k001"))
+            right, *others = [exact(db) for db in handles]
+            assert all(each == right for each in others)
+            for db in handles:
+                wholes = db.similar_many("v", QUERIES, k=ROWS * 2, exact=True)
+                many = db.similar_many("v", QUERIES)
+                for query, whole, one in zip(QUERIES, wholes, many, strict=True):
+                    known = {match.key: match.score for match in whole}
+                    for found in (db.similar("v", query), one):
+                        assert len(found) == 10
+                        assert {m.key: m.score for m in found}.items() <= known.items()
+
+
+@pytest.mark.parametrize("way", ["codes", "scan", "graph"])
+def test_threads_search_while_tiers_change_and_things_are_written(copy: Path, way: str) -> None:
+    fresh = rows_of(np.random.default_rng(34), 300, DIMENSIONS)
+    with koru_delta.open(copy, vector_memory=0, durability="relaxed") as db:
+        db.build_index()
+        then = db.stats()["seq"]
+        right = [m.load() for m in db.similar_many("v", QUERIES, k=50, exact=True)]
+        stop, wrong = threading.Event(), list[object]()
+
+        def search() -> None:
+            try:
+                while not stop.is_set():
+                    again = db.similar_many("v", QUERIES, k=50, exact=True, as_of=then)
+                    assert again == right
+                    for many in (db.similar_many("v", QUERIES, k=10, as_of=then),
+                                 db.similar_many("v", QUERIES, k=10)):  # fmt: skip
+                        assert [len(each) for each in many] == [10] * len(QUERIES)
+            except BaseException as error:  # noqa: BLE001 - reported by the test
+                wrong.append(error)
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        with forced(db, way):
+            for thread in threads:
+                thread.start()
+            for turn in range(10):
+                db.embed_many("v", [(f"t{n}", fresh[30 * turn + n]) for n in range(30)])
+                db._vectors.upkeep._memory._budget = (0, PAGES + 150_000)[turn % 2]
+                db.build_index()
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert wrong == []
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "64 MiB", float("nan"), float("inf"), b"1"])
 def test_a_budget_is_a_number_of_bytes(wrong: object) -> None:
     with pytest.raises(InvalidDataError, match="vector_memory is a number of bytes"):
         koru_delta.open(None, vector_memory=wrong)  # type: ignore[arg-type]
@@ -223,6 +414,6 @@ def test_only_what_is_installed_is_kept_near(copy: Path, monkeypatch: pytest.Mon
         db.build_index()
         assert tiers(db)["cold"] == ROWS
         right = exact(db)
-    with koru_delta.open(copy, vector_memory=1_000_000) as db:
+    with koru_delta.open(copy, vector_memory=PAGES + 1_000_000) as db:
         db.build_index()
         assert exact(db) == right

@@ -29,7 +29,8 @@ from koru_delta.errors import (
     QueryError,
 )
 from koru_delta.log import CausalLog
-from koru_delta.search import codes, graph, masks, nearest, upkeep
+from koru_delta.search import codes, graph, nearest, readings, upkeep
+from koru_delta.search.budget import page_bytes
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.indexing import SMALL, check_approximate, check_exact, lower
 from tests.model import SCORES, Intent, Model, Moment
@@ -40,6 +41,7 @@ METRICS: tuple[Metric, ...] = ("cosine", "dot", "l2")
 KINDS = ["signs", *(["turbo4"] if codes.best_kind() == "turbo4" else [])]
 WAYS = ["gather", "scan", "codes", *(["graph"] if graph.available() else [])]
 EVERY_WAY = [*WAYS, "packed"]  # which is for a mask that comes again; else it is a scan
+BUDGETS = (None, 0, *(page_bytes(0) + more for more in (30_000, 60_000, 100_000)))
 EXAMPLES = int(os.environ.get("KORU_EXAMPLES", "12"))
 needs_graph = pytest.mark.skipif(not graph.available(), reason="hnswlib is not installed")
 
@@ -108,10 +110,12 @@ class History:
         self.model = Model()
         self.count = 0
         self.known = rows_of(np.random.default_rng(9), 3, dimensions)
-        self.db = self._open()
+        self.db = self._open(None)
 
-    def _open(self) -> koru_delta.Database:
-        return koru_delta.open(self.path, durability="relaxed", clock=self.clock)
+    def _open(self, budget: int | None) -> koru_delta.Database:
+        return koru_delta.open(
+            self.path, durability="relaxed", clock=self.clock, vector_memory=budget
+        )
 
     def embed(
         self, items: Sequence[tuple[str, np.ndarray, Any]], model: str = "m", **times: Any
@@ -175,7 +179,7 @@ class History:
             self.db.similar("v", fresh[0], model="m")
         elif step == "reopen":
             self.db.close()
-            self.db = self._open()
+            self.db = self._open(chance.choice(BUDGETS))
         elif step == "time":
             self.clock.advance(seconds=chance.randint(1, 4))
 
@@ -337,7 +341,7 @@ def test_a_graph_that_is_behind_still_gives_what_is_alive_now(small, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metric):
-    small.setattr(masks, "_PACKED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
+    small.setattr(readings, "_PACKED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
     numbers = np.random.default_rng(40)
     vectors = rows_of(numbers, 300, 16)
     with koru_delta.open() as db:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import threading
@@ -161,6 +162,10 @@ async def test_everything_can_be_awaited(tmp_path: Path) -> None:
         assert await space.drop() == 7
 
 
+def _parameters(verb: Any) -> list[tuple[str, Any, Any]]:
+    return [(p.name, p.kind, p.default) for p in inspect.signature(verb).parameters.values()][1:]
+
+
 def test_both_forms_have_the_same_verbs() -> None:
     for plain, awaited, own in (
         (koru_delta.Workspace, koru_delta.AsyncWorkspace, {"inside", "settings", "embedder"}),
@@ -170,3 +175,5 @@ def test_both_forms_have_the_same_verbs() -> None:
         public = {name for name in dir(plain) if not name.startswith("_")} - own
         also = {name for name in dir(awaited) if not name.startswith("_")}
         assert public - shows.keys() == also - shows.keys()
+        for name in public - shows.keys() - {"name"}:
+            assert _parameters(getattr(plain, name)) == _parameters(getattr(awaited, name)), name
