@@ -93,7 +93,7 @@ def test_it_measures_the_model_in_use_and_not_one_that_was_left(
     with koru_delta.open() as db:
         vectors = tune.made_up(1_500, DIMENSIONS)
         db.embed_many("v", [(f"k{n}", row, {"text": str(n)}) for n, row in enumerate(vectors)])
-        db.reembed("v", "later", lambda texts: np.eye(16)[[int(text) % 16 for text in texts]])
+        db.reembed("v", "later", lambda texts: vectors[[int(t) for t in texts], :16])
         found = db.tune("v")
     assert (found["model"], found["dimensions"]) == ("later", 16)
 
