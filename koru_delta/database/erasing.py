@@ -13,7 +13,8 @@ from koru_delta.causal import Version, microseconds
 from koru_delta.database.arguments import ANY, check_namespace, write_options
 from koru_delta.database.opened import Opened
 from koru_delta.errors import ConflictError
-from koru_delta.lifecycle import Runner
+from koru_delta.lifecycle import Runner, left_derived
+from koru_delta.log import Write
 from koru_delta.log.append import RETENTION
 from koru_delta.log.retention import (
     Retention,
@@ -24,7 +25,7 @@ from koru_delta.log.retention import (
     retention_of,
     sweep,
 )
-from koru_delta.transaction import CauseLike, Erasable
+from koru_delta.transaction import CauseLike, Erasable, WriteOptions
 
 SWEEP_SECONDS: Final = 60.0
 _TRIES: Final = 20  # against others who say the same thing at the same time
@@ -38,12 +39,18 @@ class Erased:
     `is_clean` tells that no file of the database holds a copy any more. It is False while a
     long reader keeps the write-ahead log from being emptied, or an index file could not be
     removed; the next erase, sweep, `compact` or opening sees to it.
+
+    `derived` are the ids of versions that came from what was erased (`derived_from`, over any
+    number of steps) and have a value still: chunks of a document, facts that were concluded
+    from an episode. Whether they tell of it is yours to judge; to erase them as well, pass them
+    to `erase`.
     """
 
     versions: tuple[str, ...]
     entries: tuple[Version, ...]
     bytes_erased: int
     is_clean: bool
+    derived: tuple[str, ...] = ()
 
 
 class EraseVerbs(Opened):
@@ -71,6 +78,10 @@ class EraseVerbs(Opened):
         stays there. Names of namespaces and keys, authors and messages are records: keep
         nothing in them that may have to go.
 
+        A summary that was made by consolidating may quote its sources, so it is erased with
+        any of them, and its other sources come back, to be summed up anew. What else came from
+        what is erased is named in the answer (`Erased.derived`), and left.
+
         Args:
             what: A version or its id; or `(namespace, key)` for all that a key ever held, and
                 then the key is deleted as well. One, or a list of them. What was erased
@@ -85,12 +96,32 @@ class EraseVerbs(Opened):
         """
         self._check_writable()
         options = write_options(ANY, causes, None, None, None, author, message, run)
-        made, removed = self._log.erase(self._intents.erase(what, options))
+        erases, made, removed = self._erase(what, options)
         self._log.shrink(removed)
         return Erased(
-            tuple(each for entry in made if not entry.is_tombstone for each in entry.targets),
+            tuple(each for entry in made for each in entry.targets if entry.operation == "erase"),
             tuple(made), removed, self._log.engine.is_scrubbed(),
+            tuple(version.id for version in left_derived(self._log, erases)),
         )  # fmt: skip
+
+    def _erase(
+        self, what: Erasable | Iterable[Erasable], options: WriteOptions
+    ) -> tuple[list[Write], list[Version], int]:
+        """Erase, until nobody has summed up meanwhile what is erased."""
+        if not isinstance(what, (Version, str, tuple)) and isinstance(what, Iterable):
+            what = list(what)  # it is gone through for each try
+        conflict: ConflictError | None = None
+        for _ in range(_TRIES):
+            try:
+                erases = self._intents.erase(what, options)
+                made, removed = self._log.erase(erases)
+            except ConflictError as error:
+                conflict = error
+                continue
+            more, given = self._log.erase(self._intents.besides_erases(erases))
+            return erases, [*made, *more], removed + given
+        assert conflict is not None
+        raise conflict
 
     def retain(
         self,

@@ -49,12 +49,15 @@ def erase(
         show.print_json(
             {
                 "erased": list(gone.versions), "bytes": gone.bytes_erased, "clean": gone.is_clean,
-                "entries": [entry.id for entry in gone.entries],
+                "entries": [entry.id for entry in gone.entries], "derived": list(gone.derived),
             }
         )  # fmt: skip
         return
     told = show.counted(len(gone.versions), "version")
     note(f"erased {told}, {gone.bytes_erased:,} bytes of content")
+    if gone.derived:
+        told = show.counted(len(gone.derived), "version")
+        note(f"{told} came from it and may tell of it: --json names them")
     if not gone.is_clean:
         note("a reader still holds old pages: run kdelta sweep when it is done")
 
