@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from math import inf
 from time import monotonic
@@ -17,6 +17,7 @@ from koru_delta.lifecycle import Runner, left_derived
 from koru_delta.log import Write
 from koru_delta.log.append import RETENTION
 from koru_delta.log.retention import (
+    Erased,
     Retention,
     Swept,
     checked_policy,
@@ -30,27 +31,6 @@ from koru_delta.transaction import CauseLike, Erasable, WriteOptions
 SWEEP_SECONDS: Final = 60.0
 _TRIES: Final = 20  # against others who say the same thing at the same time
 _VECTORS_SWEPT_SECONDS: Final = 3600.0  # at most so often, since their indexes are made anew
-
-
-@dataclass(frozen=True, slots=True)
-class Erased:
-    """What was erased: the ids of the versions, the entries that say so, and how many bytes.
-
-    `is_clean` tells that no file of the database holds a copy any more. It is False while a
-    long reader keeps the write-ahead log from being emptied, or an index file could not be
-    removed; the next erase, sweep, `compact` or opening sees to it.
-
-    `derived` are the ids of versions that came from what was erased (`derived_from`, over any
-    number of steps) and have a value still: chunks of a document, facts that were concluded
-    from an episode. Whether they tell of it is yours to judge; to erase them as well, pass them
-    to `erase`.
-    """
-
-    versions: tuple[str, ...]
-    entries: tuple[Version, ...]
-    bytes_erased: int
-    is_clean: bool
-    derived: tuple[str, ...] = ()
 
 
 class EraseVerbs(Opened):

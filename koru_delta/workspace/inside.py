@@ -17,6 +17,7 @@ from koru_delta.errors import (
     InvalidDataError,
     IsolationError,
     ModelMismatchError,
+    QueryError,
 )
 from koru_delta.search.causality import CausalFilter
 from koru_delta.transaction import CauseLike
@@ -179,7 +180,15 @@ class Inside:
         return version
 
     def own_filter(self, causal: CausalFilter) -> CausalFilter:
-        """The filter, with the namespaces of its anchors named whole."""
+        """The filter, with the namespaces of its anchors named whole.
+
+        Raises:
+            QueryError: it is no `CausalFilter`.
+            IsolationError: an anchor is not of this workspace.
+        """
+        given: object = causal
+        if not isinstance(given, CausalFilter):
+            raise QueryError(f"causal is a CausalFilter, not {type(given).__name__}")
         changed: dict[str, Any] = {}
         for name in _WALKS:
             anchors = getattr(causal, name)

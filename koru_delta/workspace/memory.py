@@ -17,13 +17,14 @@ from koru_delta.causal import FOREVER, Version, When, microseconds, moment
 from koru_delta.errors import InvalidDataError, KeyNotFoundError, QueryError
 from koru_delta.lifecycle import Consolidate, Policy, Summarizer
 from koru_delta.log.moments import AsOf
+from koru_delta.log.retention import Erased
 from koru_delta.search.answers import Match
 from koru_delta.search.filters import Filter
 from koru_delta.transaction import CauseLike, ttl_microseconds
 from koru_delta.values import Value, Vector, as_vector
 from koru_delta.workspace.inside import Item
 from koru_delta.workspace.patterns import Outcomes
-from koru_delta.workspace.recall import Relevance, checked_budget, checked_share, chosen_by
+from koru_delta.workspace.recall import Relevance, checked_count, checked_share, chosen_by
 from koru_delta.workspace.recollection import (
     Context,
     Contradiction,
@@ -177,6 +178,8 @@ class AgentMemory:
             InvalidTimestampError: the times are none.
         """
         check_word("key", key)
+        if type(supersede) is not bool:
+            raise InvalidDataError(f"supersede is True or False, not {supersede!r}")
         said = value_of(
             "fact", text=sentence(key, value) if text is None else text, name=key, value=value,
             tags=tags, session=session, source=source, data=data,
@@ -222,10 +225,14 @@ class AgentMemory:
             text: How it reads; by default the name and the steps. It is what is searched.
         """
         check_word("name", name)
-        if not isinstance(steps, str):
-            steps = list(steps)
-            if not steps or not all(isinstance(step, str) for step in steps):
-                raise InvalidDataError("steps is a text, or a list of at least one")
+        given: object = steps
+        listed = [given] if isinstance(given, str) else given
+        if isinstance(listed, (bytes, Mapping)) or not isinstance(listed, Iterable):
+            raise InvalidDataError(f"steps is a text or a list of texts, not {given!r}")
+        listed = list(listed)
+        if not listed or not all(isinstance(step, str) and step.strip() for step in listed):
+            raise InvalidDataError("steps is a text, or a list of at least one, none of them blank")
+        steps = listed[0] if isinstance(given, str) else listed
         said = value_of(
             "procedure", text=sentence(name, steps) if text is None else text, name=name,
             value=steps, tags=tags, session=session, source=source, data=data,
@@ -301,7 +308,7 @@ class AgentMemory:
             query, k, chosen_by(types, tags, session), as_of, valid_at, min_relevance, explain
         )
         if budget_tokens is not None:
-            found = within(found, checked_budget(budget_tokens))
+            found = within(found, checked_count("budget_tokens", budget_tokens))
         if as_of is None:
             self._db.used([(self._whole, memory.id) for memory in found], kind="recall")
         return found
@@ -324,7 +331,7 @@ class AgentMemory:
         Never longer than `budget_tokens`, all of it counted; what does not fit any more is
         passed over for what does. Other arguments are those of `recall`.
         """
-        budget = checked_budget(budget_tokens)
+        budget = checked_count("budget_tokens", budget_tokens)
         found = self._recalled(
             query, k, chosen_by(types, tags, session), as_of, valid_at, min_relevance, False
         )
@@ -444,7 +451,9 @@ class AgentMemory:
         """Forget memories from now on, or from when `ttl` is over; `restore` takes it back.
 
         A fact is forgotten with all it said at any time. Every moment before goes on as it
-        was, and what is remembered later is recalled.
+        was, and what is remembered later is recalled. A summary that an episode went into (see
+        `consolidate`) is taken back, so that it does not tell of it any more; the other episodes
+        are recalled again.
 
         Args:
             what: Memories or their ids, in a list; or a query: then what `recall` finds with
@@ -472,10 +481,17 @@ class AgentMemory:
                 what, k, types=types, tags=tags, session=session, min_relevance=min_relevance
             )
         else:
+            if types is not None or tags is not None or session is not None:
+                raise InvalidDataError(
+                    "types, tags and session choose what a query forgets; what is named is "
+                    "forgotten whatever it is"
+                )
             chosen = [self._shelf.known(id) for id in _ids(what)]
         ids = list(dict.fromkeys(memory.id for memory in chosen))
         why = message or (f"forgotten: {what}" if isinstance(what, str) else "forgotten")
         until: datetime | None = None
+        summaries = {each.id: each for each in map(self._shelf.summary_of, ids) if each is not None}
+        self._db.lifecycle.undo(summaries.values(), author=author, message=why)
         if length is not None:
             written = self._shelf.end(ids, length, author=author, message=why)
             until = written[0].expires_at if written else None
@@ -488,6 +504,32 @@ class AgentMemory:
             versions = [str(entry.target) for entry in hidden]
         time = written[-1].time if written else self._db.as_of(None).time
         return Forgotten(tuple(chosen), mode, time, until, tuple(versions))
+
+    def erase(
+        self,
+        what: Memory | Iterable[str | Memory],
+        *,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> Erased:
+        """Remove memories for good, from the past and from every file; that cannot be undone.
+
+        As `Database.erase`, of all a memory ever was, and of the outcomes of a procedure.
+        Summaries it went into go with it. `Erased.derived` names what else came from it: look
+        at that, since it may tell of it. Ids are kept, so the key of a fact and the name of a
+        procedure are.
+
+        Args:
+            what: Memories or their ids, in a list.
+
+        Raises:
+            KeyNotFoundError: there never was such a memory.
+            InvalidDataError: a single id in place of a list.
+        """
+        ids = _ids(what)
+        places = [(self._whole, self._shelf.puts(id)[0].key) for id in ids]
+        places += [place for id in ids for place in self._shelf.outcomes(id)]
+        return self._db.erase(places, author=author, message=message)
 
     def restore(
         self,
@@ -583,6 +625,7 @@ class AgentMemory:
         explain: bool,
     ) -> list[Memory]:
         relevant = checked_share("min_relevance", min_relevance)
+        k = checked_count("k", k)
         vector: Vector | None = None
         embedder = self._workspace.embedder
         given: object = query

@@ -38,8 +38,9 @@ class Relevance:
         valid_at: When | None,
     ) -> None:
         self._workspace, self._vector = workspace, vector
-        terms = dict.fromkeys(_analyzer().terms(question))
         db, whole = workspace.inside.db, workspace.inside.whole(namespace)
+        self._analyzer = _analyzer(None)
+        terms = dict.fromkeys(self._analyzer.terms(question))
         # With a causal filter it counts what can be searched, and need not ask the log.
         count = db.count(whole, causal=CausalFilter(), as_of=as_of, valid_at=valid_at)
         self._weights: dict[str, float] = {}
@@ -51,7 +52,7 @@ class Relevance:
     def of(self, match: Match) -> float:
         """In [0, 1]; 0 is no match at all."""
         value: Any = match.value
-        shared = set(_analyzer().terms(" ".join([value["text"], *value.get("tags", ())])))
+        shared = set(self._analyzer.terms(" ".join([value["text"], *value.get("tags", ())])))
         words = sum(weight for term, weight in self._weights.items() if term in shared)
         share = words / self._total if self._total else 0.0
         return min(1.0, max(share, self._cosine(match)))
@@ -71,8 +72,8 @@ class Relevance:
 
 
 @cache
-def _analyzer() -> Analyzer:
-    return Analyzer()
+def _analyzer(stemmer: str | None) -> Analyzer:
+    return Analyzer(stemmer)
 
 
 def chosen_by(
@@ -120,12 +121,12 @@ def checked_share(what: str, given: object) -> float:
     return float(given)
 
 
-def checked_budget(given: object) -> int:
-    """A number of tokens.
+def checked_count(what: str, given: object) -> int:
+    """A number of memories or tokens.
 
     Raises:
         QueryError: it is none.
     """
-    if type(given) is not int or given < 0:
-        raise QueryError(f"budget_tokens is a whole number from 0 on, not {given!r}")
-    return given
+    if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or given < 0:
+        raise QueryError(f"{what} is a whole number from 0 on, not {given!r}")
+    return int(given)

@@ -10,13 +10,14 @@ from blake3 import blake3
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
 from koru_delta.errors import KeyNotFoundError
+from koru_delta.log.log import LIFECYCLE
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
 from koru_delta.transaction import CauseLike
 from koru_delta.values import canonical_bytes
 from koru_delta.workspace.inside import Item
 from koru_delta.workspace.patterns import Outcomes, Span, timeline
-from koru_delta.workspace.reads import outcomes_of
+from koru_delta.workspace.reads import OUTCOMES, outcomes_of
 from koru_delta.workspace.recollection import Memory, memory_of
 from koru_delta.workspace.settings import Settings
 from koru_delta.workspace.workspace import Workspace
@@ -122,6 +123,26 @@ class Shelf:
         if not puts:
             raise KeyNotFoundError(self.whole, id)
         return puts
+
+    def outcomes(self, id: str) -> list[tuple[str, str]]:
+        """Where what came of a procedure is kept; nothing, of other memories."""
+        whole = self.whole + OUTCOMES
+        return [(whole, row.key) for row in self.db.query(whole, {"procedure": id}, select=[])]
+
+    def summary_of(self, id: str) -> Version | None:
+        """The summary in place of which a memory is out of recall; None if it is not for one.
+
+        As it was made.
+        """
+        hide = next((each for each in self.entries(id, None) if each.is_annotation), None)
+        if hide is None or hide.operation != "hide":
+            return None
+        for cause in hide.causes:
+            record = self.db.get_version(cause.id)
+            if cause.kind == "caused_by" and record.namespace == LIFECYCLE:
+                said: Any = record.value
+                return self.db.history(said["namespace"], said["key"], limit=1)[0]
+        return None
 
     def end(
         self, ids: Sequence[str], length: int | None, *, author: str | None, message: str

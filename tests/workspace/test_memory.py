@@ -622,3 +622,39 @@ def test_what_helped_and_what_was_recalled_matters_more_than_what_was_not(
     plain.lifecycle.run_once("check")
     matters = plain.lifecycle.importance("agent/memory")
     assert matters[helped.id] > matters[recalled.id] > matters[never.id]
+
+
+# Erasing
+
+
+def test_a_memory_is_erased_with_all_it_ever_was(memory: AgentMemory, clock: FixedClock) -> None:
+    memory.remember_fact("home", "Rome", valid_from="2020-01-01T00:00:00Z")
+    memory.remember_fact("home", "Oslo")
+    memory.remember_fact("team", 7, source="a", supersede=False)
+    memory.remember_fact("team", 8, source="b", supersede=False)
+    memory.remember_procedure("deploy", "push")
+    outcome = memory.record_outcome("deploy", False, note="Ann was ill")
+    db = memory.workspace.inside.db
+    then = db.as_of(None).seq
+    clock.advance(seconds=60)
+
+    gone = memory.erase(["fact:home", "procedure:deploy"], author="Ann")
+
+    assert (len(gone.versions), gone.derived, outcome.trials) == (4, (), 1)
+    assert memory.timeline("home") == []
+    assert memory.what_did_i_believe("home", then) is None
+    for as_of in (None, then):
+        assert memory.recall("home", valid_at="2021-01-01T00:00:00Z", as_of=as_of) == []
+        assert memory.recall("deploy push", as_of=as_of) == []
+    assert not any("Ann was ill" in str(each) for each in memory.workspace.export(history=True))
+    assert [each.name for each in memory.contradictions()] == ["team"]
+    assert memory.remember_fact("home", "Bonn").value == "Bonn"
+    assert [told.value for told in memory.timeline("home")] == ["Bonn"]
+    assert memory.erase(["procedure:deploy"]).versions == ()  # what is erased stays so
+    for wrong, error in (
+        (["fact:nothing"], errors.KeyNotFoundError), ("fact:home", errors.InvalidDataError),
+        (5, errors.InvalidDataError),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            memory.erase(wrong)  # type: ignore[arg-type]
+    assert db.verify().ok
