@@ -39,7 +39,8 @@ class Relevance:
     ) -> None:
         self._workspace, self._vector = workspace, vector
         db, whole = workspace.inside.db, workspace.inside.whole(namespace)
-        self._analyzer = _analyzer(None)
+        words = workspace.inside.recorded.words(whole, as_of)
+        self._analyzer = _analyzer(None if words is None else words.stemmer)
         terms = dict.fromkeys(self._analyzer.terms(question))
         # With a causal filter it counts what can be searched, and need not ask the log.
         count = db.count(whole, causal=CausalFilter(), as_of=as_of, valid_at=valid_at)

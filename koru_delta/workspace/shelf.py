@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any, Final
 
 from blake3 import blake3
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
-from koru_delta.errors import KeyNotFoundError
+from koru_delta.errors import KeyNotFoundError, MissingExtraError
 from koru_delta.log.log import LIFECYCLE
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
+from koru_delta.search.text.analysis import Analyzer
 from koru_delta.transaction import CauseLike
 from koru_delta.values import canonical_bytes
 from koru_delta.workspace.inside import Item
@@ -25,6 +27,7 @@ from koru_delta.workspace.writes import Intended
 
 MEMORY: Final = "memory"  # the namespace of all three
 CLAIMS: Final = "memory.claims"  # which facts are also asserted apart
+STEMMER: Final = "english"
 _PATTERNS: Final[dict[str, Any]] = {
     "episode:": "event", "fact:": "reference", "claim:": "reference", "procedure:": "procedure",
 }  # fmt: skip
@@ -54,7 +57,10 @@ class Shelf:
         """Write memories in one commit, into a workspace that knows their rules by then."""
         workspace = self.workspace
         if workspace.settings.pattern(MEMORY, "procedure:") is None:
-            self.db.configure_text(self.whole, fields=["text", "tags"], author=author)
+            if self._inside.recorded.words(self.whole) is None:  # nobody said how before
+                self.db.configure_text(
+                    self.whole, fields=["text", "tags"], stemmer=stemmer(), author=author
+                )
             for prefixed, pattern in _PATTERNS.items():
                 workspace.pattern(MEMORY, pattern, prefix=prefixed, author=author)
         options = {"causes": self._inside.causes(causes), "ttl": ttl}
@@ -192,6 +198,16 @@ class Shelf:
                 "causes": [("derived_from", version)],
             },
         )  # fmt: skip
+
+
+@cache
+def stemmer() -> str | None:
+    """What makes "deploys" find "deployed"; None where that is not installed."""
+    try:
+        Analyzer(STEMMER)
+    except MissingExtraError:
+        return None
+    return STEMMER
 
 
 def claim_prefix(key: str) -> str:

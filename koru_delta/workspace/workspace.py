@@ -402,7 +402,13 @@ class Workspace(WorkspaceReads):
         }  # fmt: skip
 
     def ai_context(self) -> AgentMemory:
-        """The memory of an agent, kept in this workspace."""
+        """The memory of an agent, kept in this workspace.
+
+        Words are compared by their English stems, so that "deploys" finds "deployed" (where
+        PyStemmer is installed when the first thing is remembered). For another language say, in
+        the database, `configure_text("<workspace>/memory", fields=["text", "tags"],
+        stemmer="german")`.
+        """
         from koru_delta.workspace.memory import AgentMemory
 
         return AgentMemory(self)
