@@ -43,7 +43,7 @@ class Item:
     """Something to store: its key (None: made up), its value, and what is embedded of it.
 
     `options` are of its own; `siblings` names keys that say the same apart, which it ends as
-    well where it follows the pattern "reference".
+    well where it follows the pattern "reference"; all of them begin with `watched`.
     """
 
     key: str | None
@@ -51,6 +51,7 @@ class Item:
     text: str | None
     options: Mapping[str, Any] | None = None
     siblings: Callable[[], Sequence[str]] | None = None
+    watched: str | None = None
 
 
 class Inside:
@@ -124,9 +125,9 @@ class Inside:
                     each.once = True
                 made.append(each)
                 if pattern == "reference":
-                    made += self._taken_over(each, now, item.siblings)
+                    made += self._taken_over(each, item)
             # In the order of the items, so that their versions come first.
-            made.sort(key=lambda each: each.delete)
+            made.sort(key=lambda each: each.delete or each.watch)
             return [*made, *besides]
 
         return self.writer.commit(plan, model=model, author=author, message=message, run=run)[
@@ -231,21 +232,20 @@ class Inside:
         ]
         return vectors, embedder.name
 
-    def _taken_over(
-        self, each: Intended, now: datetime, siblings: Callable[[], Sequence[str]] | None
-    ) -> list[Intended]:
+    def _taken_over(self, each: Intended, item: Item) -> list[Intended]:
         """Let a reference hold up to the next change that is known of; what it ends apart.
 
-        It is planned again if somebody writes the key meanwhile.
+        It is planned again if somebody writes the key meanwhile, or one of its siblings.
         """
         namespace, options = each.namespace, each.options
-        starts = microseconds(options.get("valid_from") or now)
         last = self.db.history(namespace, each.key, reverse=True, limit=1, include_annotations=True)
         options["if_last"] = last[0] if last else None
         each.planned = True
-        others = [
-            (key, self._latest_first(namespace, key)) for key in (siblings() if siblings else ())
-        ]
+        keys = [] if item.siblings is None else item.siblings()
+        others = [(key, self._latest_first(namespace, key)) for key in keys]
+        # Only now: what has been read of others who say what is true now is no change to come.
+        now = self.db.as_of(None).time
+        starts = microseconds(options.get("valid_from") or now)
         known = [entries for _, entries in others]
         if last and not _holds_on(last[0], starts):
             known.append(self._latest_first(namespace, each.key))
@@ -254,7 +254,10 @@ class Inside:
             options["valid_to"] = moment(min(ends)) if ends else None
         given = options["valid_to"]
         stops = FOREVER if given is None else microseconds(given)
-        return [
+        if given is not None and options.get("valid_from") is None:
+            options["valid_from"] = now  # it may be over before this is committed
+        watch = [] if item.watched is None else [Intended(namespace, item.watched, watch=True)]
+        return watch + [
             Intended(
                 namespace, key, delete=True, planned=True,
                 options={

@@ -186,9 +186,11 @@ class AgentMemory:
         )  # fmt: skip
         times = {"valid_from": valid_from, "valid_to": valid_to}
         siblings: Callable[[], list[str]] | None = None
+        watched: str | None = None
         besides: list[Intended] = []
         if supersede:
             siblings = lambda: self._shelf.claims(key)  # noqa: E731 - read anew for each try
+            watched = claim_prefix(key)
             identity = f"fact:{key}"
         else:
             by = source or author
@@ -198,8 +200,8 @@ class AgentMemory:
             if identity not in self._shelf.claims(key):
                 besides.append(Intended(self._shelf.index, identity, {"key": key}))
         return self._shelf.remember(
-            [Item(identity, said, said["text"], times, siblings)], besides=besides, causes=causes,
-            ttl=ttl, author=author, run=run,
+            [Item(identity, said, said["text"], times, siblings, watched)], besides=besides,
+            causes=causes, ttl=ttl, author=author, run=run,
         )[0]  # fmt: skip
 
     def remember_procedure(
