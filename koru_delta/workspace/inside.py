@@ -206,8 +206,11 @@ class Inside:
 
         Raises:
             EmbedderError: another embedder filled the workspace, or it is needed and none.
+            ModelMismatchError: it was given another one meanwhile.
         """
         embedder, known = self.embedder, self.settings.embedder
+        if embedder is not None and known not in (None, embedder.name):
+            raise ModelMismatchError(f"{self.name}/*", embedder.name, (str(known),))
         if embedder is None and (needed or known is not None):
             filled = "has no embedder" if known is None else f"is filled by {known!r}"
             raise EmbedderError(
@@ -222,14 +225,14 @@ class Inside:
         embedder = self.filling() if said else None
         if embedder is None:
             return [None for _ in texts], None
-        if self.settings.embedder is None:
-            self.recorded.change(
-                lambda known: _filled(known, self.name, embedder.name), author=None, message=None
-            )
         made = iter(embedder.embed_documents(said))
         vectors = [
             as_vector(next(made)) if text is not None and text.strip() else None for text in texts
         ]
+        if self.settings.embedder is None:  # only now: one that fails fills nothing
+            self.recorded.change(
+                lambda known: _filled(known, self.name, embedder.name), author=None, message=None
+            )
         return vectors, embedder.name
 
     def _taken_over(self, each: Intended, item: Item) -> list[Intended]:
