@@ -43,7 +43,8 @@ class Item:
     """Something to store: its key (None: made up), its value, and what is embedded of it.
 
     `options` are of its own; `siblings` names keys that say the same apart, which it ends as
-    well where it follows the pattern "reference"; all of them begin with `watched`.
+    well where it follows the pattern "reference"; all of them begin with `watched`. `said` is
+    the field of the value that is what such a reference says; None is all of it.
     """
 
     key: str | None
@@ -52,6 +53,7 @@ class Item:
     options: Mapping[str, Any] | None = None
     siblings: Callable[[], Sequence[str]] | None = None
     watched: str | None = None
+    said: str | None = None
 
 
 class Inside:
@@ -238,7 +240,8 @@ class Inside:
     def _taken_over(self, each: Intended, item: Item) -> list[Intended]:
         """Let a reference hold up to the next change that is known of; what it ends apart.
 
-        It is planned again if somebody writes the key meanwhile, or one of its siblings.
+        What says the same as what holds has held since then. It is planned again if somebody
+        writes the key meanwhile, or one of its siblings.
         """
         namespace, options = each.namespace, each.options
         last = self.db.history(namespace, each.key, reverse=True, limit=1, include_annotations=True)
@@ -248,25 +251,24 @@ class Inside:
         others = [(key, self._latest_first(namespace, key)) for key in keys]
         # Only now: what has been read of others who say what is true now is no change to come.
         now = self.db.as_of(None).time
-        starts = microseconds(options.get("valid_from") or now)
+        since, stopped = options.get("valid_from"), options.get("valid_to")
+        starts = microseconds(since or now)
         known = [entries for _, entries in others]
         if last and not _holds_on(last[0], starts):
             known.append(self._latest_first(namespace, each.key))
-        if options.get("valid_to") is None:
+        if stopped is None:
             ends = [end for end in (until(entries, starts) for entries in known) if end is not None]
-            options["valid_to"] = moment(min(ends)) if ends else None
-        given = options["valid_to"]
-        stops = FOREVER if given is None else microseconds(given)
-        if given is not None and options.get("valid_from") is None:
-            options["valid_from"] = now  # it may be over before this is committed
+            stopped = options["valid_to"] = moment(min(ends)) if ends else None
+        stops = FOREVER if stopped is None else microseconds(stopped)
+        if since is None and stopped is not None:
+            since = options["valid_from"] = now  # it may be over before this is committed
+        elif since is None and last and _says_so(last[0], each.value, now, item.said):
+            options["valid_from"] = last[0].valid_from
         watch = [] if item.watched is None else [Intended(namespace, item.watched, watch=True)]
         return watch + [
             Intended(
                 namespace, key, delete=True, planned=True,
-                options={
-                    "valid_from": options.get("valid_from"), "valid_to": given,
-                    "if_last": entries[0],
-                },
+                options={"valid_from": since, "valid_to": stopped, "if_last": entries[0]},
             )
             for key, entries in others
             if any(span.valid_from < stops and starts < span.valid_to for span in timeline(entries))
@@ -281,6 +283,19 @@ def _holds_on(last: Version, starts: int) -> bool:
     return (
         not last.is_annotation and last.valid_to is None and microseconds(last.valid_from) <= starts
     )
+
+
+def _says_so(last: Version, value: Value, now: datetime, said: str | None) -> bool:
+    """Whether what a key last held says the same, and does so still."""
+    if last.is_tombstone or last.is_erased or not _holds_on(last, microseconds(now)):
+        return False
+    if last.expires_at is not None and last.expires_at <= now:
+        return False
+    return _part(last.value, said) == _part(value, said)
+
+
+def _part(value: Value, said: str | None) -> bytes:
+    return canonical_bytes(value.get(said) if said and isinstance(value, dict) else value)
 
 
 def text_of(value: Value, text: str | None) -> str | None:

@@ -161,7 +161,8 @@ class AgentMemory:
 
         It holds up to the next change that is known of, and ends what it contradicts, also
         where it becomes known late: told on Tuesday that somebody moved last year, what was
-        known of the years before and of the time since stands.
+        known of the years before and of the time since stands. Said again with the same value,
+        it goes on to hold since it began to.
 
         Args:
             key: Names the fact: "home-city". Several memories of one key are one fact.
@@ -199,10 +200,10 @@ class AgentMemory:
             identity = f"{claim_prefix(key)}{by}"
             if identity not in self._shelf.claims(key):
                 besides.append(Intended(self._shelf.index, identity, {"key": key}))
+        fact = Item(identity, said, said["text"], times, siblings, watched, "value")
         return self._shelf.remember(
-            [Item(identity, said, said["text"], times, siblings, watched)], besides=besides,
-            causes=causes, ttl=ttl, author=author, run=run,
-        )[0]  # fmt: skip
+            [fact], besides=besides, causes=causes, ttl=ttl, author=author, run=run
+        )[0]
 
     def remember_procedure(
         self,
@@ -331,7 +332,8 @@ class AgentMemory:
         """What is remembered about something, as a block for a prompt with citations.
 
         Never longer than `budget_tokens`, all of it counted; what does not fit any more is
-        passed over for what does. Other arguments are those of `recall`.
+        passed over for what does, and counted in `left_out`. What a session says more than once
+        in the same words is told once. Other arguments are those of `recall`.
         """
         budget = checked_count("budget_tokens", budget_tokens)
         found = self._recalled(

@@ -94,8 +94,9 @@ class Memory:
             said.append(f"worked {self.outcomes.successes} of {self.outcomes.trials} times")
         else:
             said.append("never tried")
-        if self.source or self.version.author:
-            said.append(f"from {self.source or self.version.author}")
+        whose = self.source or self.version.author
+        if whose:
+            said.append(f"from {' '.join(whose.split())}")  # on one line, whatever it is
         return ", ".join(said)
 
 
@@ -191,12 +192,14 @@ class Context:
 
     `[1]` in it is `memories[0]`, and so on. `tokens` is how long it is, `exact` whether
     that was counted by a tokenizer (the extra `tokens`) or is an estimate from its bytes.
+    `left_out` is how many memories more were found that did not fit into the budget.
     """
 
     text: str
     memories: tuple[Memory, ...]
     tokens: int
     exact: bool
+    left_out: int = 0
 
     def __str__(self) -> str:
         return self.text
@@ -236,17 +239,23 @@ def within(memories: Iterable[Memory], budget_tokens: int) -> list[Memory]:
 
 def context_of(memories: Sequence[Memory], at: datetime, budget_tokens: int) -> Context:
     """A block for a prompt, no longer than a budget; empty where nothing fits."""
-    text, kept = "", list[Memory]()
+    text, kept, left_out = "", list[Memory](), 0
+    told: set[tuple[str, str | None, str]] = set()
     for memory in memories:
+        words = (memory.type, memory.session, memory.text)
+        if words in told:
+            continue
+        told.add(words)
         before = text or f"What is remembered, as of {_shown(at)}:"
         # A memory of several lines cannot pass for another one.
-        said = memory.text.strip().replace("\r\n", "\n").replace("\r", "\n")
-        lines = "\n    ".join(line.strip() for line in said.split("\n"))
+        lines = "\n    ".join(line.strip() for line in memory.text.strip().splitlines())
         longer = f"{before}\n[{len(kept) + 1}] ({memory.citation}) {lines}"
         if count_tokens(longer) <= budget_tokens:
             text = longer
             kept.append(memory)
-    return Context(text, tuple(kept), count_tokens(text), counts_exactly())
+        else:
+            left_out += 1
+    return Context(text, tuple(kept), count_tokens(text), counts_exactly(), left_out)
 
 
 def _shown(when: datetime) -> str:
