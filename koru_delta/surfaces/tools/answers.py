@@ -96,10 +96,14 @@ class RememberAnswer(Answer):
     """Answer of `remember`."""
 
     memory: Remembered
+    known_before: bool = Field(
+        default=False, description="It was remembered before in the same words; nothing was added."
+    )
 
     def text(self) -> str:
         """What was kept."""
-        return f"Remembered: {_line(self.memory)}"
+        said = "Known before, so nothing was added" if self.known_before else "Remembered"
+        return f"{said}: {_line(self.memory)}"
 
 
 class RecallAnswer(Answer):

@@ -15,6 +15,7 @@ Type = Literal["episode", "fact", "procedure"]
 
 TYPES: Final[tuple[str, ...]] = get_args(Type)
 
+_LONGEST: Final = 20_000  # characters of a memory: more is no memory but a document
 ZONE: Final = "ISO 8601 with a time zone, such as 2026-03-02T09:00:00Z"
 
 # What each kind of memory needs, and what else it takes.
@@ -57,6 +58,7 @@ class Remember(Arguments):
 
     text: str | None = Field(
         None,
+        max_length=_LONGEST,
         description="What to remember, as full sentences that make sense without this "
         "conversation: say who and what, not 'he' or 'it'. An episode needs it. For a fact or "
         "procedure it may say how it reads; for an outcome it is a note.",

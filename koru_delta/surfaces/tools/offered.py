@@ -80,6 +80,12 @@ class Tool:
         for each in error.errors(include_url=False, include_input=False):
             where = ".".join(map(str, each["loc"]))
             said = each["msg"].removeprefix("Value error, ")
+            if each["type"] == "string_too_long":
+                longest = each.get("ctx", {}).get("max_length", 0)
+                said = (
+                    f"has more than {longest:,} characters; keep what matters of it, as one "
+                    "memory for each thing"
+                )
             if each["type"] == "extra_forbidden":
                 said = f"{self.name} has no such argument; it has " + ", ".join(
                     self.arguments.model_fields
