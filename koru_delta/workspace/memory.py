@@ -293,7 +293,8 @@ class AgentMemory:
         the best are taken, so that there are `k` memories if as many match.
 
         Args:
-            query: A question, a message or words, taken as they are.
+            query: A question, a message or words, taken as they are, however long: of more than
+                512 words, those at the beginning and at the end are looked for.
             types: "episode", "fact", "procedure", or several of them.
             tags: One, or several that it has all of.
             session: Only what belongs to it.
@@ -641,8 +642,8 @@ class AgentMemory:
         kept: list[tuple[Match, float]] = []
         for wider in _WIDER:
             found = self._workspace.search(
-                MEMORY, query, k=wider * k, filter=where, as_of=as_of, valid_at=valid_at,
-                vector=vector, syntax=False, explain=explain,
+                MEMORY, relevance.question, k=wider * k, filter=where, as_of=as_of,
+                valid_at=valid_at, vector=vector, syntax=False, explain=explain,
             )  # fmt: skip
             rated = [(match, relevance.of(match)) for match in found]
             kept = [pair for pair in rated if pair[1] > 0 and pair[1] >= relevant][:k]

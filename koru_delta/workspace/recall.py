@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 from math import log1p
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,12 +20,16 @@ from koru_delta.values import Vector
 from koru_delta.workspace.recollection import TYPES
 from koru_delta.workspace.workspace import Workspace
 
+_MOST_TERMS: Final = 512  # that are searched: more take long, and tell little
+
 
 class Relevance:
     """How relevant hits of a search are to its question: by cosine, and by words they share.
 
     A word weighs as much as BM25 has it: one that every memory has next to nothing, one that
     none has the most. So what shares only "the" with a question is not relevant to it.
+
+    `question` is what to search by words: of a long one its beginning and its end.
     """
 
     def __init__(
@@ -41,7 +45,8 @@ class Relevance:
         db, whole = workspace.inside.db, workspace.inside.whole(namespace)
         words = workspace.inside.recorded.words(whole, as_of)
         self._analyzer = _analyzer(None if words is None else words.stemmer)
-        terms = dict.fromkeys(self._analyzer.terms(question))
+        self.question = _shortened(question, self._analyzer)
+        terms = dict.fromkeys(self._analyzer.terms(self.question))
         # With a causal filter it counts what can be searched, and need not ask the log.
         count = db.count(whole, causal=CausalFilter(), as_of=as_of, valid_at=valid_at)
         self._weights: dict[str, float] = {}
@@ -70,6 +75,13 @@ class Relevance:
             return 0.0
         lengths = float(np.linalg.norm(held) * np.linalg.norm(self._vector))
         return float(np.dot(held, self._vector)) / lengths if lengths else 0.0
+
+
+def _shortened(question: str, analyzer: Analyzer) -> str:
+    while len(set(analyzer.terms(question))) > _MOST_TERMS:
+        part = len(question) // 4
+        question = f"{question[:part]} {question[-part:]}"
+    return question
 
 
 @cache

@@ -418,6 +418,16 @@ def test_a_question_is_taken_as_it_is(memory: AgentMemory) -> None:
     assert len(memory.recall('what is "-not" and +must* (or not)?')) == 1
 
 
+@pytest.mark.parametrize("filler", ["{}word ", "{}\u8a00\u8a9e"])
+def test_a_message_of_any_length_recalls(memory: AgentMemory, filler: str) -> None:
+    told = memory.remember_episodes(["Ada likes tea.", "Bob likes coffee.", "Nobody swims."])
+    pasted = "".join(filler.format(number) for number in range(20_000))
+    for message in (f"Does Ada like tea? {pasted}", f"{pasted} Does Ada like tea?"):
+        assert memory.recall(message)[0].id == told[0].id
+        assert memory.context(message, 100).memories[0].id == told[0].id
+    assert memory.forget(pasted).memories == ()
+
+
 def test_explanations_are_there_and_hold(plain: Database, memory: AgentMemory) -> None:
     memory.remember_episodes(["rain in spring", "rain and sun"])
     for found in memory.recall("rain sun", explain=True):
