@@ -112,10 +112,11 @@ class Inside:
             now, tried = self.db.as_of(None).time, next(turn)
             made: list[Intended] = []
             taken: set[str] = set()
-            for item, vector in zip(items, vectors, strict=True):
+            for place, (item, vector) in enumerate(zip(items, vectors, strict=True)):
                 key = item.key
                 if key is None:
-                    key = _new_key(prefix, now, item.value, tried, taken)
+                    among = None if len(items) == 1 else place
+                    key = _new_key(prefix, now, among, item.value, tried, taken)
                 taken.add(key)
                 given = {**options, **(item.options or {})}
                 each = Intended(whole, key, item.value, vector, options=given)
@@ -309,10 +310,16 @@ def text_of(value: Value, text: str | None) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _new_key(prefix: str, now: datetime, value: Value, tried: int, taken: set[str]) -> str:
-    """A key nobody else is likely to have: its time, and a short name of the value."""
+def _new_key(
+    prefix: str, now: datetime, place: int | None, value: Value, tried: int, taken: set[str]
+) -> str:
+    """A key nobody else is likely to have: its time, and a short name of the value.
+
+    `place` is where it stands among others of one commit, so that they are in this order.
+    """
     short = blake3(canonical_bytes(value)).hexdigest()[:8]
-    key = f"{prefix}{now:%Y%m%dT%H%M%S}.{now.microsecond:06}Z-{short}"
+    among = "" if place is None else f"{place:06}-"
+    key = f"{prefix}{now:%Y%m%dT%H%M%S}.{now.microsecond:06}Z-{among}{short}"
     number = tried
     while number or key in taken:
         number = max(number, 1)

@@ -455,6 +455,8 @@ class AgentMemory:
     ) -> Forgotten:
         """Forget memories from now on, or from when `ttl` is over; `restore` takes it back.
 
+        The answer has those that were not forgotten already.
+
         A fact is forgotten with all it said at any time. Every moment before goes on as it
         was, and what is remembered later is recalled. A summary that an episode went into (see
         `consolidate`) is taken back, so that it does not tell of it any more; the other episodes
@@ -508,7 +510,10 @@ class AgentMemory:
             written = hidden
             versions = [str(entry.target) for entry in hidden]
         time = written[-1].time if written else self._db.as_of(None).time
-        return Forgotten(tuple(chosen), mode, time, until, tuple(versions))
+        done = {entry.key for entry in written}
+        return Forgotten(
+            tuple(each for each in chosen if each.id in done), mode, time, until, tuple(versions)
+        )
 
     def erase(
         self,

@@ -164,7 +164,10 @@ def memory_of(
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was forgotten, when, and until when it is still there: `restore` takes it back."""
+    """What was forgotten, when, and until when it is still there: `restore` takes it back.
+
+    What had been forgotten before is not in it.
+    """
 
     memories: tuple[Memory, ...]
     mode: Literal["hide", "ttl"]

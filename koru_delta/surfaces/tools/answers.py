@@ -143,7 +143,7 @@ class ForgetAnswer(Answer):
     def text(self) -> str:
         """What was done, and how to undo it."""
         if not self.memories:
-            return "Nothing matches well enough, so nothing was forgotten."
+            return "Nothing was forgotten: nothing matches well enough, or it was forgotten before."
         if self.mode == "restore":
             return _numbered("Remembered again:", self.memories)
         when = "" if self.until is None else f" from {self.until} on"
