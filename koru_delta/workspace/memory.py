@@ -464,10 +464,12 @@ class AgentMemory:
 
         Args:
             what: Memories or their ids, in a list; or a query: then what `recall` finds with
-                it and the other arguments. Look at that first.
+                its words and the other arguments. By words alone: how near in meaning a memory
+                must be differs from embedder to embedder. Look at that first.
             mode: "hide" takes them out of every recall at once; "ttl" once `ttl` (seconds, or
                 a timedelta) is over.
-            min_relevance: Of a query, how relevant a memory must be to be forgotten.
+            min_relevance: Of a query, the share of its words that a memory must have to be
+                forgotten, rare ones counting more.
             message: Why.
 
         Raises:
@@ -484,9 +486,8 @@ class AgentMemory:
                 raise InvalidDataError(
                     f"forget() takes a text as a query; to forget by id, pass a list: [{what!r}]"
                 )
-            chosen = self.recall(
-                what, k, types=types, tags=tags, session=session, min_relevance=min_relevance
-            )
+            where = chosen_by(types, tags, session)
+            chosen = self._recalled(what, k, where, None, None, min_relevance, False, by_words=True)
         else:
             if types is not None or tags is not None or session is not None:
                 raise InvalidDataError(
@@ -633,11 +634,13 @@ class AgentMemory:
         valid_at: When | None,
         min_relevance: float,
         explain: bool,
+        *,
+        by_words: bool = False,
     ) -> list[Memory]:
         relevant = checked_share("min_relevance", min_relevance)
         k = checked_count("k", k)
         vector: Vector | None = None
-        embedder = self._workspace.embedder
+        embedder = None if by_words else self._workspace.embedder
         given: object = query
         if not isinstance(given, str):
             raise QueryError(f"query is a text, not {type(given).__name__}")
@@ -649,6 +652,7 @@ class AgentMemory:
             found = self._workspace.search(
                 MEMORY, relevance.question, k=wider * k, filter=where, as_of=as_of,
                 valid_at=valid_at, vector=vector, syntax=False, explain=explain,
+                mode="text" if by_words else "hybrid",
             )  # fmt: skip
             rated = [(match, relevance.of(match)) for match in found]
             kept = [pair for pair in rated if pair[1] > 0 and pair[1] >= relevant][:k]

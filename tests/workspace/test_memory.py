@@ -552,6 +552,34 @@ def test_forgetting_by_a_query_takes_what_is_about_it_and_no_more(meaning: Agent
     assert meaning.restore(gone) == meaning.restore([gone.memories[0].id])  # again is no error
 
 
+def test_an_embedder_to_which_all_is_alike_forgets_no_more(plain: Database) -> None:
+    def alike(given: list[str]) -> list[list[float]]:
+        return [[1.0, 0.01 * len(text)] for text in given]
+
+    memory = plain.workspace("agent", embedder=alike).ai_context()
+    memory.remember_episodes(["Ada likes tea", "Bob swims", "It rained"])
+    assert len(memory.recall("Ada tea")) == 3
+    assert [m.text for m in memory.forget("Ada tea").memories] == ["Ada likes tea"]
+
+
+def test_what_is_no_longer_retained_is_left_out(plain: Database, clock: FixedClock) -> None:
+    memory = plain.workspace("agent").ai_context()
+    memory.workspace.configure(keep=timedelta(days=1))
+    first = memory.remember_fact("home", "Rome")
+    for city in ("Oslo", "Bonn"):
+        clock.advance(seconds=3 * 86_400)
+        memory.remember_fact("home", city)
+    memory.remember_fact("home", "Paris", source="bob", supersede=False)
+    plain.sweep()
+    assert [told.value for told in memory.timeline("home")] == ["Oslo", "Bonn", "Paris"]
+    assert [each.name for each in memory.contradictions()] == ["home"]
+    assert memory.what_did_i_believe("home", first.version) is None
+    with pytest.raises(errors.ErasedError):
+        memory.recall("home", as_of=first.version)
+    assert len(memory.forget(["fact:home"], mode="ttl", ttl=60)) == 1
+    assert memory.recall("home Bonn", types="fact") != []
+
+
 def test_forgetting_words_that_are_in_everything_forgets_nothing(memory: AgentMemory) -> None:
     memory.remember_episodes(["the cat", "the dog", "the bird"])
     assert len(memory.forget("the visit of Bob at the office")) == 0

@@ -116,17 +116,10 @@ class Tools:
         if given.mode == "restore":
             back = self._memory.restore(given.ids or [], author=self._author, message=given.reason)
             return ForgetAnswer(mode="restore", memories=[Remembered.of(each) for each in back])
-        what: str | list[str] = given.ids or given.query or ""
-        if isinstance(what, str):
-            # Chosen here, so that no query is taken for an id.
-            what = [
-                each.id
-                for each in self._memory.recall(
-                    what, given.limit, min_relevance=given.min_relevance
-                )
-            ]
         gone = self._memory.forget(
-            what, mode=given.mode, ttl=given.ttl_seconds, author=self._author,
+            given.ids or f" {given.query}",  # with a space, so that no query is taken for an id
+            mode=given.mode, ttl=given.ttl_seconds, k=given.limit,
+            min_relevance=given.min_relevance, author=self._author,
             message=given.reason or (given.query and f"forgotten: {given.query}"),
         )  # fmt: skip
         return ForgetAnswer(
