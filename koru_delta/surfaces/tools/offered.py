@@ -128,7 +128,8 @@ ALL: Final = (
         "user asks you to forget something, or when a memory turned out to be wrong and there is "
         "nothing to put in its place (a fact that changed is remembered anew, not forgotten). "
         "Recall first and pass the ids. Earlier moments still know what is forgotten, and mode "
-        "'restore' brings it back: nothing is deleted from disk.",
+        "'restore' brings it back: nothing is deleted from disk. What has to be gone for good, "
+        "from the past too, only the user can remove, with the command kdelta erase.",
         Forget, ForgetAnswer, Tools.forget, writes=True, destroys=True,
     ),
     Tool(
