@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import Final
 
-from koru_delta.causal import Version, microseconds
+from koru_delta.causal import ERASE, OPERATIONS, Version, microseconds
 from koru_delta.database.arguments import ANY, check_namespace, write_options
 from koru_delta.database.opened import Opened
 from koru_delta.errors import ConflictError
@@ -79,7 +79,7 @@ class EraseVerbs(Opened):
         erases, made, removed = self._erase(what, options)
         self._log.shrink(removed)
         return Erased(
-            tuple(each for entry in made for each in entry.targets if entry.operation == "erase"),
+            tuple(each for entry in made if _is_erase(entry) for each in entry.targets),
             tuple(made), removed, self._log.engine.is_scrubbed(),
             tuple(version.id for version in left_derived(self._log, erases)),
         )  # fmt: skip
@@ -87,7 +87,11 @@ class EraseVerbs(Opened):
     def _erase(
         self, what: Erasable | Iterable[Erasable], options: WriteOptions
     ) -> tuple[list[Write], list[Version], int]:
-        """Erase, until nobody has summed up meanwhile what is erased."""
+        """Erase, and what somebody has summed up of it meanwhile.
+
+        Returns:
+            Erases of what is gone now, or else was before; the entries; how many bytes.
+        """
         if not isinstance(what, (Version, str, tuple)) and isinstance(what, Iterable):
             what = list(what)  # it is gone through for each try
         conflict: ConflictError | None = None
@@ -98,8 +102,15 @@ class EraseVerbs(Opened):
             except ConflictError as error:
                 conflict = error
                 continue
-            more, given = self._log.erase(self._intents.besides_erases(erases))
-            return erases, [*made, *more], removed + given
+            gone = [
+                Write(
+                    ERASE, entry.namespace, entry.key, targets=entry.targets,
+                    author=entry.author, message=entry.message,
+                )
+                for entry in made if _is_erase(entry)
+            ]  # fmt: skip
+            more, given = self._log.erase(self._intents.besides_erases(gone))
+            return gone or erases, [*made, *more], removed + given
         assert conflict is not None
         raise conflict
 
@@ -220,3 +231,7 @@ class EraseVerbs(Opened):
                 self._swept[name] = now
         if due:
             self._sweep(due, None, None)
+
+
+def _is_erase(entry: Version) -> bool:
+    return entry.operation == OPERATIONS[ERASE]

@@ -151,8 +151,10 @@ def _erased_by(log: CausalLog, write: Write, cut: Cut) -> list[str]:
     """What an erase takes away, whether or not it is gone already; nothing, of other writes."""
     if not write.every:
         return list(write.targets)
-    entries = log.history(write.namespace, write.key, cut, reverse=False, limit=None)
-    return [entry.id for entry in entries if not entry.is_tombstone]
+    entries = log.engine.key_versions(
+        write.namespace, write.key, cut.seq, reverse=False, limit=None
+    )
+    return [entry.version_id.hex() for entry in entries if entry.operation == PUT]
 
 
 def _erasing(log: CausalLog, summary: Version, cut: Cut, said: Said) -> Write:
