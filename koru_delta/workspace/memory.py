@@ -359,7 +359,8 @@ class AgentMemory(MemoryReads):
         why = message or "remembered again"
         if isinstance(what, Forgotten):
             ids = [memory.id for memory in what.memories]
-            hidden = list(what.versions) if what.mode == "hide" else []
+            mine = {version.id for id in ids for version in self._shelf.puts(id)}
+            hidden = [id for id in what.versions if id in mine] if what.mode == "hide" else []
         else:
             ids = _ids([what] if isinstance(what, str) else what)
             hidden = [version.id for id in ids for version in self._shelf.puts(id)]

@@ -19,6 +19,7 @@ from koru_delta.workspace.recollection import (
     Memory,
     check_word,
     context_of,
+    is_memory,
     memory_of,
     within,
 )
@@ -141,7 +142,9 @@ class MemoryReads:
         """Everything that is remembered and passes, by id: episodes in the order of time."""
         where = chosen_by(types, tags, session)
         rows = self._db.query(self._whole, where, limit=limit, as_of=as_of, valid_at=valid_at)
-        return [self._shelf.memory(row.version, as_of, valid_at) for row in rows]
+        return [
+            self._shelf.memory(row.version, as_of, valid_at) for row in rows if is_memory(row.value)
+        ]
 
     def history(self, id: str, *, as_of: AsOf = None) -> list[Version]:
         """Every version of a memory and what was said of it, oldest first."""
@@ -221,11 +224,12 @@ class MemoryReads:
         seen = {row.key for row in self._db.query(self._whole, select=[], as_of=as_of)}
         for each in self._db.lifecycle.consolidations(self._whole, as_of=as_of):
             seen.update(each.keys)
-        return [
-            self.get(key, as_of=as_of)
+        hidden = (
+            self._db.version(self._whole, key, as_of=as_of)
             for key in self._db.list_keys(self._whole, as_of=as_of)
             if key not in seen
-        ]
+        )
+        return [self._shelf.memory(each, as_of) for each in hidden if is_memory(each.value)]
 
     # Parts of the above
 
@@ -258,7 +262,7 @@ class MemoryReads:
                 valid_at=valid_at, vector=vector, syntax=False, explain=explain,
                 mode="text" if by_words else "hybrid",
             )  # fmt: skip
-            rated = [(match, relevance.of(match)) for match in found]
+            rated = [(each, relevance.of(each)) for each in found if is_memory(each.value)]
             kept = [pair for pair in rated if pair[1] > 0 and pair[1] >= relevant][:k]
             if len(kept) == k or len(found) < wider * k or not relevant:
                 break

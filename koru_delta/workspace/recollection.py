@@ -139,6 +139,15 @@ def sentence(name: str, value: Value) -> str:
     return f"{words}: {value if isinstance(value, str) else canonical_bytes(value).decode()}"
 
 
+def is_memory(value: object) -> bool:
+    """Whether a value was remembered, and not put beside memories by somebody."""
+    return (
+        isinstance(value, dict)
+        and value.get("type") in TYPES
+        and isinstance(value.get("text"), str)
+    )
+
+
 def memory_of(
     version: Version,
     *,
@@ -147,8 +156,17 @@ def memory_of(
     match: Match | None = None,
     relevance: float | None = None,
 ) -> Memory:
-    """The memory that a version holds; `span` is where nothing later took over from it."""
+    """The memory that a version holds; `span` is where nothing later took over from it.
+
+    Raises:
+        InvalidDataError: it holds none.
+    """
     value: Any = version.value
+    if not is_memory(value):
+        raise InvalidDataError(
+            f"{version.key!r} in {version.namespace!r} holds no memory; somebody put something "
+            "else there"
+        )
     valid_to = version.valid_to
     valid_from = version.valid_from
     if span is not None:

@@ -20,7 +20,7 @@ from koru_delta.values import canonical_bytes
 from koru_delta.workspace.inside import Item
 from koru_delta.workspace.patterns import Outcomes, Span, timeline
 from koru_delta.workspace.reads import OUTCOMES, outcomes_of
-from koru_delta.workspace.recollection import Memory, memory_of
+from koru_delta.workspace.recollection import Memory, is_memory, memory_of
 from koru_delta.workspace.settings import Settings
 from koru_delta.workspace.workspace import Workspace
 from koru_delta.workspace.writes import Intended
@@ -106,6 +106,7 @@ class Shelf:
             for id in (f"fact:{key}", *self.claims(key, as_of))
             for span in timeline(self.entries(id, as_of))
             if span.version.expires_at is None or clock < span.version.expires_at
+            if is_memory(span.version.value)
         ]
 
     def known(self, id: str) -> Memory:
@@ -218,7 +219,7 @@ def claim_prefix(key: str) -> str:
 def says(span: Span) -> bytes:
     """What a fact says, to be compared."""
     value: Any = span.version.value
-    return canonical_bytes(value["value"])
+    return canonical_bytes(value.get("value"))
 
 
 def _first(version: Version, entries: Sequence[Version]) -> Version:
