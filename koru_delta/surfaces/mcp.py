@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TextIO
 
@@ -173,13 +173,36 @@ def server_of(tools: Tools) -> Server[Any]:
 def _listed(tool: Tool) -> Listed:
     return Listed(
         name=tool.name, title=tool.title, description=tool.description,
-        input_schema=tool.arguments.model_json_schema(),
-        output_schema=tool.answer.model_json_schema(),
+        input_schema=_plain(tool.arguments.model_json_schema()),
+        output_schema=_plain(tool.answer.model_json_schema()),
         annotations=ToolAnnotations(
             read_only_hint=not tool.writes, destructive_hint=tool.destroys,
             idempotent_hint=not tool.writes, open_world_hint=False,
         ),
     )  # fmt: skip
+
+
+def _plain(schema: Any, named: Mapping[str, Any] | None = None) -> Any:
+    """A schema without references, and without null for what is left out: some clients know none.
+
+    It must not be recursive.
+    """
+    if isinstance(schema, list):
+        return [_plain(each, named) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = schema.get("$defs", {}) if named is None else named
+    made = {
+        name: _plain(each, named) for name, each in schema.items() if name not in ("$defs", "$ref")
+    }
+    if "$ref" in schema:
+        made = _plain(named[schema["$ref"].removeprefix("#/$defs/")], named) | made
+    options = [each for each in made.get("anyOf", ()) if each != {"type": "null"}]
+    if len(options) == 1:
+        made = options[0] | {name: each for name, each in made.items() if name != "anyOf"}
+    if made.get("default", ...) is None:
+        del made["default"]
+    return made
 
 
 def _refusal(text: str) -> CallToolResult:

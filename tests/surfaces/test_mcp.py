@@ -106,6 +106,21 @@ async def test_a_model_is_told_what_the_tools_are_for(place, mode):
     assert "Traceback" not in (place.parent / "stderr").read_text()
 
 
+# google-gemini/gemini-cli 13326, github/copilot-cli 1876: clients that resolve no references
+async def test_schemas_are_plain():
+    with koru_delta.open() as db:
+        async with Client(server_of(Tools(db, db.workspace("agent").ai_context()))) as client:
+            tools = (await client.list_tools()).tools
+    for tool in tools:
+        for schema in (tool.input_schema, tool.output_schema):
+            told = json.dumps(schema)
+            assert not any(word in told for word in ("$ref", "$defs", '"null"', "anyOf"))
+    properties = {tool.name: tool.input_schema["properties"] for tool in tools}
+    assert properties["remember"]["value"] == {"description": "What the fact says: any JSON."}
+    assert properties["recall"]["types"]["items"]["enum"] == ["episode", "fact", "procedure"]
+    assert properties["recall"]["limit"]["default"] == 10
+
+
 async def test_every_tool_does_what_it_says(place):
     async with served(place) as client:
         met = (
