@@ -327,6 +327,13 @@ class ModelMismatchError(KoruDeltaError, ValueError):
 
     def __str__(self) -> str:
         known = ", ".join(map(repr, self.known)) or "no vectors at all"
+        if self.namespace.endswith("/*"):
+            workspace = self.namespace.removesuffix("/*")
+            return (
+                f"workspace {workspace!r} is filled by {known}, not by {self.model!r}; open it "
+                "with the embedder that filled it, or give it another one with "
+                f"workspace({workspace!r}).reembed(...)"
+            )
         asked = "no model was named" if self.model is None else f"model {self.model!r} was asked"
         renamed = "" if self.model is None else ", under that name (embedders.as_embedder, name=)"
         return (

@@ -92,6 +92,7 @@ class Intents:
         self.embedder = embedder
         self.author = _text("author", author)
         self._run = _text("run", run)
+        self.besides_erases: Callable[[Sequence[Write]], Sequence[Write]] = lambda _: ()
 
     def put(self, namespace: str, key: str, value: Value, options: WriteOptions) -> Write:
         """A put of a value."""
@@ -139,7 +140,10 @@ class Intents:
         return writes
 
     def erase(self, what: Erasable | Iterable[Erasable], options: WriteOptions) -> list[Write]:
-        """Erases, one for each key; a key that is named as such is deleted as well."""
+        """Erases, one for each key, and what has to go with them.
+
+        A key that is named as such is deleted as well.
+        """
         unfit = options.keys() - {"causes", "author", "message", "run"}
         if unfit:
             raise TypeError(f"unknown option of an erase: {', '.join(sorted(unfit))}")
@@ -161,7 +165,7 @@ class Intents:
             if write.every:
                 gone = self._with(Write(DELETE, *place, missing_ok=True), options)
                 writes.append(gone)
-        return writes
+        return [*writes, *self.besides_erases(writes)]
 
     def embed(
         self,

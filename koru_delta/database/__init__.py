@@ -12,8 +12,8 @@ A new family is one more module here, named among the bases of `Database` in `fa
 test that compares the surfaces then asks for its verbs in `aio`.
 """
 
-from koru_delta.database.erasing import Erased
 from koru_delta.database.facade import Database, open
 from koru_delta.database.reads import ReadVerbs, View
+from koru_delta.log.retention import Erased
 
 __all__ = ["Database", "Erased", "ReadVerbs", "View", "open"]

@@ -71,6 +71,8 @@ def cause_kinds(kinds: Sequence[str] | None) -> frozenset[str]:
     """The kinds of cause asked for, all of them for None."""
     if kinds is None:
         return frozenset(CAUSE_KINDS)
+    if not isinstance(kinds, Iterable):
+        raise QueryError(f"kinds is a list of kinds of cause, not {kinds!r}")
     named = frozenset([kinds] if isinstance(kinds, str) else kinds)
     if not named <= frozenset(CAUSE_KINDS):
         raise QueryError(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from math import inf
 from time import monotonic
 from typing import Final
 
-from koru_delta.causal import Version, microseconds
+from koru_delta.causal import ERASE, OPERATIONS, Version, microseconds
 from koru_delta.database.arguments import ANY, check_namespace, write_options
 from koru_delta.database.opened import Opened
 from koru_delta.errors import ConflictError
-from koru_delta.lifecycle import Runner
+from koru_delta.lifecycle import Runner, left_derived
+from koru_delta.log import Write
 from koru_delta.log.append import RETENTION
 from koru_delta.log.retention import (
+    Erased,
     Retention,
     Swept,
     checked_policy,
@@ -24,26 +26,11 @@ from koru_delta.log.retention import (
     retention_of,
     sweep,
 )
-from koru_delta.transaction import CauseLike, Erasable
+from koru_delta.transaction import CauseLike, Erasable, WriteOptions
 
 SWEEP_SECONDS: Final = 60.0
 _TRIES: Final = 20  # against others who say the same thing at the same time
 _VECTORS_SWEPT_SECONDS: Final = 3600.0  # at most so often, since their indexes are made anew
-
-
-@dataclass(frozen=True, slots=True)
-class Erased:
-    """What was erased: the ids of the versions, the entries that say so, and how many bytes.
-
-    `is_clean` tells that no file of the database holds a copy any more. It is False while a
-    long reader keeps the write-ahead log from being emptied, or an index file could not be
-    removed; the next erase, sweep, `compact` or opening sees to it.
-    """
-
-    versions: tuple[str, ...]
-    entries: tuple[Version, ...]
-    bytes_erased: int
-    is_clean: bool
 
 
 class EraseVerbs(Opened):
@@ -71,6 +58,10 @@ class EraseVerbs(Opened):
         stays there. Names of namespaces and keys, authors and messages are records: keep
         nothing in them that may have to go.
 
+        A summary that was made by consolidating may quote its sources, so it is erased with
+        any of them, and its other sources come back, to be summed up anew. What else came from
+        what is erased is named in the answer (`Erased.derived`), and left.
+
         Args:
             what: A version or its id; or `(namespace, key)` for all that a key ever held, and
                 then the key is deleted as well. One, or a list of them. What was erased
@@ -85,12 +76,43 @@ class EraseVerbs(Opened):
         """
         self._check_writable()
         options = write_options(ANY, causes, None, None, None, author, message, run)
-        made, removed = self._log.erase(self._intents.erase(what, options))
+        erases, made, removed = self._erase(what, options)
         self._log.shrink(removed)
         return Erased(
-            tuple(each for entry in made if not entry.is_tombstone for each in entry.targets),
+            tuple(each for entry in made if _is_erase(entry) for each in entry.targets),
             tuple(made), removed, self._log.engine.is_scrubbed(),
+            tuple(version.id for version in left_derived(self._log, erases)),
         )  # fmt: skip
+
+    def _erase(
+        self, what: Erasable | Iterable[Erasable], options: WriteOptions
+    ) -> tuple[list[Write], list[Version], int]:
+        """Erase, and what somebody has summed up of it meanwhile.
+
+        Returns:
+            Erases of what is gone now, or else was before; the entries; how many bytes.
+        """
+        if not isinstance(what, (Version, str, tuple)) and isinstance(what, Iterable):
+            what = list(what)  # it is gone through for each try
+        conflict: ConflictError | None = None
+        for _ in range(_TRIES):
+            try:
+                erases = self._intents.erase(what, options)
+                made, removed = self._log.erase(erases)
+            except ConflictError as error:
+                conflict = error
+                continue
+            gone = [
+                Write(
+                    ERASE, entry.namespace, entry.key, targets=entry.targets,
+                    author=entry.author, message=entry.message,
+                )
+                for entry in made if _is_erase(entry)
+            ]  # fmt: skip
+            more, given = self._log.erase(self._intents.besides_erases(gone))
+            return gone or erases, [*made, *more], removed + given
+        assert conflict is not None
+        raise conflict
 
     def retain(
         self,
@@ -209,3 +231,7 @@ class EraseVerbs(Opened):
                 self._swept[name] = now
         if due:
             self._sweep(due, None, None)
+
+
+def _is_erase(entry: Version) -> bool:
+    return entry.operation == OPERATIONS[ERASE]

@@ -109,11 +109,11 @@ class Database(CareVerbs, WorkspaceVerbs):
         self._runner = Runner(log.clock)
         engine.after_fork.append(self._runner.begin)
         self._runner.add("sweep", erasing.SWEEP_SECONDS, self._sweep_quietly)
-        tiers = Tiers(log)
+        tiers, consolidator = Tiers(log), Consolidator(log, Around(intents), author=author)
+        intents.besides_erases = consolidator.besides_erases
         self._lifecycle = Lifecycle(
-            log, tracker, self._runner, author=author, mover=tiers,
-            consolidator=Consolidator(log, Around(intents), author=author),
-        )  # fmt: skip
+            log, tracker, self._runner, author=author, mover=tiers, consolidator=consolidator
+        )
         self._lifecycle.add_job("genome", GENOME_SECONDS, tiers.genome)
         self._swept = {}
         self._closing: object = None

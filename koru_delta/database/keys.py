@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from koru_delta.causal import Version, When
 from koru_delta.database.arguments import RAISE, check_namespace, key_list, valid_clock
 from koru_delta.database.handle import Handle
-from koru_delta.errors import ErasedError, KeyNotFoundError
+from koru_delta.errors import ErasedError, KeyNotFoundError, QueryError
 from koru_delta.log.log import WORKSPACES
 from koru_delta.log.moments import AsOf
 from koru_delta.search.causality import CausalFilter, valid_time
@@ -247,6 +247,9 @@ class KeyVerbs(Handle):
         """
         check_namespace(namespace)
         check_page(limit)
+        for what, given in (("prefix", prefix), ("after", after)):
+            if not isinstance(given, str) and (given is not None or what == "prefix"):
+                raise QueryError(f"{what} is a string, not {type(given).__name__}")
         cut, at = self._moment(namespace, as_of, valid_at)
         found = self._log.engine.visible_keys(
             namespace, cut.seq, at, cut.clock,

@@ -22,6 +22,7 @@ from koru_delta.lifecycle.policies import Policy
 from koru_delta.lifecycle.sidefile import UsageFile
 from koru_delta.lifecycle.tiers import Kept, Tiers
 from koru_delta.lifecycle.tracker import Feedback, Tracker, Usable
+from koru_delta.lifecycle.undoing import left_derived
 
 __all__ = [
     "CHECK_SECONDS",
@@ -55,4 +56,5 @@ __all__ = [
     "Tracker",
     "Usable",
     "UsageFile",
+    "left_derived",
 ]

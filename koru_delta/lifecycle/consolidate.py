@@ -19,12 +19,9 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from koru_delta.causal import (
-    DELETE,
     FOREVER,
     HIDE,
-    OPERATIONS,
     PUT,
-    UNHIDE,
     Cut,
     Version,
     microseconds,
@@ -34,10 +31,10 @@ from koru_delta.errors import (
     ConflictError,
     ErasedError,
     InvalidDataError,
-    KeyNotFoundError,
     KoruDeltaError,
     SummarizerError,
 )
+from koru_delta.lifecycle import undoing
 from koru_delta.lifecycle.grouping import (
     Consolidate,
     Event,
@@ -49,6 +46,7 @@ from koru_delta.lifecycle.grouping import (
 )
 from koru_delta.lifecycle.policies import literal_prefix, matching
 from koru_delta.lifecycle.summary import extract
+from koru_delta.lifecycle.undoing import Said
 from koru_delta.log import CausalLog, Pending, Write
 from koru_delta.log.append import NewVector
 from koru_delta.log.log import LIFECYCLE
@@ -58,7 +56,6 @@ from koru_delta.values import as_vector, canonical_bytes, decode, distinction_id
 Summarizer = Callable[[Sequence[str]], str]  # the texts of the sources, oldest first
 Vectors = dict[str, tuple[str, npt.NDArray[np.float32]]]  # by model: metric and vector
 
-PREFIX: Final = "consolidation:"
 _PAGE: Final = 2_000
 _TRIES: Final = 20
 _logger = logging.getLogger("koru_delta")
@@ -150,7 +147,7 @@ class Consolidator:
         """Those that stand at a moment, in the order they were made."""
         cut = self._log.cut(as_of)
         found = [
-            Consolidation(self._first(name, key), keys)
+            Consolidation(undoing.first(self._log, name, key), keys)
             for name, key, keys in self._standing(cut)
             if namespace in (None, name)
         ]
@@ -159,9 +156,9 @@ class Consolidator:
     def _standing(self, cut: Cut) -> list[tuple[str, str, tuple[str, ...]]]:
         """Namespace, key and keys of the sources of each that stands."""
         found = self._log.engine.visible_keys(
-            LIFECYCLE, cut.seq, cut.clock, cut.clock, prefix=PREFIX, bodies=False
+            LIFECYCLE, cut.seq, cut.clock, cut.clock, prefix=undoing.PREFIX, bodies=False
         )
-        ids = [entry.version_id for key, entry in found if key.startswith(PREFIX)]
+        ids = [entry.version_id for key, entry in found if key.startswith(undoing.PREFIX)]
         fresh = [entry.seq for _, entry in found if entry.version_id not in self._records]
         for start in range(0, len(fresh), _PAGE):
             for entry in self._log.engine.at_many(fresh[start : start + _PAGE]):
@@ -170,12 +167,6 @@ class Consolidator:
                     said["namespace"], said["key"], tuple(said["sources"])
                 )  # fmt: skip
         return [self._records[each] for each in ids]
-
-    def _first(self, namespace: str, key: str) -> Version:
-        """The first version of a key: of that of a summary, the summary as it was made."""
-        return self._log.history(
-            namespace, key, Cut(FOREVER, self._log.now().clock), reverse=False, limit=1
-        )[0]
 
     # Consolidating
 
@@ -338,8 +329,8 @@ class Consolidator:
         said = {"namespace": namespace, "key": key, "sources": keys}
         return [
             Write(
-                PUT, LIFECYCLE, _name(namespace, key), canonical_bytes(said), if_last=None,
-                made=record, author=author,
+                PUT, LIFECYCLE, undoing.record_name(namespace, key), canonical_bytes(said),
+                if_last=None, made=record, author=author,
             ),
             Write(
                 PUT, namespace, key, canonical_bytes(summary_value(values, wish, text)),
@@ -393,80 +384,39 @@ class Consolidator:
     def undo(self, what: Undoable, *, author: str | None, message: str | None) -> list[Version]:
         """Bring back the sources and delete the summary, as `Lifecycle.undo` says."""
         summary = what.summary if isinstance(what, Consolidation) else self._log.version(what)
-        namespace, key = summary.namespace, summary.key
-        name = _name(namespace, key)
+        said: Said = {
+            "author": author or self._author,
+            "message": message or f"undid the consolidation into {summary.key!r}",
+        }
         conflict: ConflictError | None = None
         for _ in range(_TRIES):
             cut = self._log.now()
-            records = self._log.history(LIFECYCLE, name, cut, reverse=True, limit=None)
-            if not records:
+            record = undoing.record_of(self._log, summary.namespace, summary.key, cut)
+            if record is None:
                 raise InvalidDataError(
                     f"{summary!r} is no summary that was made by consolidating; "
                     "lifecycle.consolidations() has those that stand"
                 )
-            if records[0].is_tombstone:
+            if record.is_tombstone:
                 return []
-            said: dict[str, Any] = {"author": author or self._author}
-            said["message"] = message or f"undid the consolidation into {key!r}"
-            back = self._hidden_by(records[0], cut)
-            writes = [Write(DELETE, LIFECYCLE, name, if_match=records[0].id, **said)]
-            writes += self._gone(self._first(namespace, key), cut, said)
-            kept = self._around.quarantined(cut) if back else {}
-            seen: set[str] = set()
-            for version, last in back:
-                write = Write(
-                    UNHIDE, namespace, version.key, target=version.id, missing_ok=True, **said
-                )
-                if version.key not in seen:  # else this commit has just written the key
-                    write.if_last = last
-                    seen.add(version.key)
-                writes.append(write)
-                if version.id in kept:  # hidden all the same, until that ends
-                    causes = [("caused_by", kept[version.id])]
-                    writes.append(
-                        Write(
-                            HIDE, namespace, version.key, target=version.id, causes=causes, **said
-                        )
-                    )
+            kept = self._around.quarantined(cut)
+            writes, back = undoing.undone(self._log, summary, record, cut, said, kept)
             try:
                 self._log.commit(writes)
             except ConflictError as error:
                 conflict = error
                 continue
-            return [version for version, _ in back if version.id not in kept]
+            return back
         assert conflict is not None
         raise conflict
 
-    def _hidden_by(self, record: Version, cut: Cut) -> list[tuple[Version, str]]:
-        """What a consolidation hides still, and the last entry of its key; by key."""
-        seqs = self._log.engine.effects(bytes.fromhex(record.id), cut.seq)
-        hides = [
-            entry for entry in self._log.versions(seqs)
-            if entry.operation == OPERATIONS[HIDE] and ("caused_by", record.id) in entry.causes
-        ]  # fmt: skip
-        found = []
-        for hide in sorted(hides, key=lambda entry: (entry.key, entry.seq)):
-            entries = self._log.history(
-                hide.namespace, hide.key, cut, reverse=True, limit=None, annotations=True
-            )
-            marks = [entry for entry in entries if entry.target == hide.target]
-            version = next(entry for entry in entries if entry.id == hide.target)
-            if marks[0] == hide and not version.is_erased:
-                found.append((version, entries[0].id))
-        return found
+    def besides_erases(self, erases: Sequence[Write]) -> list[Write]:
+        """What has to go with erases: summaries of what is erased, which may quote it.
 
-    def _gone(self, summary: Version, cut: Cut, said: dict[str, Any]) -> list[Write]:
-        """A delete of a summary, unless somebody has put something else in its place."""
-        namespace, key = summary.namespace, summary.key
-        try:
-            held = self._log.version_at(namespace, key, cut, cut.clock)
-        except KeyNotFoundError:
-            return []
-        if held.distinction != summary.distinction:
-            return []
-        (last,) = self._log.history(namespace, key, cut, reverse=True, limit=1, annotations=True)
-        starts = microseconds(summary.valid_from)
-        return [Write(DELETE, namespace, key, valid_from=starts, if_last=last.id, **said)]
+        The other sources of each come back, to be summed up anew without what was erased.
+        """
+        cut = self._log.now()
+        return undoing.besides_erases(self._log, erases, cut, lambda: self._around.quarantined(cut))
 
 
 def _summarized(summarizer: Summarizer, texts: Sequence[str]) -> str:
@@ -494,9 +444,3 @@ def _summarized(summarizer: Summarizer, texts: Sequence[str]) -> str:
 def name_of(summarizer: Summarizer) -> str:
     """What a summarizer is called in the log."""
     return str(getattr(summarizer, "__name__", type(summarizer).__name__))
-
-
-def _name(namespace: str, key: str) -> str:
-    """Where a consolidation is recorded."""
-    body = canonical_bytes({"namespace": namespace, "key": key})
-    return PREFIX + distinction_id("json", body).hex()

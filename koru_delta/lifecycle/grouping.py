@@ -37,7 +37,7 @@ class Consolidate:
 
     Only what is a string, or has one under `text`, and does not end by itself (by a ttl or a
     `valid_to`) is ever taken. The summary is valid from when the last of its sources is. It
-    may quote them: to erase what one says, erase the summary, too.
+    may quote them, so whoever erases one of them erases the summary, too.
 
     Attributes:
         by: Fields (dotted paths) that events of a group have in common. Events that lack one

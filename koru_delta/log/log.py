@@ -430,9 +430,12 @@ class CausalLog(Moments):
             ErasedError: what was there then was swept away.
         """
         horizon = self.horizon(namespace)
-        if cut.clock < horizon or (
-            valid_at < min(horizon, cut.clock)
-            and self.engine.lacks(namespace, cut.seq, valid_at, cut.clock)
+        if horizon and (  # else a moment before 1970 is as any other
+            cut.clock < horizon
+            or (
+                valid_at < min(horizon, cut.clock)
+                and self.engine.lacks(namespace, cut.seq, valid_at, cut.clock)
+            )
         ):
             raise ErasedError(namespace, horizon=moment(horizon))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from koru_delta.causal import ERASE, FOREVER, PUT, Cut, microseconds, moment
+from koru_delta.causal import ERASE, FOREVER, PUT, Cut, Version, microseconds, moment
 from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError
 from koru_delta.log.append import RETENTION, Write
 from koru_delta.log.log import CausalLog
@@ -55,6 +55,27 @@ class Due:
 
     versions: tuple[Candidate, ...]
     horizon: int
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased: the ids of the versions, the entries that say so, and how many bytes.
+
+    `is_clean` tells that no file of the database holds a copy any more. It is False while a
+    long reader keeps the write-ahead log from being emptied, or an index file could not be
+    removed; the next erase, sweep, `compact` or opening sees to it.
+
+    `derived` are the ids of versions that came from what was erased (`derived_from`, over any
+    number of steps) and have a value still: chunks of a document, facts that were concluded
+    from an episode. Whether they tell of it is yours to judge; to erase them as well, pass them
+    to `erase`.
+    """
+
+    versions: tuple[str, ...]
+    entries: tuple[Version, ...]
+    bytes_erased: int
+    is_clean: bool
+    derived: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TextIO
 
@@ -29,10 +29,15 @@ try:
     from mcp import MCPError
     from mcp.server.lowlevel import Server
     from mcp.server.stdio import stdio_server
+    from mcp.shared.message import SessionMessage
     from mcp.types import (
         INVALID_PARAMS,
         CallToolRequestParams,
         CallToolResult,
+        JSONRPCError,
+        JSONRPCNotification,
+        JSONRPCRequest,
+        JSONRPCResponse,
         ListResourcesResult,
         ListToolsResult,
         ReadResourceRequestParams,
@@ -47,6 +52,7 @@ except ImportError as error:
     raise MissingExtraError("serving a memory over MCP", "mcp") from error
 
 STATS: Final = "memory://stats"
+_PATIENCE_SECONDS: Final = 30  # for answers, once the input has ended
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -60,9 +66,58 @@ def serve(tools: Tools) -> None:
 
 
 async def _serve(server: Server[Any], given: TextIO | None) -> None:
+    """Serve until the input ends and what was asked in it is answered."""
     stdin = None if given is None else anyio.wrap_file(given)
-    async with stdio_server(stdin=stdin) as (received, answers):
-        await server.run(received, answers, server.create_initialization_options())
+    waiting = _Waiting()
+    asking, asked = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    answering, answered = anyio.create_memory_object_stream[SessionMessage](0)
+    async with stdio_server(stdin=stdin) as (received, answers), anyio.create_task_group() as tasks:
+
+        async def hand_in() -> None:
+            async with asking, received:
+                async for each in received:
+                    waiting.note(each)
+                    await asking.send(each)
+                with anyio.move_on_after(_PATIENCE_SECONDS):
+                    await waiting.over()
+
+        async def hand_out() -> None:
+            async with answered, answers:
+                async for each in answered:
+                    await answers.send(each)
+                    waiting.note(each)
+
+        tasks.start_soon(hand_in)
+        tasks.start_soon(hand_out)
+        async with answering, asked:
+            await server.run(asked, answering, server.create_initialization_options())
+
+
+class _Waiting:
+    """Which requests have not been answered."""
+
+    def __init__(self) -> None:
+        self._ids: set[object] = set()
+        self._changed = anyio.Event()
+
+    def note(self, each: SessionMessage | Exception) -> None:
+        """A message of either side."""
+        if isinstance(each, Exception):
+            return
+        match each.message:
+            case JSONRPCRequest(id=asked):
+                self._ids.add(asked)
+            case JSONRPCResponse(id=answered) | JSONRPCError(id=answered):
+                self._ids.discard(answered)
+            case JSONRPCNotification(method="notifications/cancelled", params=dict(params)):
+                self._ids.discard(params.get("requestId"))
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def over(self) -> None:
+        """Return once none is."""
+        while self._ids:
+            await self._changed.wait()
 
 
 def server_of(tools: Tools) -> Server[Any]:
@@ -118,13 +173,36 @@ def server_of(tools: Tools) -> Server[Any]:
 def _listed(tool: Tool) -> Listed:
     return Listed(
         name=tool.name, title=tool.title, description=tool.description,
-        input_schema=tool.arguments.model_json_schema(),
-        output_schema=tool.answer.model_json_schema(),
+        input_schema=_plain(tool.arguments.model_json_schema()),
+        output_schema=_plain(tool.answer.model_json_schema()),
         annotations=ToolAnnotations(
             read_only_hint=not tool.writes, destructive_hint=tool.destroys,
             idempotent_hint=not tool.writes, open_world_hint=False,
         ),
     )  # fmt: skip
+
+
+def _plain(schema: Any, named: Mapping[str, Any] | None = None) -> Any:
+    """A schema without references, and without null for what is left out: some clients know none.
+
+    It must not be recursive.
+    """
+    if isinstance(schema, list):
+        return [_plain(each, named) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = schema.get("$defs", {}) if named is None else named
+    made = {
+        name: _plain(each, named) for name, each in schema.items() if name not in ("$defs", "$ref")
+    }
+    if "$ref" in schema:
+        made = _plain(named[schema["$ref"].removeprefix("#/$defs/")], named) | made
+    options = [each for each in made.get("anyOf", ()) if each != {"type": "null"}]
+    if len(options) == 1:
+        made = options[0] | {name: each for name, each in made.items() if name != "anyOf"}
+    if made.get("default", ...) is None:
+        del made["default"]
+    return made
 
 
 def _refusal(text: str) -> CallToolResult:

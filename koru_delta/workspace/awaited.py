@@ -150,6 +150,7 @@ class AsyncAgentMemory:
     timeline = _on_memory(AgentMemory.timeline)
     contradictions = _on_memory(AgentMemory.contradictions)
     forget = _on_memory(AgentMemory.forget, writes=True)
+    erase = _on_memory(AgentMemory.erase, writes=True)
     restore = _on_memory(AgentMemory.restore, writes=True)
     forgotten = _on_memory(AgentMemory.forgotten)
     consolidate = _on_memory(AgentMemory.consolidate, writes=True)

@@ -17,6 +17,7 @@ from koru_delta.errors import (
     InvalidDataError,
     IsolationError,
     ModelMismatchError,
+    QueryError,
 )
 from koru_delta.search.causality import CausalFilter
 from koru_delta.transaction import CauseLike
@@ -42,7 +43,8 @@ class Item:
     """Something to store: its key (None: made up), its value, and what is embedded of it.
 
     `options` are of its own; `siblings` names keys that say the same apart, which it ends as
-    well where it follows the pattern "reference".
+    well where it follows the pattern "reference"; all of them begin with `watched`. `said` is
+    the field of the value that is what such a reference says; None is all of it.
     """
 
     key: str | None
@@ -50,6 +52,8 @@ class Item:
     text: str | None
     options: Mapping[str, Any] | None = None
     siblings: Callable[[], Sequence[str]] | None = None
+    watched: str | None = None
+    said: str | None = None
 
 
 class Inside:
@@ -108,10 +112,11 @@ class Inside:
             now, tried = self.db.as_of(None).time, next(turn)
             made: list[Intended] = []
             taken: set[str] = set()
-            for item, vector in zip(items, vectors, strict=True):
+            for place, (item, vector) in enumerate(zip(items, vectors, strict=True)):
                 key = item.key
                 if key is None:
-                    key = _new_key(prefix, now, item.value, tried, taken)
+                    among = None if len(items) == 1 else place
+                    key = _new_key(prefix, now, among, item.value, tried, taken)
                 taken.add(key)
                 given = {**options, **(item.options or {})}
                 each = Intended(whole, key, item.value, vector, options=given)
@@ -123,9 +128,9 @@ class Inside:
                     each.once = True
                 made.append(each)
                 if pattern == "reference":
-                    made += self._taken_over(each, now, item.siblings)
+                    made += self._taken_over(each, item)
             # In the order of the items, so that their versions come first.
-            made.sort(key=lambda each: each.delete)
+            made.sort(key=lambda each: each.delete or each.watch)
             return [*made, *besides]
 
         return self.writer.commit(plan, model=model, author=author, message=message, run=run)[
@@ -179,7 +184,15 @@ class Inside:
         return version
 
     def own_filter(self, causal: CausalFilter) -> CausalFilter:
-        """The filter, with the namespaces of its anchors named whole."""
+        """The filter, with the namespaces of its anchors named whole.
+
+        Raises:
+            QueryError: it is no `CausalFilter`.
+            IsolationError: an anchor is not of this workspace.
+        """
+        given: object = causal
+        if not isinstance(given, CausalFilter):
+            raise QueryError(f"causal is a CausalFilter, not {type(given).__name__}")
         changed: dict[str, Any] = {}
         for name in _WALKS:
             anchors = getattr(causal, name)
@@ -196,8 +209,11 @@ class Inside:
 
         Raises:
             EmbedderError: another embedder filled the workspace, or it is needed and none.
+            ModelMismatchError: it was given another one meanwhile.
         """
         embedder, known = self.embedder, self.settings.embedder
+        if embedder is not None and known not in (None, embedder.name):
+            raise ModelMismatchError(f"{self.name}/*", embedder.name, (str(known),))
         if embedder is None and (needed or known is not None):
             filled = "has no embedder" if known is None else f"is filled by {known!r}"
             raise EmbedderError(
@@ -212,46 +228,48 @@ class Inside:
         embedder = self.filling() if said else None
         if embedder is None:
             return [None for _ in texts], None
-        if self.settings.embedder is None:
-            self.recorded.change(
-                lambda known: _filled(known, self.name, embedder.name), author=None, message=None
-            )
         made = iter(embedder.embed_documents(said))
         vectors = [
             as_vector(next(made)) if text is not None and text.strip() else None for text in texts
         ]
+        if self.settings.embedder is None:  # only now: one that fails fills nothing
+            self.recorded.change(
+                lambda known: _filled(known, self.name, embedder.name), author=None, message=None
+            )
         return vectors, embedder.name
 
-    def _taken_over(
-        self, each: Intended, now: datetime, siblings: Callable[[], Sequence[str]] | None
-    ) -> list[Intended]:
+    def _taken_over(self, each: Intended, item: Item) -> list[Intended]:
         """Let a reference hold up to the next change that is known of; what it ends apart.
 
-        It is planned again if somebody writes the key meanwhile.
+        What says the same as what holds has held since then. It is planned again if somebody
+        writes the key meanwhile, or one of its siblings.
         """
         namespace, options = each.namespace, each.options
-        starts = microseconds(options.get("valid_from") or now)
         last = self.db.history(namespace, each.key, reverse=True, limit=1, include_annotations=True)
         options["if_last"] = last[0] if last else None
         each.planned = True
-        others = [
-            (key, self._latest_first(namespace, key)) for key in (siblings() if siblings else ())
-        ]
+        keys = [] if item.siblings is None else item.siblings()
+        others = [(key, self._latest_first(namespace, key)) for key in keys]
+        # Only now: what has been read of others who say what is true now is no change to come.
+        now = self.db.as_of(None).time
+        since, stopped = options.get("valid_from"), options.get("valid_to")
+        starts = microseconds(since or now)
         known = [entries for _, entries in others]
         if last and not _holds_on(last[0], starts):
             known.append(self._latest_first(namespace, each.key))
-        if options.get("valid_to") is None:
+        if stopped is None:
             ends = [end for end in (until(entries, starts) for entries in known) if end is not None]
-            options["valid_to"] = moment(min(ends)) if ends else None
-        given = options["valid_to"]
-        stops = FOREVER if given is None else microseconds(given)
-        return [
+            stopped = options["valid_to"] = moment(min(ends)) if ends else None
+        stops = FOREVER if stopped is None else microseconds(stopped)
+        if since is None and stopped is not None:
+            since = options["valid_from"] = now  # it may be over before this is committed
+        elif since is None and last and _says_so(last[0], each.value, now, item.said):
+            options["valid_from"] = last[0].valid_from
+        watch = [] if item.watched is None else [Intended(namespace, item.watched, watch=True)]
+        return watch + [
             Intended(
                 namespace, key, delete=True, planned=True,
-                options={
-                    "valid_from": options.get("valid_from"), "valid_to": given,
-                    "if_last": entries[0],
-                },
+                options={"valid_from": since, "valid_to": stopped, "if_last": entries[0]},
             )
             for key, entries in others
             if any(span.valid_from < stops and starts < span.valid_to for span in timeline(entries))
@@ -268,6 +286,19 @@ def _holds_on(last: Version, starts: int) -> bool:
     )
 
 
+def _says_so(last: Version, value: Value, now: datetime, said: str | None) -> bool:
+    """Whether what a key last held says the same, and does so still."""
+    if last.is_tombstone or last.is_erased or not _holds_on(last, microseconds(now)):
+        return False
+    if last.expires_at is not None and last.expires_at <= now:
+        return False
+    return _part(last.value, said) == _part(value, said)
+
+
+def _part(value: Value, said: str | None) -> bytes:
+    return canonical_bytes(value.get(said) if said and isinstance(value, dict) else value)
+
+
 def text_of(value: Value, text: str | None) -> str | None:
     """What is embedded of a value."""
     if text is not None:
@@ -279,10 +310,16 @@ def text_of(value: Value, text: str | None) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _new_key(prefix: str, now: datetime, value: Value, tried: int, taken: set[str]) -> str:
-    """A key nobody else is likely to have: its time, and a short name of the value."""
+def _new_key(
+    prefix: str, now: datetime, place: int | None, value: Value, tried: int, taken: set[str]
+) -> str:
+    """A key nobody else is likely to have: its time, and a short name of the value.
+
+    `place` is where it stands among others of one commit, so that they are in this order.
+    """
     short = blake3(canonical_bytes(value)).hexdigest()[:8]
-    key = f"{prefix}{now:%Y%m%dT%H%M%S}.{now.microsecond:06}Z-{short}"
+    among = "" if place is None else f"{place:06}-"
+    key = f"{prefix}{now:%Y%m%dT%H%M%S}.{now.microsecond:06}Z-{among}{short}"
     number = tried
     while number or key in taken:
         number = max(number, 1)

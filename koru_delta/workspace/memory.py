@@ -10,48 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import combinations
 from typing import Any, Final, Literal
 
-from koru_delta.causal import FOREVER, Version, When, microseconds, moment
-from koru_delta.errors import (
-    InvalidDataError,
-    KeyNotFoundError,
-    QueryError,
-    UnknownMemoryError,
-)
+from koru_delta.causal import When
+from koru_delta.errors import InvalidDataError, KeyNotFoundError, UnknownMemoryError
 from koru_delta.lifecycle import Consolidate, Policy, Summarizer
-from koru_delta.log.moments import AsOf
-from koru_delta.search.answers import Match
-from koru_delta.search.filters import Filter
+from koru_delta.log.retention import Erased
 from koru_delta.transaction import CauseLike, ttl_microseconds
-from koru_delta.values import Value, Vector, as_vector
+from koru_delta.values import Value
 from koru_delta.workspace.inside import Item
-from koru_delta.workspace.patterns import Outcomes, Span
-from koru_delta.workspace.recall import Relevance, checked_budget, checked_share, chosen_by
-from koru_delta.workspace.recollection import (
-    Context,
-    Contradiction,
-    Forgotten,
-    Memory,
-    check_word,
-    context_of,
-    memory_of,
-    sentence,
-    value_of,
-    within,
-)
-from koru_delta.workspace.shelf import MEMORY, Shelf, claim_prefix, says
-from koru_delta.workspace.workspace import Workspace
+from koru_delta.workspace.patterns import Outcomes
+from koru_delta.workspace.recall import chosen_by
+from koru_delta.workspace.recalling import MemoryReads
+from koru_delta.workspace.recollection import Forgotten, Memory, check_word, sentence, value_of
+from koru_delta.workspace.shelf import MEMORY, claim_prefix
 from koru_delta.workspace.writes import Intended
 
 _PREFIXES: Final = ("episode:", "fact:", "claim:", "procedure:")
 _EPISODE: Final = ("text", "session", "tags", "source", "at", "data")
-_WIDER: Final = (1, 4, 16)  # times k that are looked at, for as many that are relevant enough
 _FORGOTTEN_BY_QUERY: Final = 0.5  # relevance from which on a query forgets
 
 
-class AgentMemory:
+class AgentMemory(MemoryReads):
     """What an agent remembers; made by `Workspace.ai_context`.
 
     Every memory keeps where it came from and when: what was believed at any moment can be
@@ -59,21 +39,6 @@ class AgentMemory:
     forgetting, which is dated and can be taken back. Works by words alone where the
     workspace has no embedder. Several agents, threads and processes may share it.
     """
-
-    def __init__(self, workspace: Workspace) -> None:
-        """Made by `Workspace.ai_context`."""
-        self._workspace = workspace
-        self._shelf = Shelf(workspace)
-        self._db = self._shelf.db
-        self._whole = self._shelf.whole
-
-    @property
-    def workspace(self) -> Workspace:
-        """Where it is kept."""
-        return self._workspace
-
-    def __repr__(self) -> str:
-        return f"<AgentMemory in {self._workspace!r}>"
 
     # Remembering
 
@@ -171,7 +136,8 @@ class AgentMemory:
         where it becomes known late: told on Tuesday that somebody moved last year, what was
         known of the years before and of the time since stands. So what began before another
         value, and is still true, is said once more from now on. The memory that comes back
-        tells by its `valid_to` how long it holds.
+        tells by its `valid_to` how long it holds. Said again with the same value, it goes on
+        to hold since it began to.
 
         Args:
             key: Names the fact: "home-city". Several memories of one key are one fact.
@@ -188,15 +154,19 @@ class AgentMemory:
             InvalidTimestampError: the times are none.
         """
         check_word("key", key)
+        if type(supersede) is not bool:
+            raise InvalidDataError(f"supersede is True or False, not {supersede!r}")
         said = value_of(
             "fact", text=sentence(key, value) if text is None else text, name=key, value=value,
             tags=tags, session=session, source=source, data=data,
         )  # fmt: skip
         times = {"valid_from": valid_from, "valid_to": valid_to}
         siblings: Callable[[], list[str]] | None = None
+        watched: str | None = None
         besides: list[Intended] = []
         if supersede:
             siblings = lambda: self._shelf.claims(key)  # noqa: E731 - read anew for each try
+            watched = claim_prefix(key)
             identity = f"fact:{key}"
         else:
             by = source or author
@@ -205,10 +175,10 @@ class AgentMemory:
             identity = f"{claim_prefix(key)}{by}"
             if identity not in self._shelf.claims(key):
                 besides.append(Intended(self._shelf.index, identity, {"key": key}))
+        fact = Item(identity, said, said["text"], times, siblings, watched, "value")
         return self._shelf.remember(
-            [Item(identity, said, said["text"], times, siblings)], besides=besides, causes=causes,
-            ttl=ttl, author=author, run=run,
-        )[0]  # fmt: skip
+            [fact], besides=besides, causes=causes, ttl=ttl, author=author, run=run
+        )[0]
 
     def remember_procedure(
         self,
@@ -233,10 +203,14 @@ class AgentMemory:
             text: How it reads; by default the name and the steps. It is what is searched.
         """
         check_word("name", name)
-        if not isinstance(steps, str):
-            steps = list(steps)
-            if not steps or not all(isinstance(step, str) for step in steps):
-                raise InvalidDataError("steps is a text, or a list of at least one")
+        given: object = steps
+        listed = [given] if isinstance(given, str) else given
+        if isinstance(listed, (bytes, Mapping)) or not isinstance(listed, Iterable):
+            raise InvalidDataError(f"steps is a text or a list of texts, not {given!r}")
+        listed = list(listed)
+        if not listed or not all(isinstance(step, str) and step.strip() for step in listed):
+            raise InvalidDataError("steps is a text, or a list of at least one, none of them blank")
+        steps = listed[0] if isinstance(given, str) else listed
         said = value_of(
             "procedure", text=sentence(name, steps) if text is None else text, name=name,
             value=steps, tags=tags, session=session, source=source, data=data,
@@ -276,173 +250,6 @@ class AgentMemory:
         except KeyNotFoundError as error:
             raise UnknownMemoryError(self._whole, named) from error
 
-    # Recalling
-
-    def recall(
-        self,
-        query: str,
-        k: int = 10,
-        *,
-        types: str | Iterable[str] | None = None,
-        tags: str | Iterable[str] | None = None,
-        session: str | None = None,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-        min_relevance: float = 0.0,
-        budget_tokens: int | None = None,
-        explain: bool = False,
-    ) -> list[Memory]:
-        """Find what is remembered about something, the most relevant first.
-
-        By words, and by meaning where there is an embedder. What matches in neither way is
-        never returned; what is forgotten is not. `types`, `tags` and `session` choose before
-        the best are taken, so that there are `k` memories if as many match.
-
-        Args:
-            query: A question, a message or words, taken as they are.
-            types: "episode", "fact", "procedure", or several of them.
-            tags: One, or several that it has all of.
-            session: Only what belongs to it.
-            as_of: As it was remembered then.
-            valid_at: What was true, or had happened, then.
-            min_relevance: Leave out what is less relevant than that, in [0, 1]. Among the
-                best `16 k`.
-            budget_tokens: Pass over memories whose texts would be more than that together: what
-                matters less may still fit.
-            explain: Make each `explanation` at once, and not when it is asked for.
-
-        Raises:
-            QueryError: an argument that makes no sense; and those of `Database.search`.
-        """
-        found = self._recalled(
-            query, k, chosen_by(types, tags, session), as_of, valid_at, min_relevance, explain
-        )
-        if budget_tokens is not None:
-            found = within(found, checked_budget(budget_tokens))
-        if as_of is None:
-            self._db.used([(self._whole, memory.id) for memory in found], kind="recall")
-        return found
-
-    def context(
-        self,
-        query: str,
-        budget_tokens: int = 1000,
-        *,
-        k: int = 20,
-        types: str | Iterable[str] | None = None,
-        tags: str | Iterable[str] | None = None,
-        session: str | None = None,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-        min_relevance: float = 0.0,
-    ) -> Context:
-        """What is remembered about something, as a block for a prompt with citations.
-
-        Never longer than `budget_tokens`, all of it counted; what does not fit any more is
-        passed over for what does. Other arguments are those of `recall`.
-        """
-        budget = checked_budget(budget_tokens)
-        found = self._recalled(
-            query, k, chosen_by(types, tags, session), as_of, valid_at, min_relevance, False
-        )
-        return context_of(found, self._db.as_of(as_of).time, budget)
-
-    def get(self, id: str, *, as_of: AsOf = None, valid_at: When | None = None) -> Memory:
-        """One memory by its id, also if it is hidden.
-
-        Raises:
-            UnknownMemoryError: there is no such memory at that moment.
-        """
-        check_word("id", id)
-        try:
-            version = self._db.version(self._whole, id, as_of=as_of, valid_at=valid_at)
-        except KeyNotFoundError as error:
-            raise UnknownMemoryError(self._whole, id) from error
-        return self._shelf.memory(version, as_of, valid_at)
-
-    def memories(
-        self,
-        *,
-        types: str | Iterable[str] | None = None,
-        tags: str | Iterable[str] | None = None,
-        session: str | None = None,
-        limit: int | None = None,
-        as_of: AsOf = None,
-        valid_at: When | None = None,
-    ) -> list[Memory]:
-        """Everything that is remembered and passes, by id: episodes in the order of time."""
-        where = chosen_by(types, tags, session)
-        rows = self._db.query(self._whole, where, limit=limit, as_of=as_of, valid_at=valid_at)
-        return [self._shelf.memory(row.version, as_of, valid_at) for row in rows]
-
-    def history(self, id: str, *, as_of: AsOf = None) -> list[Version]:
-        """Every version of a memory and what was said of it, oldest first."""
-        check_word("id", id)
-        return self._db.history(self._whole, id, as_of=as_of, include_annotations=True)
-
-    def why(self, memory: str | Memory, *, as_of: AsOf = None) -> list[Version]:
-        """What a memory came from inside the workspace, nearest first."""
-        version = (memory if isinstance(memory, Memory) else self.get(memory, as_of=as_of)).version
-        return self._workspace.ancestors(version, as_of=as_of)
-
-    # Facts in time
-
-    def what_did_i_believe(
-        self, key: str | Memory, at: AsOf, *, valid_at: When | None = None
-    ) -> Memory | None:
-        """What was believed of a fact at a moment, whatever was learnt since; None if nothing.
-
-        Args:
-            key: That of the fact; or its id, or a memory of it.
-            at: The moment: as `as_of` everywhere.
-            valid_at: Of which time; by default of that moment. To ask what is known now of
-                that time, recall with `valid_at`, or see `timeline`.
-        """
-        clock = microseconds(self._db.as_of(at).time)
-        when = clock if valid_at is None else microseconds(valid_at)
-        believed = [
-            span for _, span in self._spans(key, at) if span.valid_from <= when < span.valid_to
-        ]
-        if not believed:
-            return None
-        span = max(believed, key=lambda span: span.version.seq)
-        return memory_of(span.version, span=span)
-
-    def timeline(self, key: str | Memory, *, as_of: AsOf = None) -> list[Memory]:
-        """What a fact said when, by what was known at a moment: in the order of valid time.
-
-        What was forgotten by then, or ended, is left out. `key` may be the id of the fact, or
-        a memory of it, as well.
-        """
-        found = sorted(span for _, span in self._spans(key, as_of))
-        return [memory_of(span.version, span=span) for span in found]
-
-    def contradictions(self, *, as_of: AsOf = None) -> list[Contradiction]:
-        """Facts asserted apart that say different things for the same time, by key.
-
-        Those that are over by that moment are left out: `as_of` shows them as they stood.
-        """
-        said: list[Any] = [row.value for row in self._db.query(self._shelf.index, as_of=as_of)]
-        keys = {each["key"] for each in said}
-        clock = microseconds(self._db.as_of(as_of).time)
-        found = []
-        for key in sorted(keys):
-            for (one, first), (other, second) in combinations(
-                sorted(self._shelf.spans(key, as_of)), 2
-            ):
-                starts = max(first.valid_from, second.valid_from)
-                ends = min(first.valid_to, second.valid_to)
-                over = ends <= max(starts, clock)
-                if one == other or over or says(first) == says(second):
-                    continue
-                pair = (
-                    memory_of(first.version, span=first),
-                    memory_of(second.version, span=second),
-                )
-                until = None if ends == FOREVER else moment(ends)
-                found.append(Contradiction(key, pair, moment(starts), until))
-        return found
-
     # Forgetting
 
     def forget(
@@ -461,15 +268,21 @@ class AgentMemory:
     ) -> Forgotten:
         """Forget memories from now on, or from when `ttl` is over; `restore` takes it back.
 
+        The answer has those that were not forgotten already.
+
         A fact is forgotten with all it said at any time. Every moment before goes on as it
-        was, and what is remembered later is recalled.
+        was, and what is remembered later is recalled. A summary that an episode went into (see
+        `consolidate`) is taken back, so that it does not tell of it any more; the other episodes
+        are recalled again.
 
         Args:
             what: Memories or their ids, in a list; or a query: then what `recall` finds with
-                it and the other arguments. Look at that first.
+                its words and the other arguments. By words alone: how near in meaning a memory
+                must be differs from embedder to embedder. Look at that first.
             mode: "hide" takes them out of every recall at once; "ttl" once `ttl` (seconds, or
                 a timedelta) is over.
-            min_relevance: Of a query, how relevant a memory must be to be forgotten.
+            min_relevance: Of a query, the share of its words that a memory must have to be
+                forgotten, rare ones counting more.
             message: Why.
 
         Raises:
@@ -486,14 +299,20 @@ class AgentMemory:
                 raise InvalidDataError(
                     f"forget() takes a text as a query; to forget by id, pass a list: [{what!r}]"
                 )
-            chosen = self.recall(
-                what, k, types=types, tags=tags, session=session, min_relevance=min_relevance
-            )
+            where = chosen_by(types, tags, session)
+            chosen = self._recalled(what, k, where, None, None, min_relevance, False, by_words=True)
         else:
+            if types is not None or tags is not None or session is not None:
+                raise InvalidDataError(
+                    "types, tags and session choose what a query forgets; what is named is "
+                    "forgotten whatever it is"
+                )
             chosen = [self._shelf.known(id) for id in _ids(what)]
         ids = list(dict.fromkeys(memory.id for memory in chosen))
         why = message or (f"forgotten: {what}" if isinstance(what, str) else "forgotten")
         until: datetime | None = None
+        summaries = {each.id: each for each in map(self._shelf.summary_of, ids) if each is not None}
+        self._db.lifecycle.undo(summaries.values(), author=author, message=why)
         if length is not None:
             written = self._shelf.end(ids, length, author=author, message=why)
             until = written[0].expires_at if written else None
@@ -505,7 +324,36 @@ class AgentMemory:
             written = hidden
             versions = [str(entry.target) for entry in hidden]
         time = written[-1].time if written else self._db.as_of(None).time
-        return Forgotten(tuple(chosen), mode, time, until, tuple(versions))
+        done = {entry.key for entry in written}
+        return Forgotten(
+            tuple(each for each in chosen if each.id in done), mode, time, until, tuple(versions)
+        )
+
+    def erase(
+        self,
+        what: Memory | Iterable[str | Memory],
+        *,
+        author: str | None = None,
+        message: str | None = None,
+    ) -> Erased:
+        """Remove memories for good, from the past and from every file; that cannot be undone.
+
+        As `Database.erase`, of all a memory ever was, and of the outcomes of a procedure.
+        Summaries it went into go with it. `Erased.derived` names what else came from it: look
+        at that, since it may tell of it. Ids are kept, so the key of a fact and the name of a
+        procedure are.
+
+        Args:
+            what: Memories or their ids, in a list.
+
+        Raises:
+            KeyNotFoundError: there never was such a memory.
+            InvalidDataError: a single id in place of a list.
+        """
+        ids = _ids(what)
+        places = [(self._whole, self._shelf.puts(id)[0].key) for id in ids]
+        places += [place for id in ids for place in self._shelf.outcomes(id)]
+        return self._db.erase(places, author=author, message=message)
 
     def restore(
         self,
@@ -522,27 +370,14 @@ class AgentMemory:
         why = message or "remembered again"
         if isinstance(what, Forgotten):
             ids = [memory.id for memory in what.memories]
-            hidden = list(what.versions) if what.mode == "hide" else []
+            mine = {version.id for id in ids for version in self._shelf.puts(id)}
+            hidden = [id for id in what.versions if id in mine] if what.mode == "hide" else []
         else:
             ids = _ids([what] if isinstance(what, str) else what)
             hidden = [version.id for id in ids for version in self._shelf.puts(id)]
         self._db.unhide_many(hidden, author=author, message=why)
         self._shelf.end(ids, None, author=author, message=why)
         return [self._shelf.known(id) for id in ids]
-
-    def forgotten(self, *, as_of: AsOf = None) -> list[Memory]:
-        """What is hidden, and would be recalled if it were not: by id.
-
-        Not what a summary stands for: see `consolidate`.
-        """
-        seen = {row.key for row in self._db.query(self._whole, select=[], as_of=as_of)}
-        for each in self._db.lifecycle.consolidations(self._whole, as_of=as_of):
-            seen.update(each.keys)
-        return [
-            self.get(key, as_of=as_of)
-            for key in self._db.list_keys(self._whole, as_of=as_of)
-            if key not in seen
-        ]
 
     def consolidate(
         self,
@@ -587,49 +422,6 @@ class AgentMemory:
         """
         ids = _ids([memories] if isinstance(memories, str) else memories)
         return self._db.used([self._shelf.known(id).version for id in ids])
-
-    # Parts of the above
-
-    def _spans(self, key: str | Memory, as_of: AsOf) -> list[tuple[str, Span]]:
-        """Everything a fact says, by its key; or by its id, where no fact has that for a key."""
-        named = (key.name or key.id) if isinstance(key, Memory) else key
-        check_word("key", named)
-        found = self._shelf.spans(named, as_of)
-        return found or self._shelf.spans(named.removeprefix("fact:"), as_of)
-
-    def _recalled(
-        self,
-        query: str,
-        k: int,
-        where: Filter | None,
-        as_of: AsOf,
-        valid_at: When | None,
-        min_relevance: float,
-        explain: bool,
-    ) -> list[Memory]:
-        relevant = checked_share("min_relevance", min_relevance)
-        vector: Vector | None = None
-        embedder = self._workspace.embedder
-        given: object = query
-        if not isinstance(given, str):
-            raise QueryError(f"query is a text, not {type(given).__name__}")
-        if embedder is not None and query.strip():
-            vector = as_vector(embedder.embed_query(query))
-        relevance = Relevance(self._workspace, MEMORY, query, vector, as_of, valid_at)
-        kept: list[tuple[Match, float]] = []
-        for wider in _WIDER:
-            found = self._workspace.search(
-                MEMORY, query, k=wider * k, filter=where, as_of=as_of, valid_at=valid_at,
-                vector=vector, syntax=False, explain=explain,
-            )  # fmt: skip
-            rated = [(match, relevance.of(match)) for match in found]
-            kept = [pair for pair in rated if pair[1] > 0 and pair[1] >= relevant][:k]
-            if len(kept) == k or len(found) < wider * k or not relevant:
-                break
-        return [
-            self._shelf.memory(match.version, as_of, valid_at, match, share)
-            for match, share in kept
-        ]
 
 
 def _ids(given: Memory | Iterable[str | Memory]) -> list[str]:

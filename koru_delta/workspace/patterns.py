@@ -28,14 +28,16 @@ class Span(NamedTuple):
 def timeline(latest_first: Iterable[Version]) -> list[Span]:
     """What is true when, by the puts and deletes of a key and what was said of them.
 
-    What is hidden has no span, nor has a delete; but they do take over from what was said
-    before them, as in every read.
+    What is hidden or erased has no span, nor has a delete; but they do take over from what was
+    said before them, as in every read.
 
     Args:
         latest_first: `history(reverse=True, include_annotations=True)`.
     """
-    parts = _parts(latest_first)
-    return sorted(span for span, hidden in parts if not hidden and not span.version.is_tombstone)
+    return sorted(
+        span for span, hidden in _parts(latest_first)
+        if not (hidden or span.version.is_tombstone or span.version.is_erased)
+    )  # fmt: skip
 
 
 def until(latest_first: Iterable[Version], starts: int) -> int | None:

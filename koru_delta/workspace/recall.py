@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 from math import log1p
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,12 +20,16 @@ from koru_delta.values import Vector
 from koru_delta.workspace.recollection import TYPES
 from koru_delta.workspace.workspace import Workspace
 
+_MOST_TERMS: Final = 512  # that are searched: more take long, and tell little
+
 
 class Relevance:
     """How relevant hits of a search are to its question: by cosine, and by words they share.
 
     A word weighs as much as BM25 has it: one that every memory has next to nothing, one that
     none has the most. So what shares only "the" with a question is not relevant to it.
+
+    `question` is what to search by words: of a long one its beginning and its end.
     """
 
     def __init__(
@@ -38,8 +42,11 @@ class Relevance:
         valid_at: When | None,
     ) -> None:
         self._workspace, self._vector = workspace, vector
-        terms = dict.fromkeys(_analyzer().terms(question))
         db, whole = workspace.inside.db, workspace.inside.whole(namespace)
+        words = workspace.inside.recorded.words(whole, as_of)
+        self._analyzer = _analyzer(None if words is None else words.stemmer)
+        self.question = _shortened(question, self._analyzer)
+        terms = dict.fromkeys(self._analyzer.terms(self.question))
         # With a causal filter it counts what can be searched, and need not ask the log.
         count = db.count(whole, causal=CausalFilter(), as_of=as_of, valid_at=valid_at)
         self._weights: dict[str, float] = {}
@@ -51,7 +58,7 @@ class Relevance:
     def of(self, match: Match) -> float:
         """In [0, 1]; 0 is no match at all."""
         value: Any = match.value
-        shared = set(_analyzer().terms(" ".join([value["text"], *value.get("tags", ())])))
+        shared = set(self._analyzer.terms(" ".join([value["text"], *value.get("tags", ())])))
         words = sum(weight for term, weight in self._weights.items() if term in shared)
         share = words / self._total if self._total else 0.0
         return min(1.0, max(share, self._cosine(match)))
@@ -70,9 +77,16 @@ class Relevance:
         return float(np.dot(held, self._vector)) / lengths if lengths else 0.0
 
 
+def _shortened(question: str, analyzer: Analyzer) -> str:
+    while len(set(analyzer.terms(question))) > _MOST_TERMS:
+        part = len(question) // 4
+        question = f"{question[:part]} {question[-part:]}"
+    return question
+
+
 @cache
-def _analyzer() -> Analyzer:
-    return Analyzer()
+def _analyzer(stemmer: str | None) -> Analyzer:
+    return Analyzer(stemmer)
 
 
 def chosen_by(
@@ -120,12 +134,12 @@ def checked_share(what: str, given: object) -> float:
     return float(given)
 
 
-def checked_budget(given: object) -> int:
-    """A number of tokens.
+def checked_count(what: str, given: object) -> int:
+    """A number of memories or tokens.
 
     Raises:
         QueryError: it is none.
     """
-    if type(given) is not int or given < 0:
-        raise QueryError(f"budget_tokens is a whole number from 0 on, not {given!r}")
-    return given
+    if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or given < 0:
+        raise QueryError(f"{what} is a whole number from 0 on, not {given!r}")
+    return int(given)

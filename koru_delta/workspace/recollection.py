@@ -107,7 +107,7 @@ class Memory:
         else:
             said.append("never tried")
         if teller := _teller(self):
-            said.append(f"from {teller}")
+            said.append(f"from {' '.join(teller.split())}")  # on one line, whatever it is
         return ", ".join(said)
 
 
@@ -150,6 +150,15 @@ def sentence(name: str, value: Value) -> str:
     return f"{words}: {value if isinstance(value, str) else canonical_bytes(value).decode()}"
 
 
+def is_memory(value: object) -> bool:
+    """Whether a value was remembered, and not put beside memories by somebody."""
+    return (
+        isinstance(value, dict)
+        and value.get("type") in TYPES
+        and isinstance(value.get("text"), str)
+    )
+
+
 def memory_of(
     version: Version,
     *,
@@ -158,8 +167,17 @@ def memory_of(
     match: Match | None = None,
     relevance: float | None = None,
 ) -> Memory:
-    """The memory that a version holds; `span` is where nothing later took over from it."""
+    """The memory that a version holds; `span` is where nothing later took over from it.
+
+    Raises:
+        InvalidDataError: it holds none.
+    """
     value: Any = version.value
+    if not is_memory(value):
+        raise InvalidDataError(
+            f"{version.key!r} in {version.namespace!r} holds no memory; somebody put something "
+            "else there"
+        )
     valid_to = version.valid_to
     valid_from = version.valid_from
     if span is not None:
@@ -175,7 +193,10 @@ def memory_of(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Forgotten:
-    """What was forgotten, when, and until when it is still there: `restore` takes it back."""
+    """What was forgotten, when, and until when it is still there: `restore` takes it back.
+
+    What had been forgotten before is not in it.
+    """
 
     memories: tuple[Memory, ...]
     mode: Literal["hide", "ttl"]
@@ -276,17 +297,22 @@ def within(memories: Iterable[Memory], budget_tokens: int) -> list[Memory]:
 
 def context_of(memories: Sequence[Memory], at: datetime, budget_tokens: int) -> Context:
     """A block for a prompt, no longer than a budget; empty where nothing fits."""
-    text, kept = "", list[Memory]()
+    text, kept, left_out = "", list[Memory](), 0
+    told: set[tuple[str, str | None, str]] = set()
     for memory in memories:
+        words = (memory.type, memory.session, memory.text)
+        if words in told:
+            continue
+        told.add(words)
         before = text or f"What is remembered, as of {_shown(at)}:"
         # A memory of several lines cannot pass for another one.
-        said = memory.text.strip().replace("\r\n", "\n").replace("\r", "\n")
-        lines = "\n    ".join(line.strip() for line in said.split("\n"))
+        lines = "\n    ".join(line.strip() for line in memory.text.strip().splitlines())
         longer = f"{before}\n[{len(kept) + 1}] ({memory.citation}) {lines}"
         if count_tokens(longer) <= budget_tokens:
             text = longer
             kept.append(memory)
-    left_out = len(memories) - len(kept)
+        else:
+            left_out += 1
     return Context(text, tuple(kept), count_tokens(text), counts_exactly(), left_out)
 
 

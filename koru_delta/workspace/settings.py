@@ -13,7 +13,9 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError
 from koru_delta.log import CausalLog
-from koru_delta.log.log import WORKSPACES
+from koru_delta.log.log import TEXTS, WORKSPACES
+from koru_delta.log.moments import AsOf
+from koru_delta.search.texts import TextSettings
 from koru_delta.transaction import Intents, WriteOptions
 from koru_delta.values import Value, canonical_bytes, check_name
 
@@ -130,6 +132,14 @@ class Recorded:
         if self._known is None or self._known[0] != version.id:
             self._known = version.id, Settings.read(version.value)
         return self._known[1], version.id
+
+    def words(self, whole: str, as_of: AsOf = None) -> TextSettings | None:
+        """How the words of a namespace are read at a moment; None where nobody ever said."""
+        cut = self._log.cut(as_of)
+        try:
+            return TextSettings.read(self._log.version_at(TEXTS, whole, cut, cut.clock).value)
+        except KeyNotFoundError:
+            return None
 
     def change(
         self, make: Callable[[Settings], Settings], *, author: str | None, message: str | None

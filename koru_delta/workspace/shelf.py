@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any, Final
 
 from blake3 import blake3
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
-from koru_delta.errors import KeyNotFoundError, UnknownMemoryError
+from koru_delta.errors import KeyNotFoundError, MissingExtraError, UnknownMemoryError
+from koru_delta.log.log import LIFECYCLE
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
+from koru_delta.search.text.analysis import Analyzer
 from koru_delta.transaction import CauseLike
 from koru_delta.values import canonical_bytes
 from koru_delta.workspace.inside import Item
 from koru_delta.workspace.patterns import Outcomes, Span, timeline
-from koru_delta.workspace.reads import outcomes_of
-from koru_delta.workspace.recollection import Memory, memory_of
+from koru_delta.workspace.reads import OUTCOMES, outcomes_of
+from koru_delta.workspace.recollection import Memory, is_memory, memory_of
 from koru_delta.workspace.settings import Settings
 from koru_delta.workspace.workspace import Workspace
 from koru_delta.workspace.writes import Intended
 
 MEMORY: Final = "memory"  # the namespace of all three
 CLAIMS: Final = "memory.claims"  # which facts are also asserted apart
+STEMMER: Final = "english"
 _PATTERNS: Final[dict[str, Any]] = {
     "episode:": "event", "fact:": "reference", "claim:": "reference", "procedure:": "procedure",
 }  # fmt: skip
@@ -53,7 +57,10 @@ class Shelf:
         """Write memories in one commit, into a workspace that knows their rules by then."""
         workspace = self.workspace
         if workspace.settings.pattern(MEMORY, "procedure:") is None:
-            self.db.configure_text(self.whole, fields=["text", "tags"], author=author)
+            if self._inside.recorded.words(self.whole) is None:  # nobody said how before
+                self.db.configure_text(
+                    self.whole, fields=["text", "tags"], stemmer=stemmer(), author=author
+                )
             for prefixed, pattern in _PATTERNS.items():
                 workspace.pattern(MEMORY, pattern, prefix=prefixed, author=author)
         options = {"causes": self._inside.causes(causes), "ttl": ttl}
@@ -99,6 +106,7 @@ class Shelf:
             for id in (f"fact:{key}", *self.claims(key, as_of))
             for span in timeline(self.entries(id, as_of))
             if span.version.expires_at is None or clock < span.version.expires_at
+            if is_memory(span.version.value)
         ]
 
     def known(self, id: str) -> Memory:
@@ -122,6 +130,26 @@ class Shelf:
         if not puts:
             raise UnknownMemoryError(self.whole, id)
         return puts
+
+    def outcomes(self, id: str) -> list[tuple[str, str]]:
+        """Where what came of a procedure is kept; nothing, of other memories."""
+        whole = self.whole + OUTCOMES
+        return [(whole, row.key) for row in self.db.query(whole, {"procedure": id}, select=[])]
+
+    def summary_of(self, id: str) -> Version | None:
+        """The summary in place of which a memory is out of recall; None if it is not for one.
+
+        As it was made.
+        """
+        hide = next((each for each in self.entries(id, None) if each.is_annotation), None)
+        if hide is None or hide.operation != "hide":
+            return None
+        for cause in hide.causes:
+            record = self.db.get_version(cause.id)
+            if cause.kind == "caused_by" and record.namespace == LIFECYCLE:
+                said: Any = record.value
+                return self.db.history(said["namespace"], said["key"], limit=1)[0]
+        return None
 
     def end(
         self, ids: Sequence[str], length: int | None, *, author: str | None, message: str
@@ -173,6 +201,16 @@ class Shelf:
         )  # fmt: skip
 
 
+@cache
+def stemmer() -> str | None:
+    """What makes "deploys" find "deployed"; None where that is not installed."""
+    try:
+        Analyzer(STEMMER)
+    except MissingExtraError:
+        return None
+    return STEMMER
+
+
 def claim_prefix(key: str) -> str:
     """How the ids begin under which a fact is asserted apart."""
     return f"claim:{blake3(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}:"
@@ -181,7 +219,7 @@ def claim_prefix(key: str) -> str:
 def says(span: Span) -> bytes:
     """What a fact says, to be compared."""
     value: Any = span.version.value
-    return canonical_bytes(value["value"])
+    return canonical_bytes(value.get("value"))
 
 
 def _first(version: Version, entries: Sequence[Version]) -> Version:

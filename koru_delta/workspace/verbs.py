@@ -10,6 +10,7 @@ from koru_delta.causal import Version, When
 from koru_delta.embedders import Embedder, TextEmbedder
 from koru_delta.lifecycle import Lifecycle
 from koru_delta.log.moments import AsOf
+from koru_delta.log.retention import Erased
 from koru_delta.search.answers import Matches
 from koru_delta.search.causality import CausalFilter
 from koru_delta.search.filters import Filter
@@ -224,6 +225,6 @@ class Verbs(Store, Protocol):
         """As `Database.search`."""
         ...
 
-    def erase(self, what: Any, *, author: str | None = ..., message: str | None = ...) -> Any:
+    def erase(self, what: Any, *, author: str | None = ..., message: str | None = ...) -> Erased:
         """As `Database.erase`."""
         ...

@@ -6,7 +6,7 @@ slash. Whoever has the database sees all of it; whoever has a workspace sees onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -151,6 +151,7 @@ class Workspace(WorkspaceReads):
             ImmutableEventError: the key is an event, and was written before.
             EmbedderError: another embedder filled the workspace; and those of `Database.put`.
         """
+        check_key(self._inside.whole(namespace), key)  # None would be made up
         options = self._options(causes, ttl, valid_from, valid_to)
         if if_match is not _ANY:
             options["if_match"] = if_match
@@ -173,10 +174,17 @@ class Workspace(WorkspaceReads):
         run: str | None = None,
     ) -> list[Version]:
         """Store many `(key, value)` in one commit: all of them or none."""
-        wanted = []
+        whole, wanted = self._inside.whole(namespace), []
+        given: object = items
+        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+            raise InvalidDataError(
+                f"items is a list of (key, value), not {type(given).__name__}; of a dict, pass "
+                "its items()"
+            )
         for item in items:
             if not isinstance(item, tuple) or len(item) != 2:
                 raise InvalidDataError("an item to store is (key, value)")
+            check_key(whole, item[0])  # None would be made up
             wanted.append(Item(*item, text_of(item[1], None)))
         options = self._options(causes, ttl, valid_from, valid_to)
         return self._inside.write(
@@ -257,6 +265,7 @@ class Workspace(WorkspaceReads):
             raise InvalidDataError(f"success is True or False, not {success!r}")
         if note is not None and not isinstance(note, str):
             raise InvalidDataError(f"note is text, not {type(note).__name__}")
+        check_key(self._inside.whole(namespace), key)
         if self.settings.pattern(namespace, key) != "procedure":
             raise InvalidDataError(
                 f"{key!r} in {namespace!r} is no procedure; say pattern({namespace!r}, "
@@ -393,7 +402,13 @@ class Workspace(WorkspaceReads):
         }  # fmt: skip
 
     def ai_context(self) -> AgentMemory:
-        """The memory of an agent, kept in this workspace."""
+        """The memory of an agent, kept in this workspace.
+
+        Words are compared by their English stems, so that "deploys" finds "deployed" (where
+        PyStemmer is installed when the first thing is remembered). For another language say, in
+        the database, `configure_text("<workspace>/memory", fields=["text", "tags"],
+        stemmer="german")`.
+        """
         from koru_delta.workspace.memory import AgentMemory
 
         return AgentMemory(self)

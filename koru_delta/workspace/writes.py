@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from koru_delta.causal import DELETE, Version, When, microseconds
 from koru_delta.errors import (
+    ChangedSinceError,
     ConflictError,
     ErasedError,
     ImmutableEventError,
@@ -37,7 +38,8 @@ class Intended:
     """A put, or a delete, of a key in a whole namespace; `options` are those of the verb.
 
     With `planned` it depends on what the key has held so far, and is planned again where
-    somebody wrote the key meanwhile; with `once` nobody may ever have written it.
+    somebody wrote the key meanwhile; with `once` nobody may ever have written it. With `watch`
+    nothing is written: all is planned again where somebody wrote a key that begins so.
     """
 
     namespace: str
@@ -47,6 +49,7 @@ class Intended:
     delete: bool = False
     planned: bool = False
     once: bool = False
+    watch: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -101,7 +104,10 @@ class Writer:
                     intended = plan(settings)
                     if settings.has_quota:
                         self._charge(tx, settings, intended)
-                    made = [_added(tx, each, model) for each in intended]
+                    made = [_added(tx, each, model) for each in intended if not each.watch]
+                    for each in intended:
+                        if each.watch:
+                            tx.expect_unchanged(each.namespace, prefix=each.key)
             except ConflictError as error:
                 if error.namespace != self._counted and not self._again(error, intended):
                     raise
@@ -139,6 +145,8 @@ class Writer:
 
     def _again(self, error: ConflictError, intended: Iterable[Intended]) -> bool:
         """Whether a conflict is of what can be planned anew."""
+        if isinstance(error, ChangedSinceError):
+            return True
         for each in intended:
             if (each.namespace, each.key) == (error.namespace, error.key):
                 if each.once:
@@ -161,7 +169,7 @@ class Writer:
         items = held = 0
         sizes: dict[tuple[str, str], int | None] = {}
         for each in intended:
-            if not _is_now(each, now):
+            if each.watch or not _is_now(each, now):
                 continue
             place = each.namespace, each.key
             if place not in sizes:
@@ -211,6 +219,9 @@ def _added(tx: Transaction, each: Intended, model: str | None) -> Pending:
     options = dict(each.options)
     if each.once:
         options["if_last"] = None
+    if each.delete and each.planned:  # it may have been written since the transaction began
+        tx.delete_many(each.namespace, [each.key], **options)
+        return Pending()
     if each.delete:
         return tx.delete(each.namespace, each.key, **options)
     if each.vector is None:

@@ -524,15 +524,15 @@ def test_undo_leaves_what_was_changed_meanwhile(db: Database, clock: FixedClock)
     db.hide("log", "s1-2", message="for another reason")
     db.expire("log", "s1-3", ttl=DAY)
     renewed = db.version("log", "s1-3")
-    db.erase(db.version("log", "s1-4"))
     db.put("log", made.key, {"text": "My own words."})
 
     back = db.lifecycle.undo(made)
 
     assert [(version.key, version.id) for version in back] == [
-        ("s1-0", made.sources[0]), ("s1-3", made.sources[3]), ("s1-3", renewed.id)
+        ("s1-0", made.sources[0]), ("s1-3", made.sources[3]), ("s1-3", renewed.id),
+        ("s1-4", made.sources[4]),
     ]  # fmt: skip
-    assert shown(db) == [made.key, "s1-0", "s1-1", "s1-3"]
+    assert shown(db) == [made.key, "s1-0", "s1-1", "s1-3", "s1-4"]
     assert db.get("log", "s1-0") == {"text": "Said anew."}
     assert db.get("log", made.key) == {"text": "My own words."}
     assert db.lifecycle.undo(made) == []

@@ -922,6 +922,25 @@ def test_a_value_is_erased_after_a_yes(run):
     run("erase", "n", "never", "--yes", code=3)
 
 
+def test_what_came_from_what_is_erased_is_named(run, tmp_path):
+    place = tmp_path / "derived.koru"
+    with koru_delta.open(place) as db:
+        for key in ("few", "many"):
+            source = db.put("n", key, "private")
+            count = 2 if key == "few" else 7
+            derived = [
+                db.put("facts", f"{key}{n}", n, causes=[("derived_from", source)]).id
+                for n in range(count)
+            ]
+    told = run("erase", "n", "few", "--yes", "--db", place).stderr
+    assert "2 versions came from it and may tell of it: " in told
+    assert "..." not in told
+    gone = run("erase", "n", "many", "--yes", "--db", place)
+    assert f"7 versions came from it and may tell of it: {derived[0][:12]}, " in gone.stderr
+    assert ", ... (--json has all)" in gone.stderr
+    assert said(run("erase", "n", "many", "--yes", "--json", "--db", place))["derived"] == derived
+
+
 def test_a_namespace_retains_what_it_is_told_to(run):
     for number in range(4):
         run("put", "n", "k", str(number))

@@ -106,6 +106,21 @@ async def test_a_model_is_told_what_the_tools_are_for(place, mode):
     assert "Traceback" not in (place.parent / "stderr").read_text()
 
 
+# google-gemini/gemini-cli 13326, github/copilot-cli 1876: clients that resolve no references
+async def test_schemas_are_plain():
+    with koru_delta.open() as db:
+        async with Client(server_of(Tools(db, db.workspace("agent").ai_context()))) as client:
+            tools = (await client.list_tools()).tools
+    for tool in tools:
+        for schema in (tool.input_schema, tool.output_schema):
+            told = json.dumps(schema)
+            assert not any(word in told for word in ("$ref", "$defs", '"null"', "anyOf"))
+    properties = {tool.name: tool.input_schema["properties"] for tool in tools}
+    assert properties["remember"]["value"] == {"description": "What the fact says: any JSON."}
+    assert properties["recall"]["types"]["items"]["enum"] == ["episode", "fact", "procedure"]
+    assert properties["recall"]["limit"]["default"] == 10
+
+
 async def test_every_tool_does_what_it_says(place):
     async with served(place) as client:
         met = (
@@ -274,6 +289,77 @@ async def test_what_models_tend_to_write_is_understood(place):
         assert len([line for line in lines if line.startswith("[")]) == 1
         assert "elephant" not in lines[1]
         assert "🐘" in lines[1]
+
+
+async def test_what_is_told_again_in_the_same_words_is_kept_once():
+    with koru_delta.open(clock=FixedClock()) as db:
+        memory = db.workspace("agent").ai_context()
+        async with Client(server_of(Tools(db, memory))) as client:
+            first = await ask(client, "remember", text="Ann likes tea.", tags=["ann", "tea"])
+            for same in ({}, {"tags": ["tea"]}):
+                again = await ask(client, "remember", text="Ann likes tea.", **same)
+                assert again == {**first, "known_before": True}
+            assert "Known before, so nothing was added" in await said(
+                client, "remember", text="Ann likes tea."
+            )
+            for other in (
+                {"session": "s"}, {"source": "bob"}, {"tags": ["new"]}, {"ttl_seconds": 9},
+                {"valid_from": "2026-01-01T00:00:00Z"}, {"because": [first["memory"]["id"]]},
+            ):  # fmt: skip
+                kept = await ask(client, "remember", text="Ann likes tea.", **other)
+                assert not kept["known_before"]
+            assert len(memory.memories()) == 7
+            memory.forget([first["memory"]["id"]])
+            anew = await ask(client, "remember", text="Ann likes tea.", tags=["ann"])
+            assert not anew["known_before"]  # what was forgotten is remembered anew
+
+
+async def test_a_document_is_no_memory():
+    with koru_delta.open() as db:
+        async with Client(server_of(Tools(db, db.workspace("agent").ai_context()))) as client:
+            told = await refused(client, "remember", text="word " * 10_000)
+            assert "text: has more than 20,000 characters; keep what matters of it" in told
+            await ask(client, "recall", query=" ".join(f"word{n}" for n in range(50_000)))
+
+
+def test_what_is_printed_meanwhile_is_not_in_the_protocol(place):
+    chatty = """
+import sys
+import koru_delta
+from koru_delta.surfaces.mcp import serve
+from koru_delta.surfaces.tools import Tools
+
+def chatty(texts):
+    print("loading a model", flush=True)
+    return [[1.0, 2.0] for _ in texts]
+
+with koru_delta.open(sys.argv[1]) as db:
+    serve(Tools(db, db.workspace("agent", embedder=chatty).ai_context()))
+"""
+    asked = [
+        {
+            "jsonrpc": "2.0", "id": 1, "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-06-18", "capabilities": {},
+                "clientInfo": {"name": "test", "version": "1"},
+            },
+        },
+        {
+            "jsonrpc": "2.0", "id": 2, "method": "tools/call",
+            "params": {"name": "recall", "arguments": {"query": "x"}},
+        },
+    ]  # fmt: skip
+    given = b"\xff\xfe no text\n\n{}\n[]\n" + b"".join(
+        json.dumps(each).encode() + b"\n" for each in asked
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", chatty, str(place)], env=environment(), input=given,
+        capture_output=True,
+    )  # fmt: skip
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["id"] for each in answers if "id" in each] == [1, 2]
+    assert b"loading a model" in done.stderr
+    assert done.returncode == 0
 
 
 async def test_a_query_that_looks_like_an_id_forgets_only_what_it_finds(place):

@@ -178,3 +178,52 @@ async def test_the_wish_can_be_awaited(tmp_path: Path) -> None:
         memory = (await db.workspace("agent")).ai_context()
         wished = await memory.consolidate(DAY)
         assert wished.consolidate == Consolidate(older_than=DAY, keys="episode:*")
+
+
+def test_a_summary_does_not_tell_of_what_is_forgotten(
+    memory: AgentMemory, clock: FixedClock
+) -> None:
+    db = memory.workspace.inside.db
+    episodes = lived(memory, clock)
+    memory.consolidate(below=9)
+    later(clock)
+    [made] = db.lifecycle.run_once("consolidate")
+
+    forgotten = memory.forget([episodes[2]], message="asked to")
+
+    assert memory.memories(session="monday", types="episode") == [*episodes[:2], *episodes[3:]]
+    assert not any("leaks" in found.text for found in memory.recall("the hose leaks", 50))
+    assert memory.forgotten() == [episodes[2]]
+    assert memory.recall("hose leaks", as_of=made.summary)[0].id == made.key  # then it did
+    assert [each.id for each in memory.restore(forgotten)] == [episodes[2].id]
+    assert memory.memories(session="monday", types="episode") == episodes
+
+    later(clock)
+    [made] = db.lifecycle.run_once("consolidate")
+    memory.forget([episodes[2]], mode="ttl", ttl=60)
+    assert memory.recall("the hose leaks")[0].id == episodes[2].id
+    clock.advance(seconds=61)
+    assert not any("leaks" in found.text for found in memory.recall("the hose leaks", 50))
+
+
+def test_what_is_erased_is_in_no_summary_and_what_came_from_it_is_named(
+    memory: AgentMemory, clock: FixedClock
+) -> None:
+    db = memory.workspace.inside.db
+    episodes = lived(memory, clock)
+    fact = memory.remember_fact("hose", "leaks", causes=[("derived_from", episodes[2].version)])
+    memory.consolidate()
+    later(clock)
+    [made] = db.lifecycle.run_once("consolidate")
+
+    gone = memory.erase([episodes[2]], message="asked to")
+
+    assert set(gone.versions) == {episodes[2].version.id, made.summary.id}
+    assert gone.derived == (fact.version.id,)
+    assert gone.is_clean
+    assert memory.memories(session="monday", types="episode") == [*episodes[:2], *episodes[3:]]
+    for as_of in (None, made.summary, episodes[4].version):
+        found = memory.recall("the hose in the garden leaks", 50, as_of=as_of, types="episode")
+        assert not any("leaks" in each.text for each in found)
+    with pytest.raises(errors.ErasedError, match="asked to"):
+        memory.get(episodes[2].id, as_of=made.summary)

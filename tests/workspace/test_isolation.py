@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,3 +130,37 @@ def test_no_pair_of_names_meets_another(name: str, namespace: str) -> None:
                 assert found.list_namespaces() == []
                 assert found.get(namespace, "k", None) is None
         assert space.list_namespaces() == [namespace]
+
+
+def test_nothing_is_taken_back_in_another_workspace(db: Database) -> None:
+    one, other = (db.workspace(name).ai_context() for name in ("one", "other"))
+    one.remember_fact("home", "Oslo")
+    told = [other.remember_fact("home", "Rome"), other.remember_episode("Ann is ill")]
+    forgotten = other.forget(told)
+    with pytest.raises(errors.KoruDeltaError):
+        one.restore(forgotten)
+    one.restore(other.forget([]))
+    assert other.memories() == []
+    alike = other.forget([other.remember_fact("home", "Bonn")])  # of the same id
+    one.restore(alike)
+    assert other.memories() == []
+    for reach in (one.get, one.why, lambda id: one.used([id]), lambda id: one.erase([id])):
+        with pytest.raises(errors.KoruDeltaError):
+            reach(told[1].id)  # type: ignore[operator]
+
+
+def test_what_is_no_memory_beside_memories_is_left_alone(db: Database) -> None:
+    space = db.workspace("one")
+    memory = space.ai_context()
+    told = memory.remember_episode("It rained")
+    space.store("memory", "number", 5)
+    space.store("memory", "other", {"text": "It rained, too"})
+    db.put("one/memory", "fact:x", {"type": "fact"})
+    db.hide("one/memory", "number")
+    assert memory.memories() == [told]
+    assert [each.id for each in memory.recall("rained")] == [told.id]
+    assert memory.forgotten() == []
+    assert [each.id for each in memory.context("rained").memories] == [told.id]
+    assert memory.timeline("x") == memory.contradictions() == []
+    with pytest.raises(errors.InvalidDataError, match="'other' in 'one/memory' holds no memory"):
+        memory.get("other")

@@ -13,6 +13,7 @@ import pytest
 
 import koru_delta
 from koru_delta import CausalFilter, Database, Outcomes, Workspace, embedders, errors
+from koru_delta.embedders import as_embedder
 from koru_delta.testing import FixedClock, HashEmbedder
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -234,6 +235,31 @@ def test_reembed_gives_it_another_embedder(plain: Database, clock: FixedClock) -
     assert keys(space.search("n", "rain", mode="vector")) == ["k"]
     assert keys(space.search("n", "rain", as_of=then)) == ["k"]
     assert plain.workspace("w", embedder=HashEmbedder(32)).settings.embedder == "hash-words-32"
+
+
+def test_who_still_has_the_embedder_of_before_writes_nothing_by_it(plain: Database) -> None:
+    stale, space = (plain.workspace("w", embedder=HashEmbedder(16)) for _ in range(2))
+    space.store("n", "k", {"text": "rain"})
+    space.reembed(HashEmbedder(32))
+
+    with pytest.raises(
+        errors.ModelMismatchError, match=r"workspace 'w' is filled by 'hash-words-32'.*reembed"
+    ):
+        stale.store("n", "l", {"text": "sun"})
+    stale.store("n", "number", 5)
+    assert keys(stale.search("n", "rain")) == ["k"]  # by words
+    assert space.list_keys("n") == ["k", "number"]
+
+
+@pytest.mark.parametrize("failing", [lambda _: 1 / 0, lambda texts: [[float("nan")]] * len(texts)])
+def test_an_embedder_that_fails_fills_nothing(plain: Database, failing: Any) -> None:
+    broken = plain.workspace("w", embedder=as_embedder(failing, name="broken"))
+    with pytest.raises(errors.EmbedderError, match="broken"):
+        broken.store("n", "k", {"text": "rain"})
+    assert broken.settings.embedder is None
+    space = plain.workspace("w", embedder=HashEmbedder(16))  # another may take its place
+    space.store("n", "k", {"text": "rain"})
+    assert keys(space.search("n", "rain", mode="vector")) == ["k"]
 
 
 def test_text_names_what_is_embedded(space: Workspace) -> None:

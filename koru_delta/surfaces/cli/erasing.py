@@ -14,6 +14,7 @@ from koru_delta.surfaces.cli.options import Author, Db, Json, Message, Yes
 from koru_delta.surfaces.cli.provenance import KeyOf, Place, reference
 
 _PANEL: Final = "Erasing"
+_NAMED: Final = 5  # versions that came from what is erased, in a line
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -30,7 +31,8 @@ def erase(
 ) -> None:
     """Remove a value for good: of a version, or of KEY all it ever held. It cannot be undone.
 
-    What was erased, when, by whom and why stays in the log. A KEY is deleted as well.
+    What was erased, when, by whom and why stays in the log. A KEY is deleted as well. Summaries
+    that were made of it go with it; what else came from it is named.
     """
     ref = reference(namespace, key)
     with opened(ctx, db, write=True, create=False) as database:
@@ -49,12 +51,18 @@ def erase(
         show.print_json(
             {
                 "erased": list(gone.versions), "bytes": gone.bytes_erased, "clean": gone.is_clean,
-                "entries": [entry.id for entry in gone.entries],
+                "entries": [entry.id for entry in gone.entries], "derived": list(gone.derived),
             }
         )  # fmt: skip
         return
     told = show.counted(len(gone.versions), "version")
     note(f"erased {told}, {gone.bytes_erased:,} bytes of content")
+    if gone.derived:
+        told, some = show.counted(len(gone.derived), "version"), gone.derived[:_NAMED]
+        more = "" if len(some) == len(gone.derived) else ", ... (--json has all)"
+        note(
+            f"{told} came from it and may tell of it: {', '.join(each[:12] for each in some)}{more}"
+        )
     if not gone.is_clean:
         note("a reader still holds old pages: run kdelta sweep when it is done")
 

@@ -96,10 +96,14 @@ class RememberAnswer(Answer):
     """Answer of `remember`."""
 
     memory: Remembered
+    known_before: bool = Field(
+        default=False, description="It was remembered before in the same words; nothing was added."
+    )
 
     def text(self) -> str:
         """What was kept."""
-        return f"Remembered: {_line(self.memory)}"
+        said = "Known before, so nothing was added" if self.known_before else "Remembered"
+        return f"{said}: {_line(self.memory)}"
 
 
 class RecallAnswer(Answer):
@@ -139,7 +143,7 @@ class ForgetAnswer(Answer):
     def text(self) -> str:
         """What was done, and how to undo it."""
         if not self.memories:
-            return "Nothing matches well enough, so nothing was forgotten."
+            return "Nothing was forgotten: nothing matches well enough, or it was forgotten before."
         if self.mode == "restore":
             return _numbered("Remembered again:", self.memories)
         when = "" if self.until is None else f" from {self.until} on"
@@ -189,7 +193,10 @@ class HistoryAnswer(Answer):
 
     def text(self) -> str:
         """What happened to it."""
-        lines = [f"{self.id}, the latest first:", *(f"- {_entry(each)}" for each in self.versions)]
+        lines = [
+            f"{_flat(self.id)}, the latest first:",
+            *(f"- {_entry(each)}" for each in self.versions),
+        ]
         lines += _more(self.left_out)
         if self.timeline:
             lines.append("What was true when, by what is known today:")
@@ -216,7 +223,7 @@ def _numbered(title: str, memories: Sequence[Remembered]) -> str:
 
 def _line(memory: Remembered) -> str:
     """A memory in a line; one of several lines cannot pass for another memory."""
-    said = [memory.id]
+    said = [_flat(memory.id)]
     if memory.type == "episode":
         said.append(memory.valid_from)
     elif memory.type == "fact":
@@ -233,7 +240,7 @@ def _line(memory: Remembered) -> str:
 
 def _by(memory: Remembered | Entry) -> str:
     by = memory.source or memory.author
-    return "" if by is None else f", from {by}"
+    return "" if by is None else f", from {_flat(by)}"
 
 
 def _entry(entry: Entry) -> str:
@@ -245,13 +252,18 @@ def _entry(entry: Entry) -> str:
     )
     until = "" if entry.valid_to is None else f" until {entry.valid_to}"
     return (
-        f"{entry.recorded_at} {entry.operation} ({entry.id}{_by(entry)}{true}{until}, version "
-        f"{entry.version[:12]}){said}{why}"
+        f"{entry.recorded_at} {entry.operation} ({_flat(entry.id)}{_by(entry)}{true}{until}, "
+        f"version {entry.version[:12]}){said}{why}"
     )
 
 
 def _more(left_out: int) -> list[str]:
     return [f"... and {left_out} more"] if left_out else []
+
+
+def _flat(text: str) -> str:
+    """On one line."""
+    return " ".join(text.split())
 
 
 def _inset(text: str) -> str:

@@ -15,6 +15,7 @@ Type = Literal["episode", "fact", "procedure"]
 
 TYPES: Final[tuple[str, ...]] = get_args(Type)
 
+_LONGEST: Final = 20_000  # characters of a memory: more is no memory but a document
 ZONE: Final = "ISO 8601 with a time zone, such as 2026-03-02T09:00:00Z"
 
 # What each kind of memory needs, and what else it takes.
@@ -57,6 +58,7 @@ class Remember(Arguments):
 
     text: str | None = Field(
         None,
+        max_length=_LONGEST,
         description="What to remember, as full sentences that make sense without this "
         "conversation: say who and what, not 'he' or 'it'. An episode needs it. For a fact or "
         "procedure it may say how it reads; for an outcome it is a note.",
@@ -181,8 +183,8 @@ class Forget(Arguments):
     query: str | None = Field(
         None,
         min_length=1,
-        description="Forget what recall finds with this query and `min_relevance`; safer is to "
-        "recall, look, and give `ids`.",
+        description="Forget what recall finds with the words of this query and `min_relevance`; "
+        "safer is to recall, look, and give `ids`.",
     )
     mode: Literal["hide", "ttl", "restore"] = Field(
         "hide",
@@ -192,7 +194,10 @@ class Forget(Arguments):
     ttl_seconds: float | None = Field(None, gt=0, description="Of mode 'ttl': how long yet.")
     reason: str | None = Field(None, description="Why; it is kept in the memory's history.")
     min_relevance: float = Field(
-        0.5, ge=0, le=1, description="Of a query: how relevant a memory must be, from 0 to 1."
+        0.5,
+        ge=0,
+        le=1,
+        description="Of a query: the share of its words that a memory must have, from 0 to 1.",
     )
     limit: int = Field(10, ge=1, le=100, description="Of a query: how many memories at most.")
 

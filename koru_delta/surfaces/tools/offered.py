@@ -80,6 +80,12 @@ class Tool:
         for each in error.errors(include_url=False, include_input=False):
             where = ".".join(map(str, each["loc"]))
             said = each["msg"].removeprefix("Value error, ")
+            if each["type"] == "string_too_long":
+                longest = each.get("ctx", {}).get("max_length", 0)
+                said = (
+                    f"has more than {longest:,} characters; keep what matters of it, as one "
+                    "memory for each thing"
+                )
             if each["type"] == "extra_forbidden":
                 said = f"{self.name} has no such argument; it has " + ", ".join(
                     self.arguments.model_fields
@@ -123,7 +129,8 @@ ALL: Final = (
         "user asks you to forget something, or when a memory turned out to be wrong and there is "
         "nothing to put in its place (a fact that changed is remembered anew, not forgotten). "
         "Recall first and pass the ids. Earlier moments still know what is forgotten, and mode "
-        "'restore' brings it back: nothing is deleted from disk.",
+        "'restore' brings it back: nothing is deleted from disk. What has to be gone for good, "
+        "from the past too, only the user can remove, with the command kdelta erase.",
         Forget, ForgetAnswer, Tools.forget, writes=True, destroys=True,
     ),
     Tool(

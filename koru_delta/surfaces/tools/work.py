@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from koru_delta import AgentMemory, Database
+from koru_delta import AgentMemory, Database, Memory
 from koru_delta.errors import KeyNotFoundError
 from koru_delta.surfaces.tools.answers import (
     AsOfAnswer,
@@ -65,8 +65,27 @@ class Tools:
                 name.removeprefix("procedure:"), given.steps or [], text=given.text, **options
             )
         else:
+            known = self._known(given)
+            if known is not None:
+                return RememberAnswer(memory=Remembered.of(known), known_before=True)
             kept = memory.remember_episode(given.text or "", at=given.valid_from, **options)
         return RememberAnswer(memory=Remembered.of(kept))
+
+    def _known(self, given: Remember) -> Memory | None:
+        """The same episode, told before; models often say a thing again to be sure.
+
+        Where anything else is said of it, a time of its own for one, it is another.
+        """
+        if given.valid_from is not None or given.ttl_seconds is not None or given.because:
+            return None
+        same: dict[str, Any] = {"type": "episode", "text": given.text}
+        for name, said in (("session", given.session), ("source", given.source)):
+            same[name] = {"$exists": False} if said is None else said
+        for row in self._memory.workspace.query("memory", same):
+            known = self._memory.get(row.key)
+            if set(given.tags) <= set(known.tags) and known.expires_at is None:
+                return known
+        return None
 
     def recall(self, given: Recall) -> RecallAnswer:
         """Find what is remembered about something."""
@@ -97,17 +116,10 @@ class Tools:
         if given.mode == "restore":
             back = self._memory.restore(given.ids or [], author=self._author, message=given.reason)
             return ForgetAnswer(mode="restore", memories=[Remembered.of(each) for each in back])
-        what: str | list[str] = given.ids or given.query or ""
-        if isinstance(what, str):
-            # Chosen here, so that no query is taken for an id.
-            what = [
-                each.id
-                for each in self._memory.recall(
-                    what, given.limit, min_relevance=given.min_relevance
-                )
-            ]
         gone = self._memory.forget(
-            what, mode=given.mode, ttl=given.ttl_seconds, author=self._author,
+            given.ids or f" {given.query}",  # with a space, so that no query is taken for an id
+            mode=given.mode, ttl=given.ttl_seconds, k=given.limit,
+            min_relevance=given.min_relevance, author=self._author,
             message=given.reason or (given.query and f"forgotten: {given.query}"),
         )  # fmt: skip
         return ForgetAnswer(
