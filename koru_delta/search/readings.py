@@ -191,13 +191,15 @@ class SpaceReadings:
         return self.erased != self.log.engine.erased(self.space.namespace)
 
     def _catch_up(self) -> None:
-        try:
-            self._follow()
-        except CorruptionError:
-            # A vector may have been erased after the entry that carries it was read.
-            if not self.is_stale:
-                raise
-            self._follow()
+        erased = self.erased
+        while True:
+            try:
+                return self._follow()
+            except CorruptionError:
+                # A vector may have been erased after the entry that carries it was read.
+                before, erased = erased, self.log.engine.erased(self.space.namespace)
+                if erased == before:
+                    raise
 
     def _follow(self) -> None:
         head = self.log.head().seq
