@@ -142,7 +142,8 @@ class IndexFiles:
             try:
                 try:
                     return self._restore(space, path, frugal=frugal)
-                except (KeyError, TypeError, ValueError) as error:
+                except (KeyError, TypeError, ValueError, CorruptionError) as error:
+                    # The last is raised, too, if a vector that it names is erased right now.
                     raise Unusable(f"{path.name} makes no sense: {error!r}") from error
             except Unusable as error:
                 space.forget()
