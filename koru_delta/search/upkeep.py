@@ -152,6 +152,8 @@ class Upkeep:
         uncoded = tail >= SEAL_ROWS or any(s.uncoded for s in reading.truth.segments)
         if uncoded and not self._has_given_up("codes", space):
             return True
+        if self._is_held(space) and not self._has_given_up("files", space):
+            return True
         if not self._graph_pays(space, reading):
             return reading.graph is not None and reading.seen.live < GRAPH_ROWS // 2
         if reading.graph is None:
@@ -159,6 +161,15 @@ class Upkeep:
         fresh = reading.truth.slots - reading.graph.stop + len(reading.revived) + reading.deaths
         until = reading.graph.until
         return fresh >= FEED_ROWS or (until != FOREVER and self._log.now().clock >= until)
+
+    def _is_held(self, space: VectorSpace) -> bool:
+        """Whether something is in memory only because another process was writing files."""
+        segments = space.reading.truth.segments
+        return (
+            self._memory.is_limited
+            and self._files.writable
+            and any(segment.file is None for segment in segments)
+        )
 
     def _graph_pays(self, space: VectorSpace, reading: Reading) -> bool:
         seen_before = self._too_few.get(space.space.space_id, -GRAPH_ROWS // 4)
