@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 import koru_delta
 from koru_delta.testing import FixedClock, HashEmbedder
+
+# How long anything takes is a matter of the machine, and of what else it does.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+# Who starts tests in the background may have them ignore it, and all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -120,6 +120,22 @@ def test_the_last_few_rows_come_into_the_graph_when_nobody_writes(small):
 
 
 @needs_graph
+def test_whoever_has_all_of_it_made_hears_how_far_it_is(small):
+    told: list[tuple[int, int]] = []
+    with koru_delta.open() as db:
+        for name, rows in (("a", 120), ("b", 90)):
+            db.embed_many(name, ITEMS[:rows])
+        db.build_index(progress=lambda *so_far: told.append(so_far))
+        assert {total for _, total in told} == {210}
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1] == (210, 210)
+        assert len(told) > 5
+        told.clear()
+        db.build_index("a", progress=lambda *so_far: told.append(so_far))
+        assert told[-1] == (120, 120)
+
+
+@needs_graph
 def test_spaces_that_are_behind_by_little_are_all_fed(small):
     small.setattr(upkeep, "FEED_ROWS", 1000)
     small.setattr(upkeep, "QUIET_SECONDS", 0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,7 +46,12 @@ class CareVerbs(Opened):
             **self._texts.statistics(),
         }
 
-    def build_index(self, namespace: str | None = None) -> None:
+    def build_index(
+        self,
+        namespace: str | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Make now, and keep in files, what search otherwise makes in the background.
 
         Searches are right without it; after it they are as fast as they get, and in a
@@ -55,16 +61,24 @@ class CareVerbs(Opened):
         Args:
             namespace: Only the vectors and words of this one; None is all vectors, and
                 the words of every namespace that has some.
+            progress: Called with `(done, total)` vectors alive.
         """
         cut = self._log.now()
         names = [namespace] if namespace is not None else self.list_namespaces(as_of=cut)
+        spaces = {}
         for name in names:
             check_namespace(name)
-            for known in self._vectors.known(name, cut):
-                space = self._vectors.open(known)
-                space.at(cut.seq)
-                self._vectors.upkeep.work(space, complete=True)
-            if namespace is not None or self._vectors.known(name, cut):
+            spaces[name] = [self._vectors.open(known) for known in self._vectors.known(name, cut)]
+        sizes = {space: space.at(cut.seq).seen.live for some in spaces.values() for space in some}
+        done, total = 0, sum(sizes.values())
+        for name, some in spaces.items():
+            for space in some:
+                tell = progress and partial(_tell, progress, done, total)
+                self._vectors.upkeep.work(space, complete=True, tell=tell)
+                done += sizes[space]
+                if progress is not None:
+                    progress(done, total)
+            if namespace is not None or some:
                 self._texts.index(name, cut).build(cut)
 
     def tune(
@@ -207,6 +221,10 @@ def _write_whole(path: Path, lines: Iterable[bytes]) -> int:
         Path(name).unlink(missing_ok=True)
         raise
     return written
+
+
+def _tell(progress: Callable[[int, int], None], before: int, total: int, count: int) -> None:
+    progress(min(before + count, total), total)
 
 
 def _write_lines(file: IO[bytes], lines: Iterable[bytes]) -> int:

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from koru_delta.search import graph
 from koru_delta.search.budget import Need, Place, allot, page_bytes, scan_bytes
 from koru_delta.search.nearest import VectorSpace
 
@@ -46,7 +47,9 @@ class Memory:
         for space in self._opened():
             reading = space.reading
             alive = reading.seen.slots_of(reading.seen.alive(), reading.truth.slots)
-            live[space.space.space_id] = int(np.count_nonzero(alive))
+            # Without the library there is no graph to leave room for.
+            held = int(np.count_nonzero(alive)) if graph.available() else 0
+            live[space.space.space_id] = held
             fixed += space.fixed_bytes + space.kept_bytes
             for segment in reading.truth.segments:
                 share = np.count_nonzero(alive[segment.start : segment.stop]) / segment.rows
@@ -77,9 +80,9 @@ class Memory:
         """
         held, cold = page_bytes(self._budget), 0
         for space in self._opened():
-            graph = space.reading.graph
+            known = space.reading.graph
             held += space.fixed_bytes + space.kept_bytes
-            held += 0 if graph is None else graph.live.nbytes
+            held += 0 if known is None else known.live.nbytes
             for segment in space.reading.truth.segments:
                 held += segment.nbytes
                 cold = max(cold, segment.rows if segment.tier == "cold" else 0)

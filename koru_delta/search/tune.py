@@ -70,13 +70,15 @@ class Tuned:
 
 
 def tune(spaces: Sequence[VectorSpace], tell: Tell = lambda _done, _total: None) -> Tuned:
-    """Measure on the largest of `spaces` that has enough rows, else on made-up vectors.
+    """Measure on that of `spaces` with most alive if it has enough rows, else on made-up vectors.
 
     Args:
         tell: Called with `(done, total)` steps.
     """
     began = time.perf_counter()
-    space = max(spaces, key=lambda each: each.reading.truth.slots, default=None)
+    space = max(
+        spaces, key=lambda each: (each.reading.seen.live, each.reading.truth.slots), default=None
+    )
     if space is not None and space.reading.truth.slots < ENOUGH_ROWS:
         space = None
     if space is not None:

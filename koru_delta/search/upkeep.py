@@ -88,6 +88,7 @@ class Upkeep:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._due: dict[int, VectorSpace] = {}
+        self._tell: Callable[[int], None] | None = None  # while somebody waits for all of it
         self._given_up: set[tuple[str, int, int]] = set()  # what failed, in which space and epoch
         self._too_few: dict[int, int] = {}  # slots when too few of them were alive for a graph
         self._saved: dict[int, int] = {}  # position of the last state written or read
@@ -240,8 +241,18 @@ class Upkeep:
 
     # What
 
-    def work(self, space: VectorSpace, *, complete: bool = False) -> None:
-        """Make what a space lacks: with `complete`, everything."""
+    def work(
+        self,
+        space: VectorSpace,
+        *,
+        complete: bool = False,
+        tell: Callable[[int], None] | None = None,
+    ) -> None:
+        """Make what a space lacks: with `complete`, everything.
+
+        Args:
+            tell: Called with the number of vectors that a graph was given, from time to time.
+        """
         steps = (
             ("files", self._sweep),
             ("codes", self._seal),
@@ -258,7 +269,11 @@ class Upkeep:
         )
         with self._working:
             self._unsaved.discard(("state", space.space.space_id))
-            self._take(steps, space, complete=complete)
+            self._tell = tell
+            try:
+                self._take(steps, space, complete=complete)
+            finally:
+                self._tell = None
 
     def load(self, space: VectorSpace) -> None:
         """Take up what is in files, and make nothing."""
@@ -416,9 +431,11 @@ class Upkeep:
             made = LiveGraph(space.space.dimensions, space.space.metric)
             slots = np.random.default_rng(1).permutation(np.flatnonzero(alive))
             kept_out, slots = slots[:_CALIBRATED], slots[_CALIBRATED:]
-            for _, some in _pieces(slots, BULK_ROWS):
+            for start, some in _pieces(slots, BULK_ROWS):
                 self._check_unless(complete)
                 made.feed(some, truth.take(some), chunk=BULK_ROWS)
+                if self._tell is not None:
+                    self._tell(start + len(some))
             efforts, wide, floors = self._efforts(space, reading, made, kept_out, slots)
             made.feed(kept_out, truth.take(kept_out))
             space.publish_graph(

@@ -86,6 +86,18 @@ def test_it_measures_the_vectors_there_are_if_they_are_enough(
     assert few["namespace"] is None
 
 
+def test_it_measures_the_model_in_use_and_not_one_that_was_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tune, "ENOUGH_ROWS", 1000)
+    with koru_delta.open() as db:
+        vectors = tune.made_up(1_500, DIMENSIONS)
+        db.embed_many("v", [(f"k{n}", row, {"text": str(n)}) for n, row in enumerate(vectors)])
+        db.reembed("v", "later", lambda texts: vectors[[int(t) for t in texts], :16])
+        found = db.tune("v")
+    assert (found["model"], found["dimensions"]) == ("later", 16)
+
+
 def test_answers_are_the_same_before_and_after() -> None:
     with koru_delta.open() as db:
         vectors = fill(db, "docs", 3000)

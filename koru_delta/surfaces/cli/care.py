@@ -53,10 +53,10 @@ def index(
     """Make now, and keep in files, what search otherwise makes in the background."""
     with opened(ctx, db, write=True, create=False) as database:
         names = [namespace] if namespace is not None else database.list_namespaces()
-        with Bar("namespaces", quiet=as_json) as bar:
-            for number, name in enumerate(names):
-                bar.update(number, len(names), what=show.one_line(name))
-                database.build_index(name)
+        with Bar("vectors", quiet=as_json) as bar:
+            for name in names:
+                bar.update(0, None, what=show.one_line(name))
+                database.build_index(name, progress=bar.update)
         spaces = [
             space for space in database.stats()["vector_spaces"] if space["namespace"] in names
         ]
