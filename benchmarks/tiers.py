@@ -54,7 +54,7 @@ def run(folder: Path, scale: float) -> Iterator[Row]:
             if held[tier]:
                 yield Row(f"{name}: memory of a {tier} vector ({count:,})", held[tier], "bytes")
         memory = _memory(near, these, budget)
-        limits = (at_most(1.25 * budget / 2**20),) if scale == 1 and budget == budgets[0] else ()
+        limits = (at_most(1.25 * budget / 2**20),) if scale == 1 else ()
         yield Row(f"{name}: memory above idle", memory, "MiB", targets=limits)
     name = f"{rows:,} x {_DIMENSIONS}, no budget"
     yield Row(f"{name}: memory above idle", _memory(whole, these, None), "MiB")

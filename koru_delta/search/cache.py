@@ -20,7 +20,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,15 @@ _HEAD: Final = 8 + 32 + 8  # magic, hash of the description, its length
 _LARGEST_DESCRIPTION: Final = 64 * 1024 * 1024
 _TEMPORARY: Final = ".tmp-"
 
-Section = npt.NDArray[Any] | bytes
+
+class Parts(NamedTuple):
+    """Rows of float32 that are never all in memory: `read` gives them some at a time, in order."""
+
+    shape: tuple[int, int]
+    read: Callable[[], Iterator[npt.NDArray[np.float32]]]
+
+
+Section = npt.NDArray[Any] | Parts | bytes
 
 
 class Unusable(Exception):  # noqa: N818 - a state of a file, which its reader deals with
@@ -47,25 +55,19 @@ def write(path: Path, about: Mapping[str, Any], sections: Mapping[str, Section])
 
     Args:
         about: What it is of; kept as JSON.
-        sections: Arrays (any dtype, kept with their shape) or bytes, by name.
+        sections: Arrays (any dtype, kept with their shape) or bytes, by name. Parts are read
+            twice.
     """
     described: dict[str, Any] = {}
     digests: list[bytes] = []
     offset = 0
     for name, section in sections.items():
-        data = _bytes_of(section)
-        blocks = [
-            xxh3_128_digest(data[start : start + _BLOCK_BYTES])
-            for start in range(0, len(data), _BLOCK_BYTES)
-        ]
-        kind = (
-            None
-            if isinstance(section, bytes)
-            else [section.dtype.newbyteorder("<").str, list(section.shape)]
-        )
-        described[name] = [offset, len(data), kind]
-        digests += blocks
-        offset += -(-len(data) // _PAGE) * _PAGE
+        length = 0
+        for block in _blocks(section):
+            digests.append(xxh3_128_digest(block))
+            length += len(block)
+        described[name] = [offset, length, _kind(section)]
+        offset += -(-length // _PAGE) * _PAGE
     text = json.dumps({"about": dict(about), "sections": described}).encode()
     description = len(text).to_bytes(8, "little") + text + b"".join(digests)
     name_of_all = blake3(description).digest()
@@ -74,7 +76,7 @@ def write(path: Path, about: Mapping[str, Any], sections: Mapping[str, Section])
         file.write(head)
         for section in sections.values():
             file.write(b"\0" * (-file.tell() % _PAGE))
-            file.write(_bytes_of(section))
+            file.writelines(_chunks(section))
     return name_of_all
 
 
@@ -364,17 +366,6 @@ class Mapped(_Checked):
         ])  # fmt: skip
         return np.frombuffer(data, self.rows.dtype).reshape(len(rows), *self.rows.shape[1:])
 
-    def part(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """A copy of the rows `start` to `stop`, read and checked.
-
-        Raises:
-            Unusable: they are not as they were written.
-        """
-        self.check(np.arange(start, stop))
-        size = self._row_bytes
-        data = self._file.read(self._start + start * size, (stop - start) * size)
-        return np.frombuffer(data, self.rows.dtype).reshape(-1, *self.rows.shape[1:])
-
     def release(self) -> None:
         """Let go of the memory behind what was looked at; the file has it all."""
         self._map.madvise(mmap.MADV_DONTNEED)
@@ -385,8 +376,33 @@ class Mapped(_Checked):
         return self._bytes[number * _BLOCK_BYTES : (number + 1) * _BLOCK_BYTES]
 
 
-def _bytes_of(section: Section) -> memoryview | bytes:
+def _kind(section: Section) -> list[Any] | None:
+    """The numbers and shape of an array."""
     if isinstance(section, bytes):
-        return section
-    little = np.ascontiguousarray(section, dtype=section.dtype.newbyteorder("<"))
-    return little.data.cast("B") if little.size else b""
+        return None
+    dtype = np.dtype(np.float32) if isinstance(section, Parts) else section.dtype
+    return [dtype.newbyteorder("<").str, list(section.shape)]
+
+
+def _chunks(section: Section) -> Iterator[memoryview | bytes]:
+    """Its bytes, in order."""
+    if isinstance(section, bytes):
+        yield section
+        return
+    for array in section.read() if isinstance(section, Parts) else (section,):
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        if little.size:
+            yield little.data.cast("B")
+
+
+def _blocks(section: Section) -> Iterator[memoryview | bytes]:
+    """Its bytes cut into blocks, of which the last may be shorter."""
+    rest = b""
+    for chunk in _chunks(section):
+        data = memoryview(rest + bytes(chunk) if rest else chunk)
+        whole = len(data) // _BLOCK_BYTES * _BLOCK_BYTES
+        for start in range(0, whole, _BLOCK_BYTES):
+            yield data[start : start + _BLOCK_BYTES]
+        rest = bytes(data[whole:])
+    if rest:
+        yield rest

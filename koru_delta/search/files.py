@@ -15,14 +15,14 @@ from typing import Any, Final
 from koru_delta.errors import CorruptionError
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
-from koru_delta.search.cache import CacheFile, Unusable
+from koru_delta.search.cache import CacheFile, Parts, Unusable
 from koru_delta.search.codes import Codes
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.signs import Shelved
-from koru_delta.search.truth import Segment
+from koru_delta.search.truth import Matrix, Segment
 
 FORMAT: Final = 2
 _UNSAID: Final = {"erased": 0}  # by files from before anything could be erased
@@ -83,18 +83,37 @@ class IndexFiles:
         self, space: VectorSpace, place: Path, segment: Segment, *, frugal: bool
     ) -> None:
         """Write a segment, and go on with it from its file."""
-        sections: dict[str, cache.Section] = {"vectors": segment.vectors()}
-        if segment.codes is not None:
-            sections["codes"] = segment.codes.dump()
-        about = self._about(space, "vectors") | {"start": segment.start, "stop": segment.stop}
-        name = f"vectors-{segment.start}-{segment.stop}.kdx"
+        fresh = self.write_vectors(
+            space, place, segment.start, segment.vectors(), segment.codes, frugal=frugal
+        )
+        fresh = replace(
+            segment, held=None, mapped=fresh.mapped, file=fresh.file, identity=fresh.identity
+        )
+        space.publish((segment,), fresh)
+
+    def write_vectors(
+        self,
+        space: VectorSpace,
+        place: Path,
+        start: int,
+        vectors: Matrix | Parts,
+        made: Codes | None,
+        *,
+        frugal: bool,
+    ) -> Segment:
+        """Write the vectors of the slots from `start` on, and their codes: a segment from there."""
+        sections: dict[str, cache.Section] = {"vectors": vectors}
+        if made is not None:
+            sections["codes"] = made.dump()
+        stop = start + vectors.shape[0]
+        about = self._about(space, "vectors") | {"start": start, "stop": stop}
+        name = f"vectors-{start}-{stop}.kdx"
         cache.write(place / name, about, sections)
         file = CacheFile(place / name)
         mapped = file.mapped("vectors")
         mapped.frugal = frugal
         mapped.check()  # so that no search has to
-        fresh = replace(segment, held=None, mapped=mapped, file=name, identity=file.identity.hex())
-        space.publish((segment,), fresh)
+        return Segment(start, stop, None, mapped, made, file=name, identity=file.identity.hex())
 
     def write_state(self, space: VectorSpace, place: Path) -> int | None:
         """Write what a space has read, and remove files of no more use; returns its position.
@@ -123,7 +142,8 @@ class IndexFiles:
             try:
                 try:
                     return self._restore(space, path, frugal=frugal)
-                except (KeyError, TypeError, ValueError) as error:
+                except (KeyError, TypeError, ValueError, CorruptionError) as error:
+                    # The last is raised, too, if a vector that it names is erased right now.
                     raise Unusable(f"{path.name} makes no sense: {error!r}") from error
             except Unusable as error:
                 space.forget()

@@ -191,13 +191,15 @@ class SpaceReadings:
         return self.erased != self.log.engine.erased(self.space.namespace)
 
     def _catch_up(self) -> None:
-        try:
-            self._follow()
-        except CorruptionError:
-            # A vector may have been erased after the entry that carries it was read.
-            if not self.is_stale:
-                raise
-            self._follow()
+        erased = self.erased
+        while True:
+            try:
+                return self._follow()
+            except CorruptionError:
+                # A vector may have been erased after the entry that carries it was read.
+                before, erased = erased, self.log.engine.erased(self.space.namespace)
+                if erased == before:
+                    raise
 
     def _follow(self) -> None:
         head = self.log.head().seq
@@ -384,19 +386,25 @@ class SpaceReadings:
     def heal(self) -> None:
         """Read from the log again what a file no longer holds."""
         with self.lock:
-            segments = []
-            for segment in self.reading.truth.segments:
-                try:
-                    if segment.mapped is not None:
-                        segment.mapped.check()
-                    segments.append(segment)
-                except Unusable:
-                    held = self.vectors_of(self.objects(segment.start, segment.stop))
-                    segments.append(
-                        replace(segment, held=held, mapped=None, file=None, identity=None)
-                    )
-            self.reading = replace(self.reading, truth=self._truth(tuple(segments)), ways={})
+            try:
+                self._heal()
+            except CorruptionError:
+                if not self.is_stale:
+                    raise
+                self.forget()  # something of it was erased meanwhile: all is read again
             self.moved()
+
+    def _heal(self) -> None:
+        segments = []
+        for segment in self.reading.truth.segments:
+            try:
+                if segment.mapped is not None:
+                    segment.mapped.check()
+                segments.append(segment)
+            except Unusable:
+                held = self.vectors_of(self.objects(segment.start, segment.stop))
+                segments.append(replace(segment, held=held, mapped=None, file=None, identity=None))
+        self.reading = replace(self.reading, truth=self._truth(tuple(segments)), ways={})
 
     def publish(self, old: Sequence[Segment], new: Segment) -> bool:
         """Put a segment in the place of some that follow each other, and of the tail's start.

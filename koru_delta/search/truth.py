@@ -99,24 +99,8 @@ class Segment:
     def leafed(self) -> Matrix | Leafed:
         """All its vectors, for who goes through them once: not more in memory than needs be."""
         if self.mapped is not None and self.mapped.frugal:
-            return Leafed(self.mapped)
+            return Leafed(self, 0, self.rows, self.mapped.rows.shape[1])
         return self.vectors()
-
-
-class Leafed:
-    """The vectors of a segment in a file, as if they were in memory: what is asked for is read."""
-
-    def __init__(self, mapped: Mapped) -> None:
-        """`mapped` has them."""
-        self._mapped = mapped
-        self.shape: tuple[int, ...] = mapped.rows.shape
-
-    def __getitem__(self, some: slice | Numbers, /) -> Matrix:
-        """Some of them, by rows; slices go by single steps."""
-        if isinstance(some, slice):
-            start, stop, _ = some.indices(self.shape[0])
-            return self._mapped.part(start, stop)
-        return self._mapped.take(some)
 
 
 @dataclass(slots=True, eq=False)  # never changed, as `Seen`
@@ -183,6 +167,31 @@ class Truth:
             some = slots[start : start + _GATHERED]
             np.vecdot(self.take(some), query, out=found[start : start + _GATHERED])
         return found
+
+
+class Leafed:
+    """Vectors as if they were all in memory, of which what is asked for is read."""
+
+    def __init__(self, source: Segment | Truth, start: int, stop: int, dimensions: int) -> None:
+        """Of the rows or slots `start` to `stop`."""
+        self._source, self._start, self._stop = source, start, stop
+        self.shape = (stop - start, dimensions)
+
+    def __getitem__(self, some: slice | Numbers, /) -> Matrix:
+        """Some of them, by rows: a copy; slices go by single steps."""
+        if not isinstance(some, slice):
+            return self._source.take(self._start + some)
+        start, stop, _ = some.indices(self.shape[0])
+        found = np.empty((stop - start, self.shape[1]), dtype=np.float32)
+        at = 0
+        for piece in self._source.pieces(self._start + start, self._start + stop):
+            found[at : at + len(piece)] = piece
+            at += len(piece)
+        return found
+
+    def pieces(self) -> Iterator[Matrix]:
+        """All of them, where they lie, in order."""
+        return self._source.pieces(self._start, self._stop)
 
 
 def _products(piece: Matrix, query: Vector | Matrix) -> Matrix:

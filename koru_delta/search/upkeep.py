@@ -40,7 +40,7 @@ from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.rows import Numbers
 from koru_delta.search.scoring import Target
 from koru_delta.search.signs import Shelved
-from koru_delta.search.truth import Segment
+from koru_delta.search.truth import Leafed, Segment, Truth
 
 SEAL_ROWS: Final = 4096  # a tail this long becomes a segment
 SEAL_LEAST: Final = 512  # likewise, when everything is to be made
@@ -92,6 +92,7 @@ class Upkeep:
         self._given_up: set[tuple[str, int, int]] = set()  # what failed, in which space and epoch
         self._too_few: dict[int, int] = {}  # slots when too few of them were alive for a graph
         self._saved: dict[int, int] = {}  # position of the last state written or read
+        self._named: dict[int, list[str | None]] = {}  # segments, by the last state
         self._swept: set[int] = set()  # spaces whose folder was looked through
         self._saved_graphs: dict[int, tuple[Graph, int]] = {}
         self._unsaved: set[tuple[str, int]] = set()  # whose files an erasure has removed
@@ -152,6 +153,8 @@ class Upkeep:
         uncoded = tail >= SEAL_ROWS or any(s.uncoded for s in reading.truth.segments)
         if uncoded and not self._has_given_up("codes", space):
             return True
+        if self._is_held(space) and not self._has_given_up("files", space):
+            return True
         if not self._graph_pays(space, reading):
             return reading.graph is not None and reading.seen.live < GRAPH_ROWS // 2
         if reading.graph is None:
@@ -159,6 +162,15 @@ class Upkeep:
         fresh = reading.truth.slots - reading.graph.stop + len(reading.revived) + reading.deaths
         until = reading.graph.until
         return fresh >= FEED_ROWS or (until != FOREVER and self._log.now().clock >= until)
+
+    def _is_held(self, space: VectorSpace) -> bool:
+        """Whether something is in memory only because another process was writing files."""
+        segments = space.reading.truth.segments
+        return (
+            self._memory.is_limited
+            and self._files.writable
+            and any(segment.file is None for segment in segments)
+        )
 
     def _graph_pays(self, space: VectorSpace, reading: Reading) -> bool:
         seen_before = self._too_few.get(space.space.space_id, -GRAPH_ROWS // 4)
@@ -320,16 +332,24 @@ class Upkeep:
             old = segments[first:]
             start = old[0].start if old else truth.sealed
             stop = min(stop, start + SEGMENT_ROWS)
-            vectors = np.empty((stop - start, truth.dimensions), dtype=np.float32)
-            at = 0
-            for piece in truth.pieces(start, stop):  # which is let go of again if memory is scarce
-                vectors[at : at + len(piece)] = piece
-                at += len(piece)
-            made = Segment(start, stop, vectors, None, self._encoded(space, vectors))
+            made = self._joined(space, truth, start, stop)
             if space.epoch != epoch or not space.publish(old, made):
                 return
             if self._halting() and not complete:
                 return  # no second one: somebody waits
+
+    def _joined(self, space: VectorSpace, truth: Truth, start: int, stop: int) -> Segment:
+        """A segment of these slots: from a file at once, if memory is limited and one can be."""
+        leafed = Leafed(truth, start, stop, truth.dimensions)
+        place = self._files.place(space)
+        if self._memory.is_limited and place is not None and self._files.writable:
+            made = self._encoded(space, leafed)
+            with cache.writing(place) as mine:
+                if mine and not space.is_stale:
+                    parts = cache.Parts(leafed.shape, leafed.pieces)
+                    return self._files.write_vectors(space, place, start, parts, made, frugal=True)
+        vectors = leafed[:]
+        return Segment(start, stop, vectors, None, self._encoded(space, vectors))
 
     def _encoded(self, space: VectorSpace, vectors: Vectors) -> codes.Codes | None:
         """Codes, or None where they are of no use or the library fails: then it is scanned."""
@@ -557,7 +577,9 @@ class Upkeep:
             return
         reading = space.reading
         saved = self._saved.get(space.space.space_id, 0)
-        stale = any(not self._files.has(space, each) for each in reading.truth.segments)
+        named = [each.identity for each in reading.truth.segments]
+        stale = named != self._named.get(space.space.space_id)
+        stale |= any(not self._files.has(space, each) for each in reading.truth.segments)
         late = reading.seq - saved >= (1 if complete else SAVE_ENTRIES)
         late |= saved > 0 and not self._files.has_state(space, saved)  # somebody deleted it
         if not reading.truth.segments or not (stale or late):
@@ -573,6 +595,12 @@ class Upkeep:
             seq = self._files.write_state(space, place)
             if seq is not None:  # else a file went bad meanwhile; the next round writes it anew
                 self._saved[space.space.space_id] = seq
+                self._note_named(space)
+
+    def _note_named(self, space: VectorSpace) -> None:
+        """Note that a state in a file names the segments there are now."""
+        segments = space.reading.truth.segments
+        self._named[space.space.space_id] = [each.identity for each in segments]
 
     def restore(self, space: VectorSpace, old: VectorSpace | None = None) -> None:
         """Go on from another that became stale, or the newest files that fit the log, if any."""
@@ -581,6 +609,7 @@ class Upkeep:
             seq = self._files.restore(space, frugal=self._memory.is_limited)
             if seq is not None:
                 self._saved[space.space.space_id] = seq
+                self._note_named(space)
         space.moved = partial(self.nudge, space)
         self.nudge(space)
 

@@ -285,3 +285,53 @@ def test_documents_taken_out_leave_the_words_of_the_rest(
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
         assert found[name].tolist() == array.tolist(), name
+
+
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_vectors_erased_one_after_another_while_they_are_read_are_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    with koru_delta.open(tmp_path / "db") as db, koru_delta.open(tmp_path / "db") as other:
+        other.embed_many("v", [(f"k{n}", [1.0, float(n)]) for n in range(6)])
+        engine = db._log.engine
+        read_vectors, left = engine.vectors, iter(range(times))
+
+        def vectors(objects: Any) -> Any:
+            for number in left:  # after the entries that carry them were read
+                other.erase(other.version("v", f"k{number}"))
+                break
+            return read_vectors(objects)
+
+        monkeypatch.setattr(engine, "vectors", vectors)
+        found = db.similar("v", [1.0, 0.0], k=10)
+
+        assert [hit.key for hit in found] == [f"k{n}" for n in range(times, 6)]
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_vectors_erased_while_a_damaged_file_is_read_anew_are_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int | None
+) -> None:
+    lower(SMALL, monkeypatch.setattr)
+    monkeypatch.setattr(upkeep.Upkeep, "nudge", lambda _self, _space: None)
+    path = tmp_path / "db"
+    with koru_delta.open(path) as other, koru_delta.open(path, vector_memory=budget) as db:
+        other.embed_many("v", [(f"k{n:02}", [1.0, n / 10]) for n in range(60)])
+        db.build_index()
+        [file] = path.glob("index/*/vectors-*.kdx")
+        with file.open("r+b") as opened:
+            opened.seek(-20, 2)
+            opened.write(b"\x81" * 20)
+        engine = db._log.engine
+        read_vectors, left = engine.vectors, iter(range(2))
+
+        def vectors(objects: Any) -> Any:
+            for number in left:
+                other.erase(other.version("v", f"k{number:02}"))
+                break
+            return read_vectors(objects)
+
+        monkeypatch.setattr(engine, "vectors", vectors)
+        found = db.similar("v", [1.0, 0.0], k=100, exact=True)
+
+        assert [hit.key for hit in found] == [f"k{n:02}" for n in range(2, 60)]

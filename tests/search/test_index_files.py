@@ -467,3 +467,21 @@ def test_a_graph_that_is_newer_than_the_rest_is_taken_by_the_next_handle(copy, m
             db._vectors.upkeep.work(space)
         assert in_use(db)["graph"]
         check_exact(db, "v", "cosine", QUERIES[0])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 700, 3000])
+@pytest.mark.parametrize("at_once", [1, 99, 2048, 3000])
+def test_rows_written_in_parts_make_the_file_that_they_make_together(tmp_path, rows, at_once):
+    vectors = np.random.default_rng(1).standard_normal((rows, 97)).astype(np.float32)
+    parts = cache.Parts(
+        vectors.shape, lambda: (vectors[n : n + at_once] for n in range(0, rows, at_once))
+    )
+
+    names = [
+        cache.write(tmp_path / str(number), {"of": "rows"}, {"a": given, "b": b"more"})
+        for number, given in enumerate((vectors, parts))
+    ]
+
+    assert names[0] == names[1]
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+    assert np.array_equal(cache.CacheFile(tmp_path / "1").array("a"), vectors)

@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import koru_delta
 from koru_delta.errors import InvalidDataError
-from koru_delta.search import codes, graph, upkeep
+from koru_delta.search import cache, codes, graph, nearest, upkeep
 from koru_delta.search.budget import Need, allot, code_bytes, graph_bytes, page_bytes
 from koru_delta.testing import FixedClock
 from tests.indexing import SMALL, lower
@@ -202,6 +203,52 @@ def test_files_that_go_bad_while_open_change_no_answer(copy: Path, budget: int, 
         assert exact(db) == right
         db.build_index()
         assert exact(db) == right
+
+
+def test_what_is_sealed_under_a_budget_goes_to_a_file_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is never all in memory, and who opens the database next finds it there."""
+    publish, held = nearest.VectorSpace.publish, []
+
+    def published(space: Any, old: Any, new: Any) -> bool:
+        held.append(new.held is not None)
+        return publish(space, old, new)
+
+    monkeypatch.setattr(nearest.VectorSpace, "publish", published)
+    vectors = rows_of(np.random.default_rng(35), 300, DIMENSIONS)
+    names = []
+    with koru_delta.open(tmp_path / "db", vector_memory=0, durability="relaxed") as db:
+        for start in range(0, 300, 60):  # merged with what was there before
+            db.embed_many("v", [(f"k{n}", vectors[n]) for n in range(start, start + 60)])
+            db.build_index()
+            names.append(sorted(file.name for file in tmp_path.glob("db/index/*/vectors-*.kdx")))
+        right = exact(db)
+    assert len({tuple(each) for each in names}) == 5
+    assert held
+    assert not any(held)
+    assert names[-1] == sorted(file.name for file in tmp_path.glob("db/index/*/vectors-*.kdx"))
+    with koru_delta.open(tmp_path / "db", vector_memory=0) as db:
+        db.build_index()
+        assert tiers(db) == {"hot": 0, "warm": 0, "cold": 300}
+        assert [db.similar("v", v, k=1)[0].score for v in vectors] == [1.0] * 300
+    with koru_delta.open(tmp_path / "db") as db:
+        assert exact(db) == right
+
+
+def test_what_stays_in_memory_while_another_writes_files_goes_to_one_later(tmp_path: Path) -> None:
+    vectors = rows_of(np.random.default_rng(36), 100, DIMENSIONS)
+    with koru_delta.open(tmp_path / "db", vector_memory=0, durability="relaxed") as db:
+        db.embed_many("v", [(f"k{n}", vector) for n, vector in enumerate(vectors)])
+        with cache.writing(tmp_path / "db" / "index" / "1") as mine:
+            assert mine
+            db.build_index()
+            assert tiers(db)["hot"] == 100
+        [space], upkeep = db._vectors.opened(), db._vectors.upkeep
+        assert upkeep._wants(space)  # so it is looked at again with the next write
+        upkeep.work(space)
+        assert tiers(db)["cold"] == 100
+        assert not upkeep._wants(space)
 
 
 def test_an_erasure_removes_codes_in_files_too(copy: Path) -> None:
