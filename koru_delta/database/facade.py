@@ -106,7 +106,7 @@ class Database(CareVerbs, WorkspaceVerbs):
         self._runner = Runner(log.clock)
         engine.after_fork.append(self._runner.begin)
         self._runner.add("sweep", erasing.SWEEP_SECONDS, self._sweep_quietly)
-        tiers = Tiers(log)
+        tiers = Tiers(log, tracker.file)
         self._lifecycle = Lifecycle(
             log, tracker, self._runner, author=author, mover=tiers,
             consolidator=Consolidator(log, Around(intents), author=author),

@@ -20,7 +20,6 @@ import apsw
 import orjson
 import zstandard
 
-from koru_delta.causal import PUT
 from koru_delta.errors import CorruptionError, InvalidDataError, StorageError, StorageFullError
 from koru_delta.storage import genome
 from koru_delta.storage.engine import Moved, TierSize
@@ -112,21 +111,6 @@ class SqliteMover(SqliteSteps):
                 known.raw_bytes + raw,
             )  # fmt: skip
         return found
-
-    def past(self, namespace: str, until: int, limit: int) -> list[int]:
-        """Places of puts whose key has moved on by a time, and that lie in the log still."""
-        ns = self._namespace(namespace)
-        rows = self._rows(
-            f"""SELECT v.seq FROM keys k CROSS JOIN versions v ON v.key_id = k.key_id
-            LEFT JOIN objects o ON o.object = v.object
-            WHERE k.ns = ? AND v.op = {PUT} AND v.erased IS NULL
-            AND (v.body IS NOT NULL OR o.codec <> {MOVED})
-            AND EXISTS (SELECT 1 FROM versions n WHERE n.key_id = v.key_id AND n.seq > v.seq
-                AND n.op < 2 AND n.tx_time <= ?)
-            ORDER BY v.seq LIMIT ?""",
-            (ns, until, limit),
-        )
-        return [row[0] for row in rows]
 
     def _files(self) -> list[tuple[int, int, int, int, int, int, bytes]]:
         return self._rows("SELECT file, tier, state, items, raw, size, root FROM tiers")

@@ -7,7 +7,6 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -581,8 +580,9 @@ def test_keys_are_moved_with_all_they_ever_held_and_come_back_with_what_they_hol
 
     def lie() -> dict[str, set[int]]:
         return {
-            held.namespace: set(held.tiers.tolist())
-            for held in tiers.sizes()
+            name: set(held.tiers[rows].tolist())
+            for held in [tiers.look()]
+            for name, rows in held.by_namespace()
         }  # fmt: skip
 
     assert lie() == {"large": {Tier.HOT}, "v": {Tier.HOT}}
@@ -613,19 +613,3 @@ def test_budgets_are_held_by_moves_and_a_second_check_moves_nothing(kept: Databa
     assert kept.lifecycle.plan().moves == ()
     assert [v.raw for v in kept.changes()][: len(seqs)] == [raw for _, raw in before[0]]
     assert kept.verify().ok
-
-
-def test_the_past_of_keys_is_archived_after_a_time(kept: Database, clock: FixedClock) -> None:
-    old = [kept.put("n", "k", {"n": n}) for n in range(4)]
-    clock.advance(seconds=7_200)
-    late = [kept.put("n", "k", {"n": n}) for n in range(4, 7)]
-    tiers = Tiers(kept._log)
-
-    assert tiers.archive("n", timedelta(hours=1)).items == 3
-
-    lie = engine_of(kept).tier_of([v.seq for v in [*old, *late]])
-    assert lie == [COLD] * 3 + [WARM] * 4
-    assert tiers.archive("n", timedelta(hours=1)).items == 0
-    assert tiers.archive("n", timedelta(0), Tier.DEEP).items == 3
-    assert kept.get("n", "k") == {"n": 6}
-    assert [v.value["n"] for v in kept.history("n", "k")] == list(range(7))
