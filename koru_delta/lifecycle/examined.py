@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -15,11 +14,11 @@ from koru_delta.lifecycle.grouping import Consolidate, Event, Vectors, alike, at
 from koru_delta.lifecycle.holdings import Held, Ids
 from koru_delta.lifecycle.policies import literal_prefix, matching
 from koru_delta.log import CausalLog
+from koru_delta.storage.pace import gently
 from koru_delta.values import canonical_bytes, decode
 
 _EXAMINED: Final = 20_000  # events that are read for the first time in one round, oldest first
 _AT_ONCE: Final = 200  # read together
-_PAUSE: Final = 0.0005  # seconds between that, in which others get the interpreter
 _ROW: Final = np.dtype([("seq", "i8"), ("group", "i8")])
 _NONE: Final = 0  # the group of what is not to be taken
 
@@ -96,7 +95,7 @@ class Examined:
         """Read events, and note which group each belongs to."""
         fits, prefix = matching(self.wish.keys), literal_prefix(self.wish.keys)
         made = []
-        for start in range(0, len(rows), _AT_ONCE):
+        for start in gently(range(0, len(rows), _AT_ONCE)):
             some = rows[start : start + _AT_ONCE]
             keys = [key for _, key in held.places(some)]
             group = dict.fromkeys(held.seqs[some].tolist(), _NONE)
@@ -104,10 +103,9 @@ class Examined:
                 seq for seq, key in zip(group, keys, strict=True)
                 if key.startswith(prefix) and fits.match(key)
             ]  # fmt: skip
-            for entry in self._log.engine.at_many(mine):
+            for entry in gently(self._log.engine.at_many(mine)):
                 group[entry.seq] = self._group(entry.body, entry.valid_to, entry.expires_at)
             made += list(group.items())
-            time.sleep(_PAUSE)
         fresh = np.array(made, dtype=_ROW)
         every = np.concatenate([self._rows, fresh])
         self._rows = every[np.argsort(every["seq"], kind="stable")]

@@ -7,7 +7,6 @@ and for a slice of the rest, in turn: so what another process did without a word
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,12 +18,12 @@ from koru_delta.causal import FOREVER, Cut
 from koru_delta.lifecycle.usage import Place
 from koru_delta.log import CausalLog
 from koru_delta.storage import WARM
+from koru_delta.storage.pace import gently
 
 Ids = npt.NDArray[np.int64]  # numbers of keys
 
 _SLICE: Final = 1_000  # keys that are looked at whatever happened
 _AT_ONCE: Final = 200  # asked of the log together
-_PAUSE: Final = 0.0005  # seconds between that, in which others get the interpreter
 _ROW: Final = np.dtype(
     [
         ("id", "i8"), ("seq", "i8"), ("written", "i8"), ("touched", "i8"), ("changes", "i8"),
@@ -172,7 +171,7 @@ class Holdings:
         """Read what these keys hold."""
         engine = self._log.engine
         ids = self._rows["id"][self._found(ids)]
-        for start in range(0, len(ids), _AT_ONCE):
+        for start in gently(range(0, len(ids), _AT_ONCE)):
             found = engine.presence(
                 cut.seq, cut.clock, ids[start : start + _AT_ONCE].tolist(), since=since
             )
@@ -194,5 +193,3 @@ class Holdings:
             told["cool"] = self._rows["cool"][rows] & (told["lies"] == WARM)
             for name in ("seq", "written", "touched", "changes", "raw", "lies", "hidden", "cool"):
                 self._rows[name][rows] = told[name]
-            if len(ids) > _AT_ONCE:
-                time.sleep(_PAUSE)

@@ -25,6 +25,8 @@ from koru_delta.storage import COLD, DEEP, WARM
 _KEY_BYTES: Final = 200  # of a value that is held in memory, beside its own
 _PLACE_BYTES: Final = 8  # what the log keeps of one that lies far
 _GUESS: Final = {Tier.COLD: 0.45, Tier.DEEP: 0.4}  # of what is far, until some of it is
+_READ_BYTES: Final = 256 << 20  # of bodies, held to their hashes in one round
+_TURN: Final = "genome"  # in the side file: the last one that was
 _SPARE: Final = 1.08  # so much more is counted on than a tier's files take up now
 _MUCH_LESS: Final = 0.8  # of what is counted on: only then is it counted on anew
 _LIES: Final = {Tier.HOT: WARM, Tier.WARM: WARM, Tier.COLD: COLD, Tier.DEEP: DEEP}
@@ -95,10 +97,28 @@ class Tiers:
         return MoveResult(kept, done.bytes_written, note)
 
     def genome(self) -> Kept:
-        """The job "genome": make missing ones, tidy files, and hold deep files to their genomes."""
+        """The job "genome": make missing ones, tidy files, and hold deep files to their genomes.
+
+        Of more files than can be read in a moment some are looked at, in turn.
+        """
         engine = self._log.engine
         done = engine.tidy_tiers()
-        return Kept(done.items, done.bytes_written, tuple(engine.tier_problems()))
+        return Kept(done.items, done.bytes_written, tuple(engine.tier_problems(self._next_files())))
+
+    def _next_files(self) -> list[int]:
+        known = None if self._file is None else self._file.model(_TURN)
+        last = int(known) if known is not None and known.isdigit() else 0
+        files = self._log.engine.tier_files()
+        chosen: list[int] = []
+        size = 0
+        for number, raw in sorted(files, key=lambda each: (each[0] <= last, each[0])):
+            if chosen and size + raw > _READ_BYTES:
+                break
+            chosen.append(number)
+            size += raw
+        if self._file is not None and chosen:
+            self._file.keep_model(_TURN, str(chosen[-1]).encode())
+        return chosen
 
     def _counted_on(self) -> dict[Tier, float]:
         """What a byte takes up in the files of each tier: a little more than it does there now.

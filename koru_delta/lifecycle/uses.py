@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable
-from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -14,11 +12,12 @@ from koru_delta.lifecycle.holdings import Ids
 from koru_delta.lifecycle.sidefile import UsageFile
 from koru_delta.lifecycle.usage import LATELY, Floats, Place, Row, Usage
 from koru_delta.log import CausalLog
+from koru_delta.storage.pace import gently
 
 _AT_ONCE: Final = 4_000  # keys read together
-_PAUSE: Final = 0.0005  # seconds between that
 _FORGOTTEN: Final = 7 * LATELY  # since a use nothing follows it any more
 _MOST_UNKNOWN: Final = 1_000
+_NAMED_AT_ONCE: Final = 500
 
 
 class Uses:
@@ -78,7 +77,6 @@ class Uses:
             self._put({**self._unknown, **dict(found)})
             if len(found) < _AT_ONCE:
                 return
-            time.sleep(_PAUSE)
 
     def _put(self, found: dict[Place, Row]) -> None:
         """Put what is known of these keys now in place of what was."""
@@ -104,10 +102,14 @@ class Uses:
 
 def numbers_of(log: CausalLog, places: Iterable[Place]) -> dict[Place, int]:
     """The numbers of those of these keys that there ever were."""
-    found = {}
-    for name, some in groupby(sorted(places), key=lambda place: place[0]):
-        for key, number in log.engine.key_ids_of(name, [key for _, key in some]).items():
-            found[name, key] = number
+    found: dict[Place, int] = {}
+    by_name: dict[str, list[str]] = {}
+    for name, key in gently(places):
+        by_name.setdefault(name, []).append(key)
+    for name, keys in by_name.items():
+        for start in gently(range(0, len(keys), _NAMED_AT_ONCE)):
+            some = log.engine.key_ids_of(name, keys[start : start + _NAMED_AT_ONCE])
+            found.update(((name, key), number) for key, number in some.items())
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ import zstandard
 from koru_delta.errors import CorruptionError, InvalidDataError, StorageError, StorageFullError
 from koru_delta.storage import genome
 from koru_delta.storage.engine import Moved, TierSize
+from koru_delta.storage.laying import Lay, as_told, lay
+from koru_delta.storage.pace import gently
 from koru_delta.storage.place import sync_directory
 from koru_delta.storage.rows import (
     lay_anew,
@@ -91,7 +93,7 @@ class SqliteMover(SqliteSteps):
         """
         tiers = {number: tier for number, tier, *_ in self._files()}
         found: dict[int, tuple[int, int]] = {}
-        for seq, part in self._parts(seqs):
+        for seq, part in gently(self._parts(seqs)):
             tier, size = WARM, part.size
             if part.at is not None:
                 tier = tiers.get(parts_of(part.at)[0], WARM)
@@ -152,13 +154,13 @@ class SqliteMover(SqliteSteps):
         tiers = {number: kind for number, kind, *_ in self._files()}
         parts = {
             part.owner: part
-            for _, part in self._parts(seqs)
+            for _, part in gently(self._parts(seqs))
             if (WARM if part.at is None else tiers.get(parts_of(part.at)[0], WARM)) != tier
         }
         ordered = sorted(parts.values(), key=lambda p: (p.floats, p.group, abs(p.owner)))
         portion: list[Part] = []
         size = 0
-        for part in ordered:
+        for part in gently(ordered):
             more = part.size
             if part.at is not None:
                 more = self._shelf.size(part.at, self._file_facts)
@@ -204,62 +206,85 @@ class SqliteMover(SqliteSteps):
     def _carry_away(self, parts: Sequence[Part], tier: int) -> Moved:
         """Write a file of things, and point the log at it."""
         number, made = self._write_file(tier, self._items(parts))
-        facts = (number, tier, made)
-        # What is told by its difference to another goes first: nothing is told anew for it.
         known = {part.owner: place_of(number, item) for item, part in enumerate(parts)}
+        begin = partial(_register, number=number, tier=tier, made=made)
+        longest = self._in_steps([number], lambda _: begin)
+        left: list[Part] = []
+
+        def prepare(some: Sequence[Part]) -> Callable[[apsw.Connection], object]:
+            told = as_told(
+                Lay(part.owner, part.at, part.identity, MOVED, known[part.owner], b"")
+                for part in some
+            )  # fmt: skip
+
+            def point(con: apsw.Connection) -> None:
+                kept = lay(con, told)
+                left.extend(part for part in some if part.owner not in kept)
+
+            return point
+
+        # What is told by its difference to another goes first: nothing is told anew for it.
         deltas = self._deltas([-part.owner for part in parts if part.owner < 0])
-        order = sorted(parts, key=lambda part: -part.owner not in deltas)
-        refused = told = 0
+        for first in (True, False):
+            some = [part for part in parts if (-part.owner in deltas) is first]
+            longest = max(longest, self._in_steps(some, prepare, alone=True))
+        refused, slowest = self._point_one_by_one(left, number, known)
+        longest = max(longest, slowest)
+        if refused:  # erased or written again while it was carried: it is not to lie there
+            longest = max(longest, self._tidy([number]).longest_seconds)
+        else:
+            whole = "UPDATE tiers SET state = ? WHERE file = ? AND state = ?"
+            facts = (WHOLE, number, FRESH)
+            end = self._in_steps([number], lambda _: lambda con: con.execute(whole, facts))
+            longest = max(longest, end)
+        return Moved(len(parts) - refused, made.size, longest)
+
+    def _point_one_by_one(
+        self, parts: Sequence[Part], number: int, known: Mapping[int, int]
+    ) -> tuple[int, float]:
+        """Point the log at what others are told by, and see what is not there any more.
+
+        Returns:
+            How many are not to lie in the file, and the longest wait in seconds.
+        """
+        refused = 0
 
         def point(some: Sequence[Part], con: apsw.Connection) -> None:
-            nonlocal refused, told
-            if not told:
-                _register(con, *facts)
-            told += len(some)
+            nonlocal refused
             kept = self._still_there(con, some)
-            refused += len(some) - len(kept)
-            bodies = [(part.owner, known[part.owner], None) for part in kept if part.owner > 0]
-            lay_anew(con, bodies)
+            lay_anew(
+                con, [(part.owner, known[part.owner], None) for part in kept if part.owner > 0]
+            )
             objects = [-part.owner for part in kept if part.owner < 0]
             store_anew(con, [(item, MOVED, known[-item], b"") for item in objects])
             for item in objects:  # only now: what goes too is not to be told by anything near
                 tell_anew(con, self._shelf, told_by(con, item))
             wear(con, [parts_of(part.at)[0] for part in kept if part.at is not None], WORN)
-            if refused:
+            if len(kept) < len(some):
+                refused += len(some) - len(kept)
                 wear(con, [number], TAINTED)
-            elif told == len(order):
-                con.execute(
-                    "UPDATE tiers SET state = ? WHERE file = ? AND state = ?",
-                    (WHOLE, number, FRESH),
-                )
 
-        longest = self._in_steps(order, lambda some: partial(point, some))
-        if refused:  # erased or written again while it was carried: it is not to lie there
-            longest = max(longest, self._tidy([number]).longest_seconds)
-        return Moved(len(parts) - refused, made.size, longest)
+        longest = self._in_steps(parts, lambda some: partial(point, some), most=1)
+        return refused, longest
 
     def _bring_near(self, parts: Sequence[Part]) -> Moved:
         """Put things back into the log."""
         written = moved = 0
 
         def prepare(some: Sequence[Part]) -> Callable[[apsw.Connection], object]:
-            return partial(put, some, {part.owner: self._near(part) for part in some})
+            near = {part.owner: self._near(part) for part in some}
+            told = as_told(Lay(p.owner, p.at, p.identity, *near[p.owner]) for p in some)
 
-        def put(
-            some: Sequence[Part],
-            near: dict[int, tuple[int, int | None, bytes]],
-            con: apsw.Connection,
-        ) -> None:
-            nonlocal written, moved
-            kept = self._still_there(con, some)
-            lay_anew(con, [(p.owner, None, near[p.owner][2]) for p in kept if p.owner > 0])
-            store_anew(con, [(-p.owner, *near[p.owner]) for p in kept if p.owner < 0])
-            wear(con, [parts_of(part.at)[0] for part in kept if part.at is not None], WORN)
-            written += sum(len(near[part.owner][2]) for part in kept)
-            moved += len(kept)
+            def put(con: apsw.Connection) -> None:
+                nonlocal written, moved
+                kept = lay(con, told)
+                written += sum(len(near[owner][2]) for owner in kept)
+                moved += len(kept)
+
+            return put
 
         ordered = sorted(parts, key=lambda part: -(part.at or 0))
-        longest = self._in_steps(ordered, prepare, most=_MOST_NEAR)
+        longest = self._in_steps(ordered, prepare, alone=True, most=_MOST_NEAR)
         return Moved(moved, written, longest)
 
     def _near(self, part: Part) -> tuple[int, int | None, bytes]:
@@ -298,7 +323,7 @@ class SqliteMover(SqliteSteps):
 
     def _items(self, parts: Sequence[Part]) -> Iterator[Item]:
         """What is to be moved, with its bytes, checked."""
-        for part in parts:
+        for part in gently(parts):
             if part.at is not None:
                 data = self._shelf.read(part.at, self._file_facts)
             elif part.owner > 0:
@@ -413,7 +438,7 @@ class SqliteMover(SqliteSteps):
                 now[-item] = (base, identity)
         parts = []
         blocks, are_floats = file.blocks_of_all()
-        for item, owner in enumerate(owners):
+        for item, owner in gently(enumerate(owners)):
             at, identity = now.get(owner, (0, b""))
             if at == place_of(number, item):
                 group, floats = (keys.get(owner, 0), blocks[item]), are_floats[item]
@@ -434,7 +459,7 @@ class SqliteMover(SqliteSteps):
         sync_directory(path.parent)
 
 
-def _register(con: apsw.Connection, number: int, tier: int, made: Made) -> None:
+def _register(con: apsw.Connection, *, number: int, tier: int, made: Made) -> None:
     con.execute(
         "INSERT INTO tiers VALUES(?,?,?,?,?,?,?)",
         (number, tier, FRESH, made.items, made.raw, made.size, made.root),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +15,9 @@ from koru_delta.errors import CorruptionError, StorageError
 from koru_delta.storage import genome
 from koru_delta.storage.engine import Moved
 from koru_delta.storage.mover import FILE_BYTES, FILE_ITEMS, Part, SqliteMover, both
+from koru_delta.storage.pace import gently
 from koru_delta.storage.place import sync_directory
-from koru_delta.storage.schema import TAINTED, WHOLE, WORN
+from koru_delta.storage.schema import FRESH, TAINTED, WHOLE, WORN
 from koru_delta.storage.tierfile import COLD, DEEP, FOLDER, REMEDY, Made, path_of
 
 _SMALL: Final = 0.25  # of a full file: one that is smaller is put together with others
@@ -101,7 +102,7 @@ class SqliteTierCare(SqliteMover):
             left.append(number)
             some += [
                 part if part.group[0] else part._replace(group=(-number, part.group[1]))
-                for part in used
+                for part in gently(used)
             ]
         return both(done, self._put_together(some, left, tier)) if len(left) > 1 else done
 
@@ -123,6 +124,16 @@ class SqliteTierCare(SqliteMover):
         for number, path in self._on_disk():
             if number not in known:
                 path.unlink()
+        if any(state == FRESH for _, _, state, *_ in self._files()):
+            # A killed mover was filling it: what was erased meanwhile may lie in it.
+            self._in_steps(
+                [TAINTED],
+                lambda _: (
+                    lambda con: con.execute(
+                        "UPDATE tiers SET state = ? WHERE state = ?", (TAINTED, FRESH)
+                    )
+                ),
+            )
 
     def compact_tiers(self) -> int:
         """Write every file anew of which not all is used; the bytes they are shorter by."""
@@ -172,9 +183,15 @@ class SqliteTierCare(SqliteMover):
             for each in (copy, copy.parent, copy.parent.parent):
                 sync_directory(each)
 
-    def tier_problems(self) -> Iterator[str]:
-        """What is wrong with tier files: every byte of them is held to its hash."""
+    def tier_files(self) -> list[tuple[int, int]]:
+        """Numbers of the tier files, in order, and how many bytes the bodies in each are."""
+        return sorted((number, raw) for number, _, _, _, raw, *_ in self._files())
+
+    def tier_problems(self, numbers: Collection[int] | None = None) -> Iterator[str]:
+        """What is wrong with tier files, or some: every byte of them is held to its hash."""
         for number, tier, _, items, raw, size, root in self._files():
+            if numbers is not None and number not in numbers:
+                continue
             path = path_of(self.directory, tier, number)
             try:
                 self._shelf.forget([number])
