@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from koru_delta.errors import CorruptionError
 from koru_delta.lifecycle.holdings import Held, Holdings
 from koru_delta.lifecycle.mover import MoveResult, held
 from koru_delta.lifecycle.plan import Move, Tier
@@ -69,9 +70,10 @@ class Tiers:
     def move(self, move: Move) -> MoveResult:
         """Move keys to another tier; those that are there already count as moved.
 
+        What cannot be read stays where it is, and keeps back nothing else.
+
         Raises:
             StorageError: the disk refused; whatever is there is whole.
-            CorruptionError: something of them is damaged; it is left where it is.
         """
         engine, target = self._log.engine, move.target
         ids = engine.key_ids_of(move.namespace, move.keys)
@@ -80,8 +82,13 @@ class Tiers:
         present = {each.key_id: each.seq for each in found if each.seq is not None}
         far = target >= Tier.COLD
         seqs = engine.places_of_keys(list(ids.values())) if far else list(present.values())
+        damaged: dict[int, str] = {}
         try:
-            done = engine.move(seqs, _LIES[target])
+            try:
+                done = engine.move(seqs, _LIES[target])
+            except CorruptionError:
+                damaged = engine.unreadable(seqs)
+                done = engine.move([seq for seq in seqs if seq not in damaged], _LIES[target])
         finally:
             self.holdings.again(ids.values())
         self.holdings.cool(ids.values(), target is Tier.WARM)
@@ -93,8 +100,8 @@ class Tiers:
         }
         kept = tuple(key for key in move.keys if ids.get(key) in there)
         left = len(move.keys) - len(kept)
-        note = "" if not left else f"{left:,} keys hold nothing now, or were written meanwhile"
-        return MoveResult(kept, done.bytes_written, note)
+        why = next(iter(damaged.values()), "they hold nothing now, or were written meanwhile")
+        return MoveResult(kept, done.bytes_written, f"{left:,} keys were left: {why}" * (left > 0))
 
     def genome(self) -> Kept:
         """The job "genome": make missing ones, tidy files, and hold deep files to their genomes.

@@ -103,6 +103,19 @@ class SqliteMover(SqliteSteps):
             found[seq] = min(tier, near), known + size
         return [found.get(seq, (WARM, 0)) for seq in seqs]
 
+    def unreadable(self, seqs: Sequence[int]) -> dict[int, str]:
+        """Those of these entries whose body or vectors cannot be read, and what is wrong."""
+        found: dict[int, str] = {}
+        for seq, part in gently(self._parts(seqs)):
+            try:
+                if part.at is not None:
+                    self._shelf.read(part.at, self._file_facts)
+                elif part.owner < 0:
+                    self._checked_object(part)
+            except CorruptionError as error:
+                found.setdefault(seq, str(error))
+        return found
+
     def tier_sizes(self) -> dict[int, TierSize]:
         """What the files of the cold and the deep tier hold."""
         found = {COLD: TierSize(), DEEP: TierSize()}

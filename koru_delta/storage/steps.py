@@ -29,6 +29,7 @@ class SqliteSteps(SqliteScrubber):
     """What moves between tiers are made of."""
 
     _moving_fd: int | None = None
+    _pages_written = 0  # by the connection that writes, at the last checkpoint
 
     # One mover at a time
 
@@ -80,7 +81,7 @@ class SqliteSteps(SqliteScrubber):
         Args:
             alone: The step is one statement, and so a transaction by itself.
         """
-        longest, count, start, pages = 0.0, _FIRST_ROWS, 0, 0
+        longest, count, start = 0.0, _FIRST_ROWS, 0
         while start < len(items):
             some = items[start : start + count]
             step = prepare(some)
@@ -94,8 +95,8 @@ class SqliteSteps(SqliteScrubber):
                 written = self._writer_connection().status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
             longest = max(longest, taken)
             start += len(some)
-            if not 0 <= written - pages < _PAGES_CHECKPOINTED or start == len(items):
-                pages = written
+            if not 0 <= written - self._pages_written < _PAGES_CHECKPOINTED:
+                self._pages_written = written
                 longest = max(longest, self._checkpoint_gently())
             # A step that took long was perhaps kept from its work by others.
             faster = min(2.0, max(0.5, _HOLD_SECONDS / max(taken, 1e-6)))
