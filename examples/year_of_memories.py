@@ -119,6 +119,7 @@ class Watched:
         self.tiers = np.full(most, -1, dtype=np.int64)  # -1: it is not there
         self._known = np.full(most + 10_000, -1, dtype=np.int64)
         self.moved: Counter[tuple[Tier, Tier]] = Counter()
+        self.longest_seconds = 0.0  # that writers waited for a move
 
     def look(self, namespaces: Collection[str] | None = None) -> Held:
         held = self._mover.look(namespaces)
@@ -139,6 +140,7 @@ class Watched:
     def move(self, move: Move) -> MoveResult:
         result = self._mover.move(move)
         self.moved[move.source, move.target] += len(result.keys)
+        self.longest_seconds = max(self.longest_seconds, result.longest_seconds)
         return result
 
 

@@ -24,12 +24,14 @@ _KEY_BYTES: Final = 200  # of a value that is held in memory, beside its own
 class MoveResult:
     """What came of a move: the keys that are in the target now, and the bytes written.
 
-    `keys` may be fewer than asked for, or none, and `note` says why.
+    `keys` may be fewer than asked for, or none, and `note` says why. `longest_seconds` is how long
+    one transaction of it kept writers waiting at most.
     """
 
     keys: tuple[str, ...]
     bytes_written: int = 0
     note: str = ""
+    longest_seconds: float = 0.0
 
 
 class Mover(Protocol):

@@ -20,6 +20,7 @@ from koru_delta.log import CausalLog
 _SAMPLES: Final = 64  # foretellings kept by one check
 _MOST_SAMPLES: Final = 20_000
 _MODEL: Final = "importance"
+_AT_ONCE: Final = 1 << 16  # keys whose features are copied together
 _DEMOTED: Final = 0.1  # of its importance is left to what was consolidated
 
 
@@ -67,7 +68,9 @@ class Scorer:
                 held.written[some], held.cited[some], usage, rows[some], awaited[some], now.clock
             )
         kind = model.kind
-        both = model.score(features, kind), model.score(lasting(features), kind)
+        parts = [features[start : start + _AT_ONCE] for start in range(0, len(features), _AT_ONCE)]
+        these_days = [model.score(lasting(part), kind) for part in parts]
+        both = model.score(features, kind), np.concatenate([np.zeros(0), *these_days])
         if self._demoted is not None and held.hidden.any():
             demoted = np.isin(held.ids, self._demoted(now))
             for scores in both:

@@ -101,7 +101,8 @@ class Tiers:
         kept = tuple(key for key in move.keys if ids.get(key) in there)
         left = len(move.keys) - len(kept)
         why = next(iter(damaged.values()), "they hold nothing now, or were written meanwhile")
-        return MoveResult(kept, done.bytes_written, f"{left:,} keys were left: {why}" * (left > 0))
+        note = f"{left:,} keys were left: {why}" if left else ""
+        return MoveResult(kept, done.bytes_written, note, done.longest_seconds)
 
     def genome(self) -> Kept:
         """The job "genome": make missing ones, tidy files, and hold deep files to their genomes.
