@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import apsw
@@ -79,6 +81,8 @@ class Part(NamedTuple):
 
 class SqliteMover(SqliteSteps):
     """Moves between tiers, and the care of their files."""
+
+    _left: Mapping[int, int] = MappingProxyType({})  # by file what left it, by this handle
 
     # Asking
 
@@ -156,11 +160,23 @@ class SqliteMover(SqliteSteps):
 
     def _moved(self, parts: Sequence[Part], tier: int) -> Moved:
         """Move a file full of things; files that are left are cleaned up."""
-        left = {parts_of(part.at)[0] for part in parts if part.at is not None}
         done = self._bring_near(parts) if tier == WARM else self._carry_away(parts, tier)
-        tidied = self._tidy(left)
+        tidied = self._tidy(self._much_left(parts))
         self._give_back_gently()
         return both(done, tidied)
+
+    def _much_left(self, parts: Sequence[Part]) -> list[int]:
+        """The files that these were in, if enough left them lately for a look at all in them."""
+        left = Counter(parts_of(part.at)[0] for part in parts if part.at is not None)
+        if not left:
+            return []
+        known = {number: (state, items) for number, _, state, items, *_ in self._files()}
+        self._left = {number: self._left.get(number, 0) + left[number] for number in known}
+        return [
+            number
+            for number, (state, items) in known.items()
+            if number in left and (state == TAINTED or self._left[number] > _FEW_USED * items)
+        ]
 
     def _portions(self, seqs: Sequence[int], tier: int) -> Iterator[list[Part]]:
         """What is not in a tier yet, in file fulls; what differs from another before that."""
@@ -410,6 +426,7 @@ class SqliteMover(SqliteSteps):
                 continue
             try:
                 used, count = self._used(number)
+                self._left = {**self._left, number: count - len(used)}
                 worn = all_of_it or len(used) < _FEW_USED * count
                 if state != TAINTED and not (worn and len(used) < count):
                     continue
