@@ -76,6 +76,9 @@ class Holdings:
     def begin(self) -> None:
         """Start with nothing known, as a forked child does."""
         self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
         self._rows: npt.NDArray[Any] = np.zeros(0, _ROW)
         self._spaces: dict[str, int] = {}
         self._seq = self._clock = self._next = 0
@@ -105,7 +108,11 @@ class Holdings:
                 namespaces = self._log.engine.namespaces(
                     cut.seq, cut.clock, cut.clock, hidden=False
                 )
-            self._refresh(namespaces, cut)
+            try:
+                self._refresh(namespaces, cut)
+            except BaseException:
+                self._forget()  # it knows some of it by now and some of it by then
+                raise
             wanted = np.zeros(len(self._spaces) + 1, dtype=bool)
             wanted[[self._spaces[name] for name in namespaces]] = True
             there = (self._rows["seq"] > 0) & wanted[self._rows["space"]]
@@ -114,7 +121,7 @@ class Holdings:
     def _refresh(self, namespaces: Collection[str], cut: Cut) -> None:
         engine = self._log.engine
         if cut.clock < self._clock:  # it was set back: what has begun by now has not
-            self._rows, self._spaces, self._seq = np.zeros(0, _ROW), {}, 0
+            self._forget()
         fresh = [name for name in namespaces if name not in self._spaces]
         changed: dict[str, list[int]] = {}
         if cut.seq > self._seq and self._spaces:

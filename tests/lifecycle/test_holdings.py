@@ -156,6 +156,29 @@ def test_what_nobody_told_of_is_found_in_turn(
         assert counts == [8, 16, 20]
 
 
+def test_a_look_that_failed_half_way_is_begun_anew(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings, "_SLICE", 0)
+    tiers = Tiers(db._log)
+    db.put_many([(name, f"key-{number}", number) for name in "nm" for number in range(5)])
+    tiers.look(["n"])
+    db.put_many([("n", f"key-{number}", number) for number in range(3, 8)])
+    with monkeypatch.context() as patch:
+        asked = iter([1])  # the second time it fails
+
+        def failing(self: Any, seqs: Any) -> Any:
+            next(asked)
+            return plain(self, seqs)
+
+        plain = SqliteEngine.whereabouts
+        patch.setattr(SqliteEngine, "whereabouts", failing)
+        with pytest.raises((RuntimeError, StopIteration)):
+            tiers.look()
+
+    assert told(tiers.look()) == told(Tiers(db._log).look())
+
+
 def test_a_clock_that_is_set_back_makes_all_be_looked_at_anew(tmp_path: Path) -> None:
     clock = FixedClock()
     with koru_delta.open(tmp_path / "db", clock=clock, durability="relaxed") as db:
