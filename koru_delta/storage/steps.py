@@ -53,10 +53,8 @@ class SqliteSteps(SqliteScrubber):
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             self._moving_fd = fd
             try:
-                self._checkpoint_in_commits(False)
                 yield
             finally:
-                self._checkpoint_in_commits(True)
                 self._moving_fd = None
                 fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
@@ -81,6 +79,24 @@ class SqliteSteps(SqliteScrubber):
         Args:
             alone: The step is one statement, and so a transaction by itself.
         """
+        if not items:
+            return 0.0
+        self._checkpoint_in_commits(False)
+        try:
+            return self._taken(items, prepare, lasting=lasting, alone=alone, most=most)
+        finally:
+            self._checkpoint_in_commits(True)
+
+    def _taken(
+        self,
+        items: Sequence[Any],
+        prepare: Callable[[Sequence[Any]], Callable[[apsw.Connection], object]],
+        *,
+        lasting: bool,
+        alone: bool,
+        most: int,
+    ) -> float:
+        """Take all steps; the longest wait in seconds."""
         longest, count, start = 0.0, _FIRST_ROWS, 0
         while start < len(items):
             some = items[start : start + count]
