@@ -22,6 +22,7 @@ _FIRST_ROWS: Final = 16
 _MOST_ROWS: Final = 250
 _PAGES_CHECKPOINTED: Final = 400  # written until they are moved into the file
 _PAGES_BEGUN_ANEW: Final = 1_000  # in the write-ahead log, until it is begun anew
+_TRIES: Final = 3
 _PAGES_KEPT: Final = 32  # free ones, for the next writes
 
 
@@ -156,7 +157,12 @@ class SqliteSteps(SqliteScrubber):
         Nearly all of it goes beside writes. Only if nobody writes until the rest is moved, too,
         the write-ahead log begins anew instead of growing.
         """
-        if self._checkpointed(self._reading()) < _PAGES_BEGUN_ANEW:
+        there = 0
+        for _ in range(_TRIES):
+            there, done = self._checkpointed(self._reading())
+            if there == done:  # only then it has been synced
+                break
+        if there < _PAGES_BEGUN_ANEW:
             return 0.0
         with self._write_lock, self._locked():
             begun = time.perf_counter()
@@ -164,12 +170,12 @@ class SqliteSteps(SqliteScrubber):
             return time.perf_counter() - begun
 
     @staticmethod
-    def _checkpointed(connection: AbstractContextManager[apsw.Connection]) -> int:
-        """Move pages into the file as far as readers let it; how many were to be moved."""
+    def _checkpointed(connection: AbstractContextManager[apsw.Connection]) -> tuple[int, int]:
+        """Move pages into the file as far as readers let it: how many there are, and were moved."""
         with connection as con, suppress(apsw.BusyError):  # somebody else does it
             found: list[Any] = con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            return int(found[0][1])
-        return 0
+            return int(found[0][1]), int(found[0][2])
+        return 0, 0
 
     def _give_back_gently(self) -> None:
         """Return free pages to the file system, a few at a time."""
