@@ -59,7 +59,7 @@ from koru_delta.values import distinction_id
 FILE_BYTES: Final = 16 << 20  # of bodies in one file, about: erasing waits while one is written
 FILE_ITEMS: Final = min(MAX_ITEMS, 8_192)
 _MOST_NEAR: Final = 48  # rows that come back in one transaction; some of them are large
-_FEW_USED: Final = 0.5  # of a file: it is written anew below that
+FEW_USED: Final = 0.5  # of a file: it is written anew below that
 _AT_ONCE: Final = 2_000  # places looked up together
 _log = logging.getLogger("koru_delta")
 
@@ -175,7 +175,7 @@ class SqliteMover(SqliteSteps):
         return [
             number
             for number, (state, items) in known.items()
-            if number in left and (state == TAINTED or self._left[number] > _FEW_USED * items)
+            if number in left and (state == TAINTED or self._left[number] > FEW_USED * items)
         ]
 
     def _portions(self, seqs: Sequence[int], tier: int) -> Iterator[list[Part]]:
@@ -427,7 +427,7 @@ class SqliteMover(SqliteSteps):
             try:
                 used, count = self._used(number)
                 self._left = {**self._left, number: count - len(used)}
-                worn = all_of_it or len(used) < _FEW_USED * count
+                worn = all_of_it or len(used) < FEW_USED * count
                 if state != TAINTED and not (worn and len(used) < count):
                     continue
                 if used:

@@ -14,19 +14,22 @@ import apsw
 from koru_delta.errors import CorruptionError, StorageError
 from koru_delta.storage import genome
 from koru_delta.storage.engine import Moved
-from koru_delta.storage.mover import FILE_BYTES, FILE_ITEMS, Part, SqliteMover, both
+from koru_delta.storage.mover import FEW_USED, FILE_BYTES, FILE_ITEMS, Part, SqliteMover, both
 from koru_delta.storage.pace import gently
 from koru_delta.storage.place import sync_directory
 from koru_delta.storage.schema import FRESH, TAINTED, WHOLE, WORN
 from koru_delta.storage.tierfile import COLD, DEEP, FOLDER, REMEDY, Made, path_of
 
 _SMALL: Final = 0.25  # of a full file: one that is smaller is put together with others
+_JUDGED: Final = 8  # files of which little is known to have left, looked at in one round
 _MANY_SMALL: Final = 8  # of a tier, from which on that is done
 _log = logging.getLogger("koru_delta")
 
 
 class SqliteTierCare(SqliteMover):
     """What keeps the files of tiers whole, and free of what is not to be there."""
+
+    _judged = 0  # the last file that was looked at in its turn
 
     def _has_tiers(self) -> bool:
         """Whether anything was ever moved, as far as there is anything left of it."""
@@ -63,7 +66,7 @@ class SqliteTierCare(SqliteMover):
         if self._has_tiers():
             with self._moving():
                 self._sweep_orphans()
-                done = self._tidy([number for number, *_ in self._files()])
+                done = self._tidy(self._to_judge())
                 for tier in (COLD, DEEP):
                     done = both(done, self._gather(tier))
                 for number, tier, _, items, raw, size, root in self._files():
@@ -71,6 +74,21 @@ class SqliteTierCare(SqliteMover):
                         file = self._shelf.file(number, self._file_facts)
                         genome.write(self._rows, file, Made(size, raw, root, items))
         return done
+
+    def _to_judge(self) -> list[int]:
+        """Tainted files, those that much has left, and some others, in turn.
+
+        What other processes brought back this one has not counted.
+        """
+        worn = {number: items for number, _, state, items, *_ in self._files() if state != WHOLE}
+        tainted = {number for number, _, state, *_ in self._files() if state == TAINTED}
+        few = sorted(
+            number for number, items in worn.items()
+            if number not in tainted and self._left.get(number, items) <= FEW_USED * items
+        )  # fmt: skip
+        later = [number for number in few if number > self._judged] or few
+        self._judged = later[:_JUDGED][-1] if later else 0
+        return [number for number in worn if number not in few or number in later[:_JUDGED]]
 
     def _gather(self, tier: int) -> Moved:
         """Put small files of a tier together: every move makes one, and there are never many."""
