@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGES := koru_delta koru_delta_langchain koru_delta_llamaindex
 
-# Kills in `make crash`, seconds in `make soak` (of each part) and `make test-long`.
+# Kills in `make crash`, seconds in `make soak` (of each part) and `make test-long`, events a day
+# in `make year`.
 N ?= 300
+EVENTS ?= 1000
 SOAK_SECONDS ?= 120
 LONG_SECONDS ?= 600
 
@@ -20,7 +22,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-vectors crash soak test-long clean
+.PHONY: help demo test lint bench bench-vectors crash soak year test-long clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,10 +56,14 @@ soak: $(VENV)/.installed-dev ## Let threads and processes write and search at on
 	$(BIN)/python -m tests.processes --seconds $(SOAK_SECONDS)
 	$(BIN)/python -m tests.searching --seconds $(SOAK_SECONDS)
 
+year: $(VENV)/.installed-dev ## A simulated year, 1,000 events a day (EVENTS=1000), held to a ledger
+	KORU_LONG=1 KORU_YEAR_EVENTS=$(EVENTS) $(BIN)/python -m pytest -q -s --timeout=0 \
+		tests/lifecycle/test_year.py
+
 test-long: $(VENV)/.installed-dev ## Random histories, ten minutes each; a year; frameworks' own suites
 	KORU_LONG=1 KORU_LONG_SECONDS=$(LONG_SECONDS) $(BIN)/python -m pytest -q -s --timeout=0 \
 		tests/test_state_machine.py tests/search/test_replay.py tests/test_erasing.py \
-		tests/lifecycle/test_tiers.py tests/lifecycle/test_year.py
+		tests/lifecycle/test_tiers.py tests/lifecycle/test_kills.py tests/lifecycle/test_year.py
 	$(BIN)/python -m tests.adapters --kills 500 --turns 500
 	$(BIN)/python -m tests.upstream.langchain_core
 	$(BIN)/python -m tests.upstream.langgraph

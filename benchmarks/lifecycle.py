@@ -24,7 +24,9 @@ from koru_delta.lifecycle.importance import Report, facts, heuristic
 from koru_delta.lifecycle.plan import targets
 from koru_delta.lifecycle.sidefile import Sample
 from koru_delta.lifecycle.tracker import HORIZON
-from koru_delta.lifecycle.usage import HOUR
+from koru_delta.lifecycle.usage import HOUR, Usage
+from koru_delta.lifecycle.usage import Row as Uses
+from koru_delta.lifecycle.uses import awaited
 from koru_delta.testing import FixedClock
 
 Floats = npt.NDArray[np.float64]
@@ -157,7 +159,9 @@ def replay(uses: Sequence[Use], keys: int, days: int) -> dict[str, Outcome]:
     hits = dict.fromkeys(SCORES, 0)
     counts, last = np.zeros(keys), np.full(keys, -1)
     chance = np.random.default_rng(2)
-    counted = place = 0
+    rows: dict[int, Uses] = {}
+    numbers = {name: number for number, name in enumerate(names)}
+    counted = place = seen = 0
     for check in range(1, days * 24 * 60 // CHECK_MINUTES + 1):
         until = check * step
         while place < len(uses) and uses[place].time < until:
@@ -173,8 +177,20 @@ def replay(uses: Sequence[Use], keys: int, days: int) -> dict[str, Outcome]:
             place += 1
         clock.now = now = start + until
         tracker.flush()
-        followers = file.followers("n", now)
-        features = facts(names, written, {}, file.usage("n"), followers, now)
+        seen, some = file.changed(seen, USES_A_DAY * days)
+        for (_, name), row in some:
+            rows[numbers[name]] = row
+        known = np.array(sorted(rows), dtype=np.int64)
+        used, places = Usage.of([rows[key] for key in known.tolist()]), np.full(keys, -1)
+        places[known] = np.arange(len(known))
+        follow = [
+            (numbers[first], numbers[after], times)
+            for _, first, after, times in file.followers(now - 7 * HOUR, now)
+        ]
+        first, after = (np.array([each[n] for each in follow], dtype=np.int64) for n in (0, 1))
+        times = np.array([each[2] for each in follow])
+        expected = awaited(np.arange(keys), places, used, first, after, times, now)
+        features = facts(written, np.zeros(keys), used, places, expected, now)
         settled = file.settled(now - HORIZON)
         if settled:
             model.learn(
@@ -204,9 +220,13 @@ def replay(uses: Sequence[Use], keys: int, days: int) -> dict[str, Outcome]:
 def _stock(names: Sequence[str], sizes: npt.NDArray[np.int64]) -> Stock:
     """Everything warm, not yet scored."""
     return Stock(
-        [("n", name) for name in names],
+        np.arange(len(names)),
+        np.zeros(len(names), dtype=np.int64),
+        ["n"],
+        lambda rows: [("n", names[row]) for row in rows],
         np.full(len(names), Tier.WARM, dtype=np.int64),
         np.repeat(sizes[:, None], len(Tier), axis=1),
+        np.zeros(len(names)),
         np.zeros(len(names)),
         np.zeros(len(names), dtype=bool),
         np.zeros(len(names), dtype=np.int64),

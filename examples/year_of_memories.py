@@ -14,7 +14,7 @@ import math
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -117,18 +117,30 @@ class Watched:
     def __init__(self, mover: Mover, most: int) -> None:
         self._mover = mover
         self.tiers = np.full(most, -1, dtype=np.int64)  # -1: it is not there
+        self._known = np.full(most + 10_000, -1, dtype=np.int64)
         self.moved: Counter[tuple[Tier, Tier]] = Counter()
+        self.longest_seconds = 0.0  # that writers waited for a move
 
-    def sizes(self) -> Iterator[Held]:
-        self.tiers[:] = -1
-        for held in self._mover.sizes():
-            if held.namespace == NAMESPACE:
-                self.tiers[[number_of(key) for key in held.keys]] = held.tiers
-            yield held
+    def look(self, namespaces: Collection[str] | None = None) -> Held:
+        held = self._mover.look(namespaces)
+        if namespaces is None or NAMESPACE in namespaces:
+            self.tiers[:] = -1
+            for name, rows in held.by_namespace():
+                if name == NAMESPACE:
+                    self.tiers[self._numbers(held, rows)] = held.tiers[rows]
+        return held
+
+    def _numbers(self, held: Held, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The numbers of memories, by those that the database knows them by."""
+        ids = held.ids[rows]
+        new = rows[self._known[ids] < 0]
+        self._known[held.ids[new]] = [number_of(key) for _, key in held.places(new)]
+        return self._known[ids]
 
     def move(self, move: Move) -> MoveResult:
         result = self._mover.move(move)
         self.moved[move.source, move.target] += len(result.keys)
+        self.longest_seconds = max(self.longest_seconds, result.longest_seconds)
         return result
 
 

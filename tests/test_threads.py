@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 import koru_delta
 from koru_delta import Database, errors
+from koru_delta.storage import SqliteEngine
 
 
 def _together(works: list[Callable[[], None]]) -> None:
@@ -211,3 +212,18 @@ def _interrupt(thread: threading.Thread) -> None:
         ctypes.c_ulong(thread.ident), ctypes.py_object(_Interrupted)
     )
     assert raised == 1
+
+
+def test_what_is_written_while_all_is_verified_is_not_taken_for_lost(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.put("n", "k", 1)
+    plain = SqliteEngine.problems
+
+    def beside_a_writer(engine: SqliteEngine) -> Iterator[str]:
+        db.put("n", "k", 2)
+        yield from plain(engine)
+
+    monkeypatch.setattr(SqliteEngine, "problems", beside_a_writer)
+
+    assert db.verify().problems == ()

@@ -109,7 +109,8 @@ class Database(CareVerbs, WorkspaceVerbs):
         self._runner = Runner(log.clock)
         engine.after_fork.append(self._runner.begin)
         self._runner.add("sweep", erasing.SWEEP_SECONDS, self._sweep_quietly)
-        tiers, consolidator = Tiers(log), Consolidator(log, Around(intents), author=author)
+        tiers = Tiers(log, tracker.file)
+        consolidator = Consolidator(log, Around(intents), author=author)
         intents.besides_erases = consolidator.besides_erases
         self._lifecycle = Lifecycle(
             log, tracker, self._runner, author=author, mover=tiers, consolidator=consolidator

@@ -14,9 +14,10 @@ from koru_delta.lifecycle.facade import (
     Lifecycle,
 )
 from koru_delta.lifecycle.grouping import Consolidate
+from koru_delta.lifecycle.holdings import Held
 from koru_delta.lifecycle.importance import Importance, Report
 from koru_delta.lifecycle.jobs import Runner
-from koru_delta.lifecycle.mover import AllHot, Held, Mover, MoveResult
+from koru_delta.lifecycle.mover import AllHot, Mover, MoveResult
 from koru_delta.lifecycle.plan import Budget, Load, Move, Plan, Settings, Stock, Tier
 from koru_delta.lifecycle.policies import Policy
 from koru_delta.lifecycle.sidefile import UsageFile

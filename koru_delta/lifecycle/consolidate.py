@@ -9,7 +9,8 @@ only if nobody wrote any of the keys meanwhile: no source ends up in two summari
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -35,16 +36,16 @@ from koru_delta.errors import (
     SummarizerError,
 )
 from koru_delta.lifecycle import undoing
+from koru_delta.lifecycle.examined import Examined
 from koru_delta.lifecycle.grouping import (
     Consolidate,
     Event,
-    alike,
-    at_path,
     portions,
     summary_value,
     text_of,
 )
-from koru_delta.lifecycle.policies import literal_prefix, matching
+from koru_delta.lifecycle.holdings import Held, Ids
+from koru_delta.lifecycle.policies import literal_prefix
 from koru_delta.lifecycle.summary import extract
 from koru_delta.lifecycle.undoing import Said
 from koru_delta.log import CausalLog, Pending, Write
@@ -132,16 +133,31 @@ class Consolidator:
         self._around = around
         self._author = author
         self._records: dict[bytes, tuple[str, str, tuple[str, ...]]] = {}  # read once
+        self._examined: dict[str, Examined] = {}
+        self._lock = threading.Lock()
+        self._demoted: tuple[int, Ids] = (0, np.zeros(0, np.int64))
         self.summarizers: dict[str, tuple[str, Summarizer]] = {}  # by namespace: name, callable
 
     # What there is
 
-    def demoted(self, cut: Cut) -> dict[str, set[str]]:
-        """The keys that are hidden by consolidations, by namespace."""
-        found: dict[str, set[str]] = {}
-        for namespace, _, keys in self._standing(cut):
-            found.setdefault(namespace, set()).update(keys)
-        return found
+    def demoted(self, cut: Cut) -> Ids:
+        """The numbers of the keys that are hidden by consolidations."""
+        with self._lock:
+            seq, known = self._demoted
+            if seq != cut.seq and (not seq or self._log.engine.records(LIFECYCLE, seq)):
+                found: dict[str, list[str]] = {}
+                for namespace, _, keys in self._standing(cut):
+                    found.setdefault(namespace, []).extend(keys)
+                known = np.array(
+                    [
+                        number
+                        for name, keys in found.items()
+                        for number in self._log.engine.key_ids_of(name, keys).values()
+                    ],
+                    dtype=np.int64,
+                )
+            self._demoted = cut.seq, known
+            return known
 
     def consolidations(self, namespace: str | None, as_of: AsOf) -> list[Consolidation]:
         """Those that stand at a moment, in the order they were made."""
@@ -174,11 +190,14 @@ class Consolidator:
         self,
         namespace: str,
         wish: Consolidate,
-        scores: Mapping[str, float],
-        pinned: Collection[str],
+        held: Held,
+        rows: Ids,
         is_stopping: Callable[[], bool],
     ) -> list[Consolidation]:
         """Consolidate what is wished of a namespace, until it is to stop; what was made.
+
+        Args:
+            held: What is present in the namespace, `rows` what of it is unimportant enough.
 
         Raises:
             SummarizerError, EmbedderError: what is to summarize or embed failed; what was made
@@ -194,9 +213,18 @@ class Consolidator:
                 )  # fmt: skip
                 return []
             summarizer = given
-        limit = self._log.now().clock - wish.older_than // timedelta(microseconds=1)
+        now = self._log.now()
+        limit = now.clock - wish.older_than // timedelta(microseconds=1)
+        examined = self._examined.get(namespace)
+        if examined is None or examined.wish != wish:
+            examined = self._examined[namespace] = Examined(self._log, wish)
+        summaries = {key for name, key, _ in self._standing(now) if name == namespace}
+        spares = self._around.spares(namespace)
+        rows = rows[held.written[rows] <= limit]
         made: list[Consolidation] = []
-        for group in self._groups(namespace, wish, limit, scores, pinned):
+        for group in examined.groups(
+            held, rows, self._likeness, lambda key: key in summaries or spares(key)
+        ):
             for some in portions(group):
                 if is_stopping():
                     return made  # the rest when the database is open again
@@ -204,50 +232,6 @@ class Consolidator:
                 if one is not None:
                     made.append(one)
         return made
-
-    def _groups(
-        self,
-        namespace: str,
-        wish: Consolidate,
-        limit: int,
-        scores: Mapping[str, float],
-        pinned: Collection[str],
-    ) -> list[list[Event]]:
-        """Events that belong together, in order of time."""
-        groups: dict[bytes, list[Event]] = {}
-        cut = self._log.now()
-        made = {key for name, key, _ in self._standing(cut) if name == namespace}
-        fits, spared = matching(wish.keys), self._around.spares(namespace)
-        after: str | None = None
-        while True:
-            found = self._log.engine.visible_keys(
-                namespace, cut.seq, cut.clock, cut.clock, prefix=literal_prefix(wish.keys),
-                after=after, limit=_PAGE, hidden=False,
-            )  # fmt: skip
-            if not found:
-                break
-            after = found[-1][0]
-            for key, entry in found:
-                if (
-                    entry.tx_time > limit
-                    or entry.valid_to != FOREVER or entry.expires_at != FOREVER
-                    or not fits.match(key) or scores.get(key, 1.0) >= wish.below
-                    or key in made or key in pinned or spared(key)
-                ):  # fmt: skip
-                    continue
-                value = decode(entry.body or b"null")
-                said = [at_path(value, name) for name in wish.by]
-                if text_of(value, wish.text) is None or (wish.alike is None and None in said):
-                    continue
-                event = Event(entry.valid_from, key, entry.seq, entry.version_id)
-                groups.setdefault(canonical_bytes(said), []).append(event)
-        listed: list[list[Event]] = []
-        for group in groups.values():
-            parts: Iterable[list[Event]] = [sorted(group)]
-            if wish.alike is not None and len(group) >= wish.at_least:
-                parts = alike(sorted(group), self._likeness, wish.alike)
-            listed += [part for part in parts if len(part) >= wish.at_least]
-        return sorted(listed)
 
     def _likeness(self, events: Sequence[Event]) -> dict[int, npt.NDArray[np.float32]]:
         """The vectors of events by the model that made most of them."""

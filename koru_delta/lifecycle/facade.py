@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -26,15 +26,15 @@ from koru_delta.lifecycle.consolidate import (
     name_of,
 )
 from koru_delta.lifecycle.grouping import Consolidate
-from koru_delta.lifecycle.idle import hide_idle
-from koru_delta.lifecycle.importance import RECENT, Importance, facts
+from koru_delta.lifecycle.idle import Idle
+from koru_delta.lifecycle.importance import Importance
 from koru_delta.lifecycle.jobs import Runner
-from koru_delta.lifecycle.mover import AllHot, Held, Mover, MoveResult, present, together
+from koru_delta.lifecycle.mover import AllHot, Mover, MoveResult
 from koru_delta.lifecycle.plan import Plan, Settings, Stock, Tier, plan
 from koru_delta.lifecycle.policies import KEEP, Policies, Policy
-from koru_delta.lifecycle.sidefile import Sample
-from koru_delta.lifecycle.tracker import HORIZON, Tracker
-from koru_delta.lifecycle.usage import Place, Usage
+from koru_delta.lifecycle.scorer import Scored, Scorer
+from koru_delta.lifecycle.tracker import Tracker
+from koru_delta.lifecycle.usage import Place
 from koru_delta.log import CausalLog
 from koru_delta.log.moments import AsOf
 
@@ -42,11 +42,7 @@ CHECK_SECONDS: Final = 300.0
 CONSOLIDATE_SECONDS: Final = 3_600.0
 GENOME_SECONDS: Final = 86_400.0
 FLUSH_SECONDS: Final = 60.0
-_SAMPLES: Final = 64  # foretellings kept by one check
-_MOST_SAMPLES: Final = 20_000
-_LIGHT: Final = 50_000  # entries of a namespace, up to which it is looked at without a budget
-_MODEL: Final = "importance"
-_DEMOTED: Final = 0.1  # of its importance is left to what was consolidated
+_LIGHT: Final = 50_000  # keys of a namespace, up to which it is looked at without a budget
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,15 +62,6 @@ class Checked:
     def __repr__(self) -> str:
         hidden = sum(len(entry.targets) for entry in self.hidden)
         return f"<Checked: {hidden:,} hidden, {self.moved:,} moved>"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scored:
-    """The keys of a namespace with what is known of them and how much they matter."""
-
-    held: Held
-    features: np.ndarray[Any, np.dtype[np.float64]]
-    scores: np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Lifecycle:
@@ -105,6 +92,10 @@ class Lifecycle:
         self._settings = settings or Settings()
         self._policies = Policies(log)
         self._consolidator = consolidator
+        self._scorer = Scorer(
+            log, tracker.file, None if consolidator is None else consolidator.demoted
+        )
+        self._idle = Idle(log)
         self._jobs: dict[str, Callable[[], object]] = {}
         self._in_background = not (log.engine.read_only or log.engine.temporary)
         log.engine.after_fork.append(tracker.begin)
@@ -215,22 +206,22 @@ class Lifecycle:
     def importance(self, namespace: str) -> dict[str, float]:
         """How much each present key matters now, in [0, 1], by the score that is taken."""
         self._tracker.flush()
-        model, now = self._model(), self._log.now()
-        found: dict[str, float] = {}
-        for scored in self._scored(present(self._log, namespace), model, now):
-            found.update(zip(scored.held.keys, scored.scores.tolist(), strict=True))
-        return found
+        scored = self._scorer.scored(
+            self.mover.look([namespace]), self._scorer.model(), self._log.now()
+        )
+        keys = self._log.engine.keys_of(scored.held.ids.tolist())
+        return dict(sorted(zip(keys, scored.scores.tolist(), strict=True)))
 
     def plan(self, dry_run: bool = True) -> Plan:
         """What is to move for every budget to hold, and why; nothing moves while `dry_run`."""
         if dry_run:
             self._tracker.flush()
-            planned, _ = self._planned(self._log.now(), self._model())
+            planned, _ = self._planned(self._log.now(), self._scorer.model())
             return planned
         self._check_writable()
         with self._runner.working:
             self._tracker.flush()
-            planned, _ = self._planned(self._log.now(), self._model())
+            planned, _ = self._planned(self._log.now(), self._scorer.model())
             self._carry_out(planned)
             return planned
 
@@ -241,17 +232,17 @@ class Lifecycle:
         that it had not learned from: `log_loss`, `auc`, `brier`, `calibration`.
         """
         self._tracker.flush()
-        file, model = self._tracker.file, self._model()
+        file, model = self._tracker.file, self._scorer.model()
         budget = self.policies().get(None, Policy(None)).budget
-        tiers: dict[str, dict[str, int | None]] = {
-            str(tier): {"keys": 0, "bytes": 0, "budget_bytes": budget.of(tier)} for tier in Tier
+        held = self.mover.look()
+        tiers = {
+            str(tier): {
+                "keys": int((held.tiers == tier).sum()),
+                "bytes": int(held.sizes[held.tiers == tier, tier].sum()),
+                "budget_bytes": budget.of(tier),
+            }
+            for tier in Tier
         }
-        for held in self.mover.sizes():
-            for tier in Tier:
-                there = held.tiers == tier
-                told = tiers[str(tier)]
-                told["keys"] = (told["keys"] or 0) + int(there.sum())
-                told["bytes"] = (told["bytes"] or 0) + int(held.sizes[there, tier].sum())
         done = {} if file is None else file.done()
         return {
             "tiers": tiers,
@@ -315,12 +306,12 @@ class Lifecycle:
             self._tracker.flush()
             hidden = self._hide_idle()
             now = self._log.now()
-            model, learned = self._learn(now)
+            model, learned = self._scorer.learn(now)
             planned, scored = self._planned(now, model)
-            self._foretell(scored, now)
+            self._scorer.foretell(scored, now)
             results = self._carry_out(planned)
             if self._tracker.file is not None:
-                self._tracker.file.forget_moved(now.clock - self._settings.stay)
+                self._tracker.file.forget_moved(now.clock - self._settings.stay_far)
             return Checked(tuple(hidden), learned, planned, tuple(results))
 
     def consolidate(self) -> list[Consolidation]:
@@ -337,17 +328,22 @@ class Lifecycle:
         made: list[Consolidation] = []
         failed: KoruDeltaError | None = None
         with self._runner.working:
-            pins = self.pins()
+            pins = self._scorer.numbers(self.pins())
             for namespace, policy in self.policies().items():
                 if namespace is None or policy.consolidate is None or self._runner.is_stopping:
                     continue
-                pinned = {key for name, key in pins if name == namespace}
-                scores = self.importance(namespace)
+                self._tracker.flush()
+                held = self.mover.look([namespace])
+                scores = self._scorer.scored(held, self._scorer.model(), self._log.now()).scores
+                may = ~held.hidden & (scores < policy.consolidate.below) & ~np.isin(held.ids, pins)
                 try:
                     made += self._consolidator.run(
-                        namespace, policy.consolidate, scores, pinned,
+                        namespace,
+                        policy.consolidate,
+                        held,
+                        np.flatnonzero(may),
                         lambda: self._runner.is_stopping,
-                    )  # fmt: skip
+                    )
                 except (SummarizerError, EmbedderError) as error:
                     failed = failed or error
         if failed is not None:
@@ -402,53 +398,27 @@ class Lifecycle:
         return back
 
     def _hide_idle(self) -> list[Version]:
-        policies = self.policies()
-        pins = self._policies.pins(self._log.now())
+        wishes = {
+            name: policy for name, policy in self.policies().items()
+            if name is not None and policy.idle
+        }  # fmt: skip
+        if not wishes:
+            return []
+        held = self.mover.look(wishes)
+        usage, rows = self._scorer.uses.of(held.ids)
+        last = held.touched.copy()
+        last[rows >= 0] = np.maximum(last[rows >= 0], usage.last[rows[rows >= 0]])
+        pins = self._scorer.numbers(self._policies.pins(self._log.now()))
+        may = ~held.hidden & ~np.isin(held.ids, pins)
         made = []
-        for namespace, policy in policies.items():
-            if namespace is not None and policy.idle:
-                file = self._tracker.file
-                uses = {} if file is None else file.last_uses(namespace)
-                made += hide_idle(self._log, policy, uses, pins, author=self._author)
+        for name, some in held.by_namespace():
+            if name in wishes:
+                made += self._idle.hide(
+                    wishes[name], held, some[may[some]], last, author=self._author
+                )
         return made
 
-    def _learn(self, now: Cut) -> tuple[Importance, int]:
-        """Hold foretellings to what came true, and learn from them."""
-        model, file = self._model(), self._tracker.file
-        if file is None:
-            return model, 0
-        settled = file.settled(now.clock - HORIZON)
-        if settled:
-            model.learn(
-                np.array([each.features for each in settled]),
-                np.array([each.used for each in settled], dtype=np.float64),
-            )
-            file.keep_model(_MODEL, model.to_bytes())
-        return model, len(settled)
-
-    def _foretell(self, scored: list[_Scored], now: Cut) -> None:
-        """Keep what is known of some keys, until it is known what became of them.
-
-        Half of them are chosen among those that were written or used in the last day. What
-        they are chosen by is among the features, so it does not lead astray.
-        """
-        file = self._tracker.file
-        if file is None or not scored:
-            return
-        features = np.concatenate([each.features for each in scored])
-        places = [(each.held.namespace, key) for each in scored for key in each.held.keys]
-        chance = np.random.default_rng(now.clock % 2**63)
-        chosen: set[int] = set()
-        for rows in (np.arange(len(places)), np.flatnonzero(features[:, 0] > RECENT)):
-            chosen.update(
-                chance.choice(rows, min(_SAMPLES // 2, len(rows)), replace=False).tolist()
-            )
-        file.add_samples(
-            [Sample(places[row], now.clock, features[row]) for row in sorted(chosen)],
-            most=_MOST_SAMPLES,
-        )
-
-    def _planned(self, now: Cut, model: Importance) -> tuple[Plan, list[_Scored]]:
+    def _planned(self, now: Cut, model: Importance) -> tuple[Plan, Scored]:
         policies = self._policies.all(now)
         total = policies.get(None, Policy(None)).budget
         budgets = {
@@ -457,53 +427,26 @@ class Lifecycle:
             if name is not None and policy.budget.is_limit()
         }
         if not budgets and not total.is_limit():
-            return Plan(), list(self._scored(self._light(), model, now))
-        scored = list(self._scored(self.mover.sizes(), model, now))
-        stock = self._stock(scored, now)
+            return Plan(), self._scorer.scored(self.mover.look(self._light()), model, now)
+        scored = self._scorer.scored(self.mover.look(), model, now)
+        held = scored.held
+        stock = Stock(
+            held.ids, held.spaces, held.names, held.places, held.tiers, held.sizes,
+            scored.scores, scored.lasting,
+            np.isin(held.ids, self._scorer.numbers(self._policies.pins(now))),
+            self._scorer.moved(held.ids, now.clock - self._settings.stay_far, now.clock),
+        )  # fmt: skip
         planned = plan(stock, total, now.clock, budgets=budgets, settings=self._settings)
         return planned, scored
 
-    def _stock(self, scored: list[_Scored], now: Cut) -> Stock:
-        pins = self._policies.pins(now)
-        file, since = self._tracker.file, now.clock - self._settings.stay
-        moved = {
-            name: {} if file is None else file.moved(name, since)
-            for name in {each.held.namespace for each in scored}
-        }
-        places = [(each.held.namespace, key) for each in scored for key in each.held.keys]
-        return Stock(
-            places,
-            np.concatenate([each.held.tiers for each in scored] or [np.zeros(0, np.int64)]),
-            np.concatenate([each.held.sizes for each in scored] or [np.zeros((0, 4), np.int64)]),
-            np.concatenate([each.scores for each in scored] or [np.zeros(0)]),
-            np.array([place in pins for place in places], dtype=bool),
-            np.array([moved[name].get(key, 0) for name, key in places], dtype=np.int64),
-        )
-
-    def _light(self) -> Iterator[Held]:
+    def _light(self) -> list[str]:
         """What is looked at where nothing is to be planned: to foretell, and for `stats`."""
         file = self._tracker.file
-        for namespace in [] if file is None else file.namespaces():
-            if self._log.engine.stored(namespace) <= _LIGHT:
-                yield from present(self._log, namespace)
-
-    def _scored(self, parts: Iterable[Held], model: Importance, now: Cut) -> Iterator[_Scored]:
-        file = self._tracker.file
-        demoted = {} if self._consolidator is None else self._consolidator.demoted(now)
-        for held in together(parts):
-            features = facts(
-                held.keys,
-                held.written,
-                self._log.engine.citations(held.namespace),
-                Usage.of([]) if file is None else file.usage(held.namespace),
-                {} if file is None else file.followers(held.namespace, now.clock),
-                now.clock,
-            )
-            scores = model.score(features)
-            if held.namespace in demoted:
-                far = demoted[held.namespace]
-                scores = scores * np.array([_DEMOTED if key in far else 1.0 for key in held.keys])
-            yield _Scored(held, features, scores)
+        return [
+            name
+            for name in ([] if file is None else file.namespaces())
+            if self._log.engine.count_keys(name, _LIGHT) < _LIGHT
+        ]
 
     def _carry_out(self, planned: Plan) -> list[MoveResult]:
         file = self._tracker.file
@@ -516,10 +459,6 @@ class Lifecycle:
             if file is not None and result.keys:
                 file.note_moved(move.namespace, result.keys, self._log.now().clock)
         return results
-
-    def _model(self) -> Importance:
-        file = self._tracker.file
-        return Importance.from_bytes(None if file is None else file.model(_MODEL))
 
     def _flush(self) -> None:
         self._tracker.flush()

@@ -6,80 +6,77 @@ in entries of the log that say why, so every moment before still finds it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
 from datetime import timedelta
 from typing import Final
 
+import numpy as np
+
 from koru_delta.causal import HIDE, Version, moment
+from koru_delta.lifecycle.holdings import Held, Ids
 from koru_delta.lifecycle.policies import Policy, literal_prefix, matching
-from koru_delta.lifecycle.usage import Place
 from koru_delta.log import CausalLog, Write
 
-_PAGE: Final = 2_000  # keys looked at together
 _AT_ONCE: Final = 100  # hides in one commit, so that writers do not wait long
 
 
-def hide_idle(
-    log: CausalLog,
-    policy: Policy,
-    last_uses: dict[str, int],
-    pins: Set[Place],
-    *,
-    author: str | None,
-) -> list[Version]:
-    """Hide what a namespace's policy wishes hidden by now; the entries that do so.
+class Idle:
+    """Finds keys that have been idle for too long. Used by one thread at a time."""
 
-    Where several patterns match a key, the shortest time counts.
+    def __init__(self, log: CausalLog) -> None:
+        self._log = log
+        # By namespace and pattern the keys that fit it, and the last key that was asked.
+        self._fitting: dict[tuple[str, str], tuple[Ids, int]] = {}
 
-    Args:
-        last_uses: When each key was last used, in microseconds.
-        pins: Are never hidden.
-    """
-    assert policy.namespace is not None
-    now = log.now()
-    writes: dict[str, Write] = {}
-    for pattern, ttl in sorted(policy.idle.items(), key=lambda item: (item[1], item[0])):
-        limit = now.clock - ttl // timedelta(microseconds=1)
-        for key, identity, idle_from in _idle(log, policy.namespace, pattern, limit, last_uses):
-            if key not in writes and (policy.namespace, key) not in pins:
-                writes[key] = Write(
-                    HIDE, policy.namespace, key, target=identity, missing_ok=True, author=author,
+    def hide(
+        self, policy: Policy, held: Held, rows: Ids, last: Ids, *, author: str | None
+    ) -> list[Version]:
+        """Hide what a namespace's policy wishes hidden by now; the entries that do so.
+
+        Where several patterns match a key, the shortest time counts.
+
+        Args:
+            rows: Keys of the namespace that may be hidden.
+            last: When something was last done with each key of `held`, in microseconds.
+        """
+        assert policy.namespace is not None
+        now = self._log.now()
+        writes: dict[int, Write] = {}
+        for pattern, ttl in sorted(policy.idle.items(), key=lambda item: (item[1], item[0])):
+            limit = now.clock - ttl // timedelta(microseconds=1)
+            idle = rows[last[rows] <= limit]
+            if not len(idle):
+                continue
+            idle = idle[np.isin(held.ids[idle], self._fit(policy.namespace, pattern))]
+            idle = np.array([row for row in idle.tolist() if row not in writes], dtype=np.int64)
+            known = {
+                seq: identity.hex()
+                for seq, identity, _ in self._log.engine.records_at(held.seqs[idle].tolist())
+            }
+            for row, (namespace, key) in zip(idle.tolist(), held.places(idle), strict=True):
+                writes[row] = Write(
+                    HIDE, namespace, key, target=known[int(held.seqs[row])], missing_ok=True,
+                    author=author,
                     message=(
-                        f"idle since {moment(idle_from).isoformat()}: keys like {pattern!r} are "
-                        f"hidden after {_in_words(ttl)}"
+                        f"idle since {moment(int(last[row])).isoformat()}: keys like {pattern!r} "
+                        f"are hidden after {_in_words(ttl)}"
                     ),
                 )  # fmt: skip
-    every = list(writes.values())
-    made: list[Version] = []
-    for start in range(0, len(every), _AT_ONCE):
-        made += log.commit(every[start : start + _AT_ONCE])
-    return made
+        every = sorted(writes.values(), key=lambda write: write.key)
+        made: list[Version] = []
+        for start in range(0, len(every), _AT_ONCE):
+            made += self._log.commit(every[start : start + _AT_ONCE])
+        return made
 
-
-def _idle(
-    log: CausalLog, namespace: str, pattern: str, limit: int, last_uses: dict[str, int]
-) -> Iterator[tuple[str, str, int]]:
-    """Keys of a pattern that have been idle since a time: key, version, and since when."""
-    cut, fits = log.now(), matching(pattern)
-    after: str | None = None
-    while True:
-        found = log.engine.visible_keys(
-            namespace, cut.seq, cut.clock, cut.clock, prefix=literal_prefix(pattern),
-            after=after, limit=_PAGE, bodies=False, hidden=False,
-        )  # fmt: skip
-        if not found:
-            return
-        after = found[-1][0]
-        for key, entry in found:
-            since = max(entry.tx_time, last_uses.get(key, 0))
-            if since > limit or not fits.match(key):
-                continue
-            (last,) = log.engine.key_versions(
-                namespace, key, cut.seq, reverse=True, limit=1, annotations=True
-            )
-            since = max(since, last.tx_time)
-            if since <= limit:
-                yield key, entry.version_id.hex(), since
+    def _fit(self, namespace: str, pattern: str) -> Ids:
+        """The keys of a namespace that fit a pattern."""
+        known, after = self._fitting.get((namespace, pattern), (np.zeros(0, np.int64), 0))
+        found = self._log.engine.keys_like(namespace, literal_prefix(pattern), after)
+        if found:
+            fits = matching(pattern)
+            new = [number for number, key in found if fits.match(key)]
+            known = np.append(known, np.array(new, dtype=np.int64))
+            self._fitting[namespace, pattern] = known, found[-1][0]
+        return known
 
 
 def _in_words(ttl: timedelta) -> str:

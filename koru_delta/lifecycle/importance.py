@@ -8,7 +8,6 @@ learned one is taken only while it was better.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -49,96 +48,90 @@ def heuristic(features: Floats) -> Floats:
     return found
 
 
+def lasting(features: Floats) -> Floats:
+    """The features as they are at any hour of these days: without what this hour is about."""
+    found = features.copy()
+    column = {name: number for number, name in enumerate(FEATURES)}
+    uses = np.expm1(features[:, column["often"]] * 8.0)
+    for name in ("this hour", "next hour"):
+        found[:, column[name]] = np.log1p(uses / (24 * _DAYS)) / 3.0
+    found[:, column["share of this hour"]] = features[:, column["was used"]] / 24
+    for name in ("lately", "awaited"):
+        found[:, column[name]] = 0.0
+    return found
+
+
 def facts(
-    keys: Sequence[str],
     written: Times,
-    cited: Mapping[str, int],
+    cited: npt.NDArray[np.int64],
     usage: Usage,
-    followers: Mapping[str, Mapping[str, float]],
+    rows: npt.NDArray[np.int64],
+    awaited: Floats,
     now: int,
 ) -> Floats:
-    """The features of keys, shape (n, len(FEATURES)).
+    """The features of keys of one namespace, shape (n, len(FEATURES)).
 
     Args:
         written: When each was written, in microseconds.
         cited: How many versions name a version of the key as a cause.
-        usage: Of the namespace; keys that it does not hold were never used.
-        followers: What was used right after a key, and how often.
+        usage: Uses of keys.
+        rows: Of each key its row in `usage`; -1 was never used.
+        awaited: How probable it is that it comes after one that was used just now.
     """
-    size = len(keys)
+    size = len(rows)
     if not size:
         return np.zeros((0, len(FEATURES)))
-    rows = np.array([usage.rows.get(key, -1) for key in keys], dtype=np.int64)
     known = rows >= 0
-    seen = rows[known]
-    last = written.astype(np.int64).copy()
-    last[known] = np.maximum(usage.last[seen], last[known])
+    usage = usage.rows(rows[known])
+    last = written.astype(np.int64)
+    last[known] = np.maximum(usage.last, last[known])
     age = np.maximum(now - last, 0).astype(np.float64)
 
-    counts = np.zeros((size, 4))
-    faded = 0.5 ** np.minimum(np.maximum(now - usage.last[seen], 0) / HALF_LIFE, 1000.0)
-    counts[known] = usage.counts[seen] * faded[:, None]
+    def spread(some: npt.NDArray[Any]) -> Floats:
+        every = np.zeros(size)
+        every[known] = some
+        return every
+
+    since = np.maximum(now - usage.last, 0)
+    faded = 0.5 ** np.minimum(since / HALF_LIFE, 1000.0)
+    counts = usage.counts * faded[:, None]
     uses = counts[:, GET] + counts[:, RECALL] + counts[:, USED] + _HIT * counts[:, HIT]
-
-    gap = np.full(size, np.inf)
-    many = usage.gaps[seen] > 0
-    places = np.flatnonzero(known)[many]
-    gap[places] = 2.0 ** (usage.gap_log[seen][many] / usage.gaps[seen][many]) * 1e6
-    due = np.exp(-np.abs(np.log2(age + 1e6) - np.log2(gap + 1e6)))
-
-    lately = np.zeros(size)
-    lately[known] = usage.lately[seen] * 0.5 ** np.minimum(
-        np.maximum(now - usage.last[seen], 0) / LATELY, 1000.0
-    )
-    hours, days = np.zeros((size, 24)), np.ones(size)
-    hours[known] = usage.hours[seen] * faded[:, None]
-    days[known] = np.clip((now - usage.first[seen]) / (24 * HOUR), 0, _DAYS) + 0.5
+    gap = np.full(len(usage.gaps), np.inf)
+    many = usage.gaps > 0
+    gap[many] = 2.0 ** (usage.gap_log[many] / usage.gaps[many]) * 1e6
+    due = np.exp(-np.abs(np.log2(age[known] + 1e6) - np.log2(gap + 1e6)))
+    lately = usage.lately * 0.5 ** np.minimum(since / LATELY, 1000.0)
+    hours = usage.hours * faded[:, None]
+    days = np.clip((now - usage.first) / (24 * HOUR), 0, _DAYS) + 0.5
     hour = now // HOUR % 24
 
-    features = np.column_stack(
+    features = np.empty((size, len(FEATURES)))
+    for place, column in enumerate(
         [
             1.0 / (1.0 + age / FRESH),
-            _scaled(np.log1p(uses)),
-            1.0 - 0.5 ** counts[:, USED],
-            _scaled(np.log1p(np.array([cited.get(key, 0) for key in keys], dtype=np.float64))),
-            np.log1p(uses) / 8.0,
-            np.log1p(lately) / 4.0,
+            spread(_scaled(np.log1p(uses))),
+            spread(1.0 - 0.5 ** counts[:, USED]),
+            _scaled(np.log1p(cited.astype(np.float64))),
+            spread(np.log1p(uses) / 8.0),
+            spread(np.log1p(lately) / 4.0),
             np.log1p(age / 60e6) / 16.0,  # minutes; 16 is about seventeen years of them
             np.log1p(np.maximum(now - written, 0) / 60e6) / 16.0,
-            due,
-            np.log1p(hours[:, hour] / days) / 3.0,
-            np.log1p(hours[:, (hour + 1) % 24] / days) / 3.0,
-            hours[:, hour] / np.maximum(hours.sum(axis=1), 1e-9),
-            _awaited(keys, usage, followers, now),
-            known.astype(np.float64),
+            spread(due),
+            spread(np.log1p(hours[:, hour] / days) / 3.0),
+            spread(np.log1p(hours[:, (hour + 1) % 24] / days) / 3.0),
+            spread(hours[:, hour] / np.maximum(hours.sum(axis=1), 1e-9)),
+            awaited,
+            known,
         ]
-    )
-    return np.asarray(np.clip(features, 0.0, 1.0))
+    ):
+        features[:, place] = column
+    return np.clip(features, 0.0, 1.0, out=features)
 
 
 def _scaled(found: Floats) -> Floats:
     """By the 99th percentile of those above 0."""
     some = found[found > 0]
     return found if not len(some) else np.minimum(found / np.percentile(some, 99), 1.0)
-
-
-def _awaited(
-    keys: Sequence[str], usage: Usage, followers: Mapping[str, Mapping[str, float]], now: int
-) -> Floats:
-    """How probable it is that a key comes after one that was used just now."""
-    places = {key: place for place, key in enumerate(keys)}
-    missed = np.ones(len(keys))
-    lately = 0.5 ** np.minimum(np.maximum(now - usage.last, 0) / LATELY, 1000.0)
-    for key, next_keys in followers.items():
-        row = usage.rows.get(key)
-        if row is None or lately[row] < 0.01:
-            continue
-        total = sum(next_keys.values())
-        for next_key, times in next_keys.items():
-            place = places.get(next_key)
-            if place is not None and total > 0:
-                missed[place] *= 1.0 - lately[row] * times / (total + 1.0)
-    return 1.0 - missed
 
 
 class Logistic:

@@ -7,7 +7,7 @@ for a while: scores that waver move nothing to and fro.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import groupby
@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from koru_delta.causal import FOREVER
 from koru_delta.lifecycle.usage import HOUR, Place
 
 Rows = npt.NDArray[np.int64]
@@ -41,6 +42,7 @@ class Settings:
 
     hysteresis: float = 0.15  # by so much the importance of what lies there counts more
     stay: int = HOUR // 6  # microseconds that a key stays where it was moved to
+    stay_far: int = 24 * HOUR  # the same of what goes to files, or comes back to be warm
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,16 @@ class Budget:
 class Stock:
     """What there is to plan: a row a key, in any order."""
 
-    places: Sequence[Place]
-    tiers: npt.NDArray[np.int64]  # where each is
-    sizes: npt.NDArray[np.int64]  # shape (n, 4): the bytes it takes up in each tier, or would
-    scores: npt.NDArray[np.float64]  # importance in [0, 1]
+    ids: Rows  # a number of its own for each key: of equals the one with the lower comes first
+    spaces: Rows  # of each the place of its namespace in `names`
+    names: Sequence[str]
+    places: Callable[[Rows], Sequence[Place]]  # namespace and key of some rows
+    tiers: Rows  # where each is
+    sizes: Rows  # shape (n, 4): the bytes it takes up in each tier, or would
+    scores: npt.NDArray[np.float64]  # importance now, in [0, 1]: what is hot goes by it
+    lasting: npt.NDArray[np.float64]  # what of that lasts for days: what is far goes by it
     pinned: npt.NDArray[np.bool_]  # stays hot, whatever else
-    moved: npt.NDArray[np.int64]  # when it came to its tier; 0 if nobody knows
+    moved: Rows  # when it came to its tier; 0 if nobody knows
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -152,7 +158,8 @@ def plan(
 
     From the hottest tier down, each takes the best that fit: first what is pinned, then what
     came there just now, then by importance over the square root of its size; what
-    lies there already counts more. The rest is left to the next tier.
+    lies there already counts more. The rest is left to the next tier. Who is used at this hour
+    is hot at this hour; to files and back goes nothing for that.
 
     Args:
         total: Of all namespaces together.
@@ -171,22 +178,23 @@ def targets(
     stock: Stock, total: Budget, now: int, *, budgets: Mapping[str, Budget], settings: Settings
 ) -> npt.NDArray[np.int64]:
     """The tier of each row, by the rules of `plan`."""
-    size = len(stock.places)
+    size = len(stock.ids)
     wanted = np.full(size, Tier.DEEP, dtype=np.int64)
-    staying = (stock.moved > 0) & (now - stock.moved < settings.stay) & (now >= stock.moved)
-    staying &= ~stock.pinned
-    order = np.array(sorted(range(size), key=stock.places.__getitem__), dtype=np.int64)
-    rank = np.empty(size, dtype=np.int64)
-    rank[order] = np.arange(size)
-    groups = _groups(stock.places, budgets)
+    since = np.where((stock.moved > 0) & (now >= stock.moved), now - stock.moved, FOREVER)
+    since[stock.pinned] = FOREVER
+    groups = _groups(stock, budgets)
     free = np.ones(size, dtype=bool)
     for tier in (Tier.HOT, Tier.WARM, Tier.COLD):
         comes_up = stock.tiers > tier
+        staying = since < (settings.stay if tier is Tier.HOT else settings.stay_far)
         there = np.flatnonzero(free & ~(comes_up & staying))
-        worth = stock.scores[there] * np.where(comes_up[there], 1.0, 1.0 + settings.hysteresis)
+        worth = (stock.scores if tier is Tier.HOT else stock.lasting)[there]
+        far = stock.tiers[there] >= Tier.COLD  # and comes up only if it matters in both ways
+        worth = np.where(far, np.minimum(worth, stock.lasting[there]), worth)
+        worth *= np.where(comes_up[there], 1.0, 1.0 + settings.hysteresis)
         worth /= np.sqrt(np.maximum(stock.sizes[there, tier], 1))
         first = np.where(stock.pinned[there], 0, np.where(staying[there] & ~comes_up[there], 1, 2))
-        there = there[np.lexsort((rank[there], -worth, first))]
+        there = there[np.lexsort((stock.ids[there], comes_up[there], -worth, first))]
         sizes = stock.sizes[:, tier]
         rooms = [_Room(None, total.of(tier))]
         rooms += [_Room(mask, budgets[name].of(tier)) for name, mask in groups.items()]
@@ -246,15 +254,13 @@ def _fitting(rows: Rows, sizes: Rows, rooms: Sequence[_Room]) -> Rows:
     return np.concatenate(chosen)
 
 
-def _groups(
-    places: Sequence[Place], budgets: Mapping[str, Budget]
-) -> dict[str, npt.NDArray[np.bool_]]:
+def _groups(stock: Stock, budgets: Mapping[str, Budget]) -> dict[str, npt.NDArray[np.bool_]]:
     """Which rows belong to each namespace that has a budget of its own."""
-    limited = [name for name, budget in sorted(budgets.items()) if budget.is_limit()]
-    if not limited:
-        return {}
-    names = np.array([namespace for namespace, _ in places], dtype=object)
-    return {name: np.asarray(names == name, dtype=bool) for name in limited}
+    return {
+        name: stock.spaces == stock.names.index(name)
+        for name, budget in sorted(budgets.items())
+        if budget.is_limit() and name in stock.names
+    }
 
 
 def _moves(
@@ -263,15 +269,16 @@ def _moves(
     total: Budget,
     budgets: Mapping[str, Budget],
 ) -> list[Move]:
-    rows = np.flatnonzero(wanted != stock.tiers).tolist()
+    changed = np.flatnonzero(wanted != stock.tiers)
+    named = dict(zip(changed.tolist(), stock.places(changed), strict=True))
 
     def route(row: int) -> tuple[bool, str, int, int, bool]:
         source, target = int(stock.tiers[row]), int(wanted[row])
-        return target < source, stock.places[row][0], source, target, bool(stock.pinned[row])
+        return target < source, named[row][0], source, target, bool(stock.pinned[row])
 
-    rows.sort(key=lambda row: (route(row), stock.places[row]))
     moves = []
-    for (_, namespace, source, target, pinned), group in groupby(rows, key=route):
+    ordered = sorted(named, key=lambda row: (route(row), named[row]))
+    for (_, namespace, source, target, pinned), group in groupby(ordered, key=route):
         every = list(group)
         reason = _reason(
             Tier(source), Tier(target), stock.scores[every], pinned,
@@ -281,7 +288,7 @@ def _moves(
             some = every[start : start + AT_ONCE]
             moves.append(
                 Move(
-                    namespace, tuple(stock.places[row][1] for row in some), Tier(source),
+                    namespace, tuple(named[row][1] for row in some), Tier(source),
                     Tier(target), reason, int(stock.sizes[some, target].sum()),
                 )
             )  # fmt: skip

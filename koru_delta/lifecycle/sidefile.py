@@ -21,7 +21,7 @@ import apsw
 import numpy as np
 
 from koru_delta.errors import StorageError
-from koru_delta.lifecycle.usage import Floats, Place, Row, Trace, Usage, faded
+from koru_delta.lifecycle.usage import Floats, Place, Row, Trace, faded
 
 MOST_KEYS: Final = 200_000  # told of in the file
 MOST_FOLLOWERS: Final = 8  # of one key
@@ -32,9 +32,10 @@ CREATE TABLE IF NOT EXISTS uses(
     namespace TEXT NOT NULL, key TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     got REAL NOT NULL, hit REAL NOT NULL, recalled REAL NOT NULL, used REAL NOT NULL,
     lately REAL NOT NULL, gaps REAL NOT NULL, gap_log REAL NOT NULL, hours BLOB NOT NULL,
-    PRIMARY KEY(namespace, key)
+    changed INTEGER NOT NULL, PRIMARY KEY(namespace, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS uses_by_time ON uses(last);
+CREATE UNIQUE INDEX IF NOT EXISTS uses_by_change ON uses(changed);
 CREATE TABLE IF NOT EXISTS followers(
     namespace TEXT NOT NULL, key TEXT NOT NULL, next TEXT NOT NULL, times REAL NOT NULL,
     last INTEGER NOT NULL, PRIMARY KEY(namespace, key, next)
@@ -46,11 +47,12 @@ CREATE TABLE IF NOT EXISTS samples(
 CREATE TABLE IF NOT EXISTS moved(
     namespace TEXT NOT NULL, key TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY(namespace, key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS moved_by_time ON moved(at);
 CREATE TABLE IF NOT EXISTS jobs(name TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS models(name TEXT PRIMARY KEY, state BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
 _COLUMNS: Final = "first, last, got, hit, recalled, used, lately, gaps, gap_log, hours"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _log = logging.getLogger("koru_delta")
 
 
@@ -93,7 +95,8 @@ class UsageFile:
     ) -> None:
         """Add what was gathered, and note of whom it was foretold that they would be used."""
         with self._writing() as con:
-            for place, trace in traces.items():
+            last = con.execute("SELECT max(changed) FROM uses").get or 0
+            for changed, (place, trace) in enumerate(traces.items(), last + 1):
                 row = trace.row()
                 known = _rows(
                     con, f"SELECT {_COLUMNS} FROM uses WHERE namespace = ? AND key = ?", place
@@ -101,10 +104,10 @@ class UsageFile:
                 if known:
                     row = _read_row(known[0]).plus(row)
                 con.execute(
-                    "INSERT OR REPLACE INTO uses VALUES(?,?,?,?,?,?,?,?,?,?,?,?)",
+                    "INSERT OR REPLACE INTO uses VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
                     (
                         *place, row.first, row.last, *row.counts, row.lately, row.gaps, row.gap_log,
-                        array("f", row.hours).tobytes(),
+                        array("f", row.hours).tobytes(), changed,
                     ),
                 )  # fmt: skip
                 con.execute(
@@ -134,34 +137,37 @@ class UsageFile:
         total = now.get(pair[2], 0.0) + times
         con.execute("INSERT OR REPLACE INTO followers VALUES(?,?,?,?,?)", (*pair, total, time))
 
-    def usage(self, namespace: str) -> Usage:
-        """The uses of every key of a namespace that there are any of."""
+    def changed(self, after: int, limit: int) -> tuple[int, list[tuple[Place, Row]]]:
+        """Keys whose uses were added to after a change, in order, and the last change of those.
+
+        The changes begin at 1; fewer than were known before are those of a new file, so `after` is
+        then taken for 0.
+        """
+        with self._reading() as con:
+            last = con.execute("SELECT max(changed) FROM uses").get or 0
+            rows = _rows(
+                con,
+                f"SELECT changed, namespace, key, {_COLUMNS} FROM uses WHERE changed > ? "
+                "ORDER BY changed LIMIT ?",
+                (after if after <= last else 0, limit),
+            )
+        found = [((row[1], row[2]), _read_row(row[3:])) for row in rows]
+        return (rows[-1][0] if rows else last), found
+
+    def followers(self, used_since: int, time: int) -> list[tuple[str, str, str, float]]:
+        """What was used right after keys, of those that were used since a time.
+
+        Namespace, key, the key used after it, and how often, faded to a time.
+        """
         with self._reading() as con:
             rows = _rows(
                 con,
-                f"SELECT key, {_COLUMNS} FROM uses WHERE namespace = ? ORDER BY key",
-                (namespace,),
+                "SELECT f.namespace, f.key, f.next, f.times, f.last FROM uses u CROSS JOIN "
+                "followers f ON f.namespace = u.namespace AND f.key = u.key WHERE u.last >= ? "
+                "ORDER BY f.namespace, f.key, f.next",
+                (used_since,),
             )
-        return Usage.of([(row[0], _read_row(row[1:])) for row in rows])
-
-    def last_uses(self, namespace: str) -> dict[str, int]:
-        """When each key was last used."""
-        with self._reading() as con:
-            return dict(con.execute("SELECT key, last FROM uses WHERE namespace = ?", (namespace,)))
-
-    def followers(self, namespace: str, time: int) -> dict[str, dict[str, float]]:
-        """What was used right after each key, and how often, faded to a time."""
-        with self._reading() as con:
-            rows = _rows(
-                con,
-                "SELECT key, next, times, last FROM followers WHERE namespace = ? "
-                "ORDER BY key, next",
-                (namespace,),
-            )
-        found: dict[str, dict[str, float]] = {}
-        for key, next_key, times, last in rows:
-            found.setdefault(key, {})[next_key] = times * faded(max(0, time - last))
-        return found
+        return [(*row[:3], row[3] * faded(max(0, time - row[4]))) for row in rows]
 
     def namespaces(self) -> list[str]:
         """Whose keys were used."""
@@ -218,14 +224,10 @@ class UsageFile:
                 [(namespace, key, time) for key in keys],
             )
 
-    def moved(self, namespace: str, since: int) -> dict[str, int]:
-        """When keys were moved, of those that were after a time."""
+    def moved(self, since: int) -> list[tuple[str, str, int]]:
+        """Keys that were moved at a time or later: namespace, key, when."""
         with self._reading() as con:
-            return dict(
-                con.execute(
-                    "SELECT key, at FROM moved WHERE namespace = ? AND at > ?", (namespace, since)
-                )
-            )
+            return _rows(con, "SELECT namespace, key, at FROM moved WHERE at >= ?", (since,))
 
     def forget_moved(self, before: int) -> None:
         """Forget moves of before a time."""

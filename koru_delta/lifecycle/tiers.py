@@ -7,29 +7,31 @@ near brings what it holds now; its past stays where it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from koru_delta.causal import FOREVER
-from koru_delta.lifecycle.mover import Held, MoveResult
+from koru_delta.errors import CorruptionError
+from koru_delta.lifecycle.holdings import Held, Holdings
+from koru_delta.lifecycle.mover import MoveResult, held
 from koru_delta.lifecycle.plan import Move, Tier
-from koru_delta.lifecycle.usage import Place
+from koru_delta.lifecycle.sidefile import UsageFile
+from koru_delta.lifecycle.uses import numbers_of
 from koru_delta.log import CausalLog
-from koru_delta.storage import COLD, DEEP, WARM, Moved
+from koru_delta.storage import COLD, DEEP, WARM
 
-_PAGE: Final = 5_000  # keys read at once
 _KEY_BYTES: Final = 200  # of a value that is held in memory, beside its own
 _PLACE_BYTES: Final = 8  # what the log keeps of one that lies far
 _GUESS: Final = {Tier.COLD: 0.45, Tier.DEEP: 0.4}  # of what is far, until some of it is
+_READ_BYTES: Final = 256 << 20  # of bodies, held to their hashes in one round
+_TURN: Final = "genome"  # in the side file: the last one that was
 _SPARE: Final = 1.08  # so much more is counted on than a tier's files take up now
 _MUCH_LESS: Final = 0.8  # of what is counted on: only then is it counted on anew
 _LIES: Final = {Tier.HOT: WARM, Tier.WARM: WARM, Tier.COLD: COLD, Tier.DEEP: DEEP}
-_ENTRIES: Final = 8_192  # of the past, moved together
+_TIERS: Final = np.array([Tier.HOT, Tier.HOT, Tier.COLD, Tier.DEEP])  # by where something lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,103 +46,87 @@ class Kept:
 class Tiers:
     """Moves keys between the log and tier files; a `Mover`."""
 
-    def __init__(self, log: CausalLog) -> None:
+    def __init__(self, log: CausalLog, file: UsageFile | None = None) -> None:
+        """`file` tells what other processes moved."""
         self._log = log
+        self._file = file
+        self._looked = 0
         self._ratios = dict(_GUESS)
-        self._warm: set[Place] = set()  # not to be held in memory; as long as this handle is open
+        self.holdings = Holdings(log)
 
-    def sizes(self) -> Iterator[Held]:
-        """Every present key: where its value and vectors are, and what they take up there."""
-        cut, engine = self._log.now(), self._log.engine
+    def look(self, namespaces: Collection[str] | None = None) -> Held:
+        """Present keys: where value and vectors of each are, and what they take up there."""
         ratios = self._counted_on()
-        for name in engine.namespaces(cut.seq, cut.clock, cut.clock, hidden=False):
-            after: str | None = None
-            while found := engine.visible_keys(
-                name, cut.seq, cut.clock, cut.clock, after=after, limit=_PAGE, bodies=False
-            ):
-                after = found[-1][0]
-                keys = [key for key, _ in found]
-                lie, raw = zip(*engine.whereabouts([entry.seq for _, entry in found]), strict=True)
-                yield Held(
-                    name,
-                    keys,
-                    self._tiers(name, keys, lie),
-                    _sizes(np.array(raw, dtype=np.int64), ratios),
-                    np.array([entry.tx_time for _, entry in found], dtype=np.int64),
-                )
+        if self._file is not None:
+            looked, self._looked = self._looked, self._log.now().clock
+            moved = self._file.moved(looked) if looked else []
+            found = numbers_of(self._log, [(name, key) for name, key, _ in moved])
+            self.holdings.again(found.values())
+        names, rows = self.holdings.rows(namespaces)
+        tiers = _TIERS[rows["lies"]]
+        tiers[rows["cool"] & (tiers == Tier.HOT)] = Tier.WARM
+        return held(self._log, names, rows, tiers, _sizes(rows["raw"], ratios))
 
     def move(self, move: Move) -> MoveResult:
         """Move keys to another tier; those that are there already count as moved.
 
+        What cannot be read stays where it is, and keeps back nothing else.
+
         Raises:
             StorageError: the disk refused; whatever is there is whole.
-            CorruptionError: something of them is damaged; it is left where it is.
         """
         engine, target = self._log.engine, move.target
-        present = self._present(move.namespace, move.keys)
-        if target >= Tier.COLD:
-            seqs = [
-                seq for key in move.keys for seq in engine.key_places(move.namespace, key, FOREVER)
-            ]
-        else:
-            seqs = list(present.values())
-        done = engine.move(seqs, _LIES[target])
-        places = {(move.namespace, key) for key in move.keys}
-        if target is Tier.HOT:
-            self._warm -= places
-        else:
-            self._warm |= places
+        ids = engine.key_ids_of(move.namespace, move.keys)
+        cut = self._log.now()
+        found = engine.presence(cut.seq, cut.clock, list(ids.values()), since=cut.seq)
+        present = {each.key_id: each.seq for each in found if each.seq is not None}
+        far = target >= Tier.COLD
+        seqs = engine.places_of_keys(list(ids.values())) if far else list(present.values())
+        damaged: dict[int, str] = {}
+        try:
+            try:
+                done = engine.move(seqs, _LIES[target])
+            except CorruptionError:
+                damaged = engine.unreadable(seqs)
+                done = engine.move([seq for seq in seqs if seq not in damaged], _LIES[target])
+        finally:
+            self.holdings.again(ids.values())
+        self.holdings.cool(ids.values(), target is Tier.WARM)
+        if target is not Tier.HOT:
             self._log.cool(move.namespace, move.keys)
-        lie = [tier for tier, _ in engine.whereabouts(list(present.values()))]
-        there = tuple(
-            key for key, tier in zip(present, lie, strict=True) if tier == _LIES[target]
-        )  # fmt: skip
-        left = len(move.keys) - len(there)
-        note = "" if not left else f"{left:,} keys hold nothing now, or were written meanwhile"
-        return MoveResult(there, done.bytes_written, note)
-
-    def archive(self, namespace: str, older_than: timedelta, tier: Tier = Tier.COLD) -> Moved:
-        """Move what keys held before, and no longer for so long, out of the log."""
-        engine, done = self._log.engine, Moved()
-        until = self._log.now().clock - older_than // timedelta(microseconds=1)
-        while seqs := engine.past(namespace, until, _ENTRIES):
-            some = engine.move(seqs, _LIES[tier])
-            if not some.items:
-                break
-            done = Moved(
-                done.items + some.items, done.bytes_written + some.bytes_written,
-                max(done.longest_seconds, some.longest_seconds),
-            )  # fmt: skip
-        return done
+        lie = engine.whereabouts(list(present.values()))
+        there = {
+            number for number, (tier, _) in zip(present, lie, strict=True) if tier == _LIES[target]
+        }
+        kept = tuple(key for key in move.keys if ids.get(key) in there)
+        left = len(move.keys) - len(kept)
+        why = next(iter(damaged.values()), "they hold nothing now, or were written meanwhile")
+        note = f"{left:,} keys were left: {why}" if left else ""
+        return MoveResult(kept, done.bytes_written, note, done.longest_seconds)
 
     def genome(self) -> Kept:
-        """The job "genome": make missing ones, tidy files, and hold deep files to their genomes."""
+        """The job "genome": make missing ones, tidy files, and hold deep files to their genomes.
+
+        Of more files than can be read in a moment some are looked at, in turn.
+        """
         engine = self._log.engine
         done = engine.tidy_tiers()
-        return Kept(done.items, done.bytes_written, tuple(engine.tier_problems()))
+        return Kept(done.items, done.bytes_written, tuple(engine.tier_problems(self._next_files())))
 
-    def _present(self, namespace: str, keys: Sequence[str]) -> dict[str, int]:
-        """The places of what keys hold now; those that hold nothing are left out."""
-        cut, engine = self._log.now(), self._log.engine
-        found = {}
-        for key in keys:
-            after = engine.visible_keys(
-                namespace, cut.seq, cut.clock, cut.clock, prefix=key, limit=1, bodies=False
-            )
-            if after and after[0][0] == key:
-                found[key] = after[0][1].seq
-        return found
-
-    def _tiers(
-        self, namespace: str, keys: Sequence[str], lie: Sequence[int]
-    ) -> npt.NDArray[np.int64]:
-        hot = {WARM: Tier.HOT, COLD: Tier.COLD, DEEP: Tier.DEEP}
-        tiers = [hot[tier] for tier in lie]
-        if self._warm:
-            for number, key in enumerate(keys):
-                if tiers[number] is Tier.HOT and (namespace, key) in self._warm:
-                    tiers[number] = Tier.WARM
-        return np.array(tiers, dtype=np.int64)
+    def _next_files(self) -> list[int]:
+        known = None if self._file is None else self._file.model(_TURN)
+        last = int(known) if known is not None and known.isdigit() else 0
+        files = self._log.engine.tier_files()
+        chosen: list[int] = []
+        size = 0
+        for number, raw in sorted(files, key=lambda each: (each[0] <= last, each[0])):
+            if chosen and size + raw > _READ_BYTES:
+                break
+            chosen.append(number)
+            size += raw
+        if self._file is not None and chosen:
+            self._file.keep_model(_TURN, str(chosen[-1]).encode())
+        return chosen
 
     def _counted_on(self) -> dict[Tier, float]:
         """What a byte takes up in the files of each tier: a little more than it does there now.

@@ -6,10 +6,10 @@ two processes gathered is added, in any order, to the same sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import log2
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -108,36 +108,51 @@ class Row:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Usage:
-    """The uses of a namespace's keys in columns, a row a key, counts as of `last`."""
+    """The uses of keys in columns, a row a key, counts as of `last`."""
 
-    keys: tuple[str, ...]
     first: Times
     last: Times
     counts: Floats  # shape (n, 4), in the order of KINDS
     lately: Floats
     gaps: Floats
     gap_log: Floats
-    hours: Floats  # shape (n, 24), hours of UTC
-    rows: dict[str, int] = field(repr=False)
+    hours: npt.NDArray[np.float32]  # shape (n, 24), hours of UTC
 
     @classmethod
-    def of(cls, found: Sequence[tuple[str, Row]]) -> Usage:
+    def of(cls, rows: Sequence[Row]) -> Usage:
         """Columns of rows."""
-        size = len(found)
-        keys = tuple(key for key, _ in found)
+        size = len(rows)
         return cls(
-            keys,
-            np.array([row.first for _, row in found], dtype=np.int64),
-            np.array([row.last for _, row in found], dtype=np.int64),
-            np.array([row.counts for _, row in found], dtype=np.float64).reshape(size, 4),
-            np.array([row.lately for _, row in found], dtype=np.float64),
-            np.array([row.gaps for _, row in found], dtype=np.float64),
-            np.array([row.gap_log for _, row in found], dtype=np.float64),
-            np.array([row.hours for _, row in found], dtype=np.float64).reshape(size, 24),
-            {key: number for number, key in enumerate(keys)},
+            np.array([row.first for row in rows], dtype=np.int64),
+            np.array([row.last for row in rows], dtype=np.int64),
+            np.array([row.counts for row in rows], dtype=np.float64).reshape(size, 4),
+            np.array([row.lately for row in rows], dtype=np.float64),
+            np.array([row.gaps for row in rows], dtype=np.float64),
+            np.array([row.gap_log for row in rows], dtype=np.float64),
+            np.array([row.hours for row in rows], dtype=np.float32).reshape(size, 24),
         )
+
+    def rows(self, chosen: npt.NDArray[np.int64]) -> Usage:
+        """Some of the rows."""
+        return self._each(lambda column: column[chosen])
+
+    def put(self, rows: npt.NDArray[np.int64], other: Usage) -> None:
+        """Put the rows of another in place of some of these."""
+        for name in self.__slots__:
+            getattr(self, name)[rows] = getattr(other, name)
+
+    def and_room(self, count: int) -> Usage:
+        """The same with so many rows more, all zero."""
+
+        def longer(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return np.concatenate([column, np.zeros((count, *column.shape[1:]), column.dtype)])
+
+        return self._each(longer)
+
+    def _each(self, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Usage:
+        return Usage(*(change(getattr(self, name)) for name in self.__slots__))
 
 
 def _grown(since: int, half_life: int) -> float:

@@ -60,6 +60,7 @@ class Audit:
         self._tell = tell
         self._log = log
         self._engine = log.engine
+        self._noted = log.engine.acknowledged()  # before the end is asked for: others may write
         self._until = log.head().seq
         self._versions = 0
         self._commits = 0
@@ -76,7 +77,7 @@ class Audit:
         problems = [
             *self._engine.problems(), *self._entries(), *self._erasures(), *self._readings()
         ]  # fmt: skip
-        noted = self._engine.acknowledged()
+        noted = self._noted
         if noted is not None and noted[0] > self._until:
             problems.append(f"the log ends at {self._until}, {noted[0]} was acknowledged")
         return VerifyReport(

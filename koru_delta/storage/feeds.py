@@ -19,9 +19,7 @@ from koru_delta.storage.schema import (
     GONE,
     SPACES,
 )
-from koru_delta.values import MAX_KEY_BYTES, distinction_id
-
-_LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
+from koru_delta.values import distinction_id
 
 
 class SqliteFeeds(SqliteReader):

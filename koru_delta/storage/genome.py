@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from blake3 import blake3
 
+from koru_delta.storage.pace import gently
 from koru_delta.storage.place import replacing
 from koru_delta.storage.tierfile import Made, TierFile
 from koru_delta.values import distinction_id
@@ -90,7 +91,7 @@ def _content(rows: Rows, file: TierFile) -> dict[str, Any]:
     item = 0
     for number in range(len(file)):
         block = file.block(number)
-        for item in file.items_of(number):
+        for item in gently(file.items_of(number)):
             data = file.cut(block, number, item)
             if not file.is_floats(item):
                 content.update(distinction_id("json", data))
@@ -131,7 +132,7 @@ def _spaces(rows: Rows, file: TierFile) -> dict[int, list[tuple[str, str]]]:
             known = found.setdefault(item, [])
             if (namespace, model) not in known:
                 known.append((namespace, model))
-    return {item: sorted(known) for item, known in found.items()}
+    return {item: sorted(known) for item, known in gently(found.items())}
 
 
 def _origins(rows: Rows, entries: list[int]) -> dict[str, Any]:

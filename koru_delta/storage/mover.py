@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import apsw
 import orjson
 import zstandard
 
-from koru_delta.causal import PUT
 from koru_delta.errors import CorruptionError, InvalidDataError, StorageError, StorageFullError
 from koru_delta.storage import genome
 from koru_delta.storage.engine import Moved, TierSize
+from koru_delta.storage.laying import Lay, as_told, lay
+from koru_delta.storage.pace import gently
 from koru_delta.storage.place import sync_directory
 from koru_delta.storage.rows import (
     lay_anew,
@@ -56,7 +59,7 @@ from koru_delta.values import distinction_id
 FILE_BYTES: Final = 16 << 20  # of bodies in one file, about: erasing waits while one is written
 FILE_ITEMS: Final = min(MAX_ITEMS, 8_192)
 _MOST_NEAR: Final = 48  # rows that come back in one transaction; some of them are large
-_FEW_USED: Final = 0.5  # of a file: it is written anew below that
+FEW_USED: Final = 0.5  # of a file: it is written anew below that
 _AT_ONCE: Final = 2_000  # places looked up together
 _log = logging.getLogger("koru_delta")
 
@@ -79,6 +82,8 @@ class Part(NamedTuple):
 class SqliteMover(SqliteSteps):
     """Moves between tiers, and the care of their files."""
 
+    _left: Mapping[int, int] = MappingProxyType({})  # by file what left it, by this handle
+
     # Asking
 
     def tier_of(self, seqs: Sequence[int]) -> list[int]:
@@ -92,7 +97,7 @@ class SqliteMover(SqliteSteps):
         """
         tiers = {number: tier for number, tier, *_ in self._files()}
         found: dict[int, tuple[int, int]] = {}
-        for seq, part in self._parts(seqs):
+        for seq, part in gently(self._parts(seqs)):
             tier, size = WARM, part.size
             if part.at is not None:
                 tier = tiers.get(parts_of(part.at)[0], WARM)
@@ -101,6 +106,19 @@ class SqliteMover(SqliteSteps):
             near, known = found.get(seq, (DEEP, 0))
             found[seq] = min(tier, near), known + size
         return [found.get(seq, (WARM, 0)) for seq in seqs]
+
+    def unreadable(self, seqs: Sequence[int]) -> dict[int, str]:
+        """Those of these entries whose body or vectors cannot be read, and what is wrong."""
+        found: dict[int, str] = {}
+        for seq, part in gently(self._parts(seqs)):
+            try:
+                if part.at is not None:
+                    self._shelf.read(part.at, self._file_facts)
+                elif part.owner < 0:
+                    self._checked_object(part)
+            except CorruptionError as error:
+                found.setdefault(seq, str(error))
+        return found
 
     def tier_sizes(self) -> dict[int, TierSize]:
         """What the files of the cold and the deep tier hold."""
@@ -112,21 +130,6 @@ class SqliteMover(SqliteSteps):
                 known.raw_bytes + raw,
             )  # fmt: skip
         return found
-
-    def past(self, namespace: str, until: int, limit: int) -> list[int]:
-        """Places of puts whose key has moved on by a time, and that lie in the log still."""
-        ns = self._namespace(namespace)
-        rows = self._rows(
-            f"""SELECT v.seq FROM keys k CROSS JOIN versions v ON v.key_id = k.key_id
-            LEFT JOIN objects o ON o.object = v.object
-            WHERE k.ns = ? AND v.op = {PUT} AND v.erased IS NULL
-            AND (v.body IS NOT NULL OR o.codec <> {MOVED})
-            AND EXISTS (SELECT 1 FROM versions n WHERE n.key_id = v.key_id AND n.seq > v.seq
-                AND n.op < 2 AND n.tx_time <= ?)
-            ORDER BY v.seq LIMIT ?""",
-            (ns, until, limit),
-        )
-        return [row[0] for row in rows]
 
     def _files(self) -> list[tuple[int, int, int, int, int, int, bytes]]:
         return self._rows("SELECT file, tier, state, items, raw, size, root FROM tiers")
@@ -157,24 +160,36 @@ class SqliteMover(SqliteSteps):
 
     def _moved(self, parts: Sequence[Part], tier: int) -> Moved:
         """Move a file full of things; files that are left are cleaned up."""
-        left = {parts_of(part.at)[0] for part in parts if part.at is not None}
         done = self._bring_near(parts) if tier == WARM else self._carry_away(parts, tier)
-        tidied = self._tidy(left)
+        tidied = self._tidy(self._much_left(parts))
         self._give_back_gently()
         return both(done, tidied)
+
+    def _much_left(self, parts: Sequence[Part]) -> list[int]:
+        """The files that these were in, if enough left them lately for a look at all in them."""
+        left = Counter(parts_of(part.at)[0] for part in parts if part.at is not None)
+        if not left:
+            return []
+        known = {number: (state, items) for number, _, state, items, *_ in self._files()}
+        self._left = {number: self._left.get(number, 0) + left[number] for number in known}
+        return [
+            number
+            for number, (state, items) in known.items()
+            if number in left and (state == TAINTED or self._left[number] > FEW_USED * items)
+        ]
 
     def _portions(self, seqs: Sequence[int], tier: int) -> Iterator[list[Part]]:
         """What is not in a tier yet, in file fulls; what differs from another before that."""
         tiers = {number: kind for number, kind, *_ in self._files()}
         parts = {
             part.owner: part
-            for _, part in self._parts(seqs)
+            for _, part in gently(self._parts(seqs))
             if (WARM if part.at is None else tiers.get(parts_of(part.at)[0], WARM)) != tier
         }
         ordered = sorted(parts.values(), key=lambda p: (p.floats, p.group, abs(p.owner)))
         portion: list[Part] = []
         size = 0
-        for part in ordered:
+        for part in gently(ordered):
             more = part.size
             if part.at is not None:
                 more = self._shelf.size(part.at, self._file_facts)
@@ -220,62 +235,85 @@ class SqliteMover(SqliteSteps):
     def _carry_away(self, parts: Sequence[Part], tier: int) -> Moved:
         """Write a file of things, and point the log at it."""
         number, made = self._write_file(tier, self._items(parts))
-        facts = (number, tier, made)
-        # What is told by its difference to another goes first: nothing is told anew for it.
         known = {part.owner: place_of(number, item) for item, part in enumerate(parts)}
+        begin = partial(_register, number=number, tier=tier, made=made)
+        longest = self._in_steps([number], lambda _: begin)
+        left: list[Part] = []
+
+        def prepare(some: Sequence[Part]) -> Callable[[apsw.Connection], object]:
+            told = as_told(
+                Lay(part.owner, part.at, part.identity, MOVED, known[part.owner], b"")
+                for part in some
+            )  # fmt: skip
+
+            def point(con: apsw.Connection) -> None:
+                kept = lay(con, told)
+                left.extend(part for part in some if part.owner not in kept)
+
+            return point
+
+        # What is told by its difference to another goes first: nothing is told anew for it.
         deltas = self._deltas([-part.owner for part in parts if part.owner < 0])
-        order = sorted(parts, key=lambda part: -part.owner not in deltas)
-        refused = told = 0
+        for first in (True, False):
+            some = [part for part in parts if (-part.owner in deltas) is first]
+            longest = max(longest, self._in_steps(some, prepare, alone=True))
+        refused, slowest = self._point_one_by_one(left, number, known)
+        longest = max(longest, slowest)
+        if refused:  # erased or written again while it was carried: it is not to lie there
+            longest = max(longest, self._tidy([number]).longest_seconds)
+        else:
+            whole = "UPDATE tiers SET state = ? WHERE file = ? AND state = ?"
+            facts = (WHOLE, number, FRESH)
+            end = self._in_steps([number], lambda _: lambda con: con.execute(whole, facts))
+            longest = max(longest, end)
+        return Moved(len(parts) - refused, made.size, longest)
+
+    def _point_one_by_one(
+        self, parts: Sequence[Part], number: int, known: Mapping[int, int]
+    ) -> tuple[int, float]:
+        """Point the log at what others are told by, and see what is not there any more.
+
+        Returns:
+            How many are not to lie in the file, and the longest wait in seconds.
+        """
+        refused = 0
 
         def point(some: Sequence[Part], con: apsw.Connection) -> None:
-            nonlocal refused, told
-            if not told:
-                _register(con, *facts)
-            told += len(some)
+            nonlocal refused
             kept = self._still_there(con, some)
-            refused += len(some) - len(kept)
-            bodies = [(part.owner, known[part.owner], None) for part in kept if part.owner > 0]
-            lay_anew(con, bodies)
+            lay_anew(
+                con, [(part.owner, known[part.owner], None) for part in kept if part.owner > 0]
+            )
             objects = [-part.owner for part in kept if part.owner < 0]
             store_anew(con, [(item, MOVED, known[-item], b"") for item in objects])
             for item in objects:  # only now: what goes too is not to be told by anything near
                 tell_anew(con, self._shelf, told_by(con, item))
             wear(con, [parts_of(part.at)[0] for part in kept if part.at is not None], WORN)
-            if refused:
+            if len(kept) < len(some):
+                refused += len(some) - len(kept)
                 wear(con, [number], TAINTED)
-            elif told == len(order):
-                con.execute(
-                    "UPDATE tiers SET state = ? WHERE file = ? AND state = ?",
-                    (WHOLE, number, FRESH),
-                )
 
-        longest = self._in_steps(order, lambda some: partial(point, some))
-        if refused:  # erased or written again while it was carried: it is not to lie there
-            longest = max(longest, self._tidy([number]).longest_seconds)
-        return Moved(len(parts) - refused, made.size, longest)
+        longest = self._in_steps(parts, lambda some: partial(point, some), most=1)
+        return refused, longest
 
     def _bring_near(self, parts: Sequence[Part]) -> Moved:
         """Put things back into the log."""
         written = moved = 0
 
         def prepare(some: Sequence[Part]) -> Callable[[apsw.Connection], object]:
-            return partial(put, some, {part.owner: self._near(part) for part in some})
+            near = {part.owner: self._near(part) for part in some}
+            told = as_told(Lay(p.owner, p.at, p.identity, *near[p.owner]) for p in some)
 
-        def put(
-            some: Sequence[Part],
-            near: dict[int, tuple[int, int | None, bytes]],
-            con: apsw.Connection,
-        ) -> None:
-            nonlocal written, moved
-            kept = self._still_there(con, some)
-            lay_anew(con, [(p.owner, None, near[p.owner][2]) for p in kept if p.owner > 0])
-            store_anew(con, [(-p.owner, *near[p.owner]) for p in kept if p.owner < 0])
-            wear(con, [parts_of(part.at)[0] for part in kept if part.at is not None], WORN)
-            written += sum(len(near[part.owner][2]) for part in kept)
-            moved += len(kept)
+            def put(con: apsw.Connection) -> None:
+                nonlocal written, moved
+                kept = lay(con, told)
+                written += sum(len(near[owner][2]) for owner in kept)
+                moved += len(kept)
+
+            return put
 
         ordered = sorted(parts, key=lambda part: -(part.at or 0))
-        longest = self._in_steps(ordered, prepare, most=_MOST_NEAR)
+        longest = self._in_steps(ordered, prepare, alone=True, most=_MOST_NEAR)
         return Moved(moved, written, longest)
 
     def _near(self, part: Part) -> tuple[int, int | None, bytes]:
@@ -314,7 +352,7 @@ class SqliteMover(SqliteSteps):
 
     def _items(self, parts: Sequence[Part]) -> Iterator[Item]:
         """What is to be moved, with its bytes, checked."""
-        for part in parts:
+        for part in gently(parts):
             if part.at is not None:
                 data = self._shelf.read(part.at, self._file_facts)
             elif part.owner > 0:
@@ -388,7 +426,8 @@ class SqliteMover(SqliteSteps):
                 continue
             try:
                 used, count = self._used(number)
-                worn = all_of_it or len(used) < _FEW_USED * count
+                self._left = {**self._left, number: count - len(used)}
+                worn = all_of_it or len(used) < FEW_USED * count
                 if state != TAINTED and not (worn and len(used) < count):
                     continue
                 if used:
@@ -429,7 +468,7 @@ class SqliteMover(SqliteSteps):
                 now[-item] = (base, identity)
         parts = []
         blocks, are_floats = file.blocks_of_all()
-        for item, owner in enumerate(owners):
+        for item, owner in gently(enumerate(owners)):
             at, identity = now.get(owner, (0, b""))
             if at == place_of(number, item):
                 group, floats = (keys.get(owner, 0), blocks[item]), are_floats[item]
@@ -450,7 +489,7 @@ class SqliteMover(SqliteSteps):
         sync_directory(path.parent)
 
 
-def _register(con: apsw.Connection, number: int, tier: int, made: Made) -> None:
+def _register(con: apsw.Connection, *, number: int, tier: int, made: Made) -> None:
     con.execute(
         "INSERT INTO tiers VALUES(?,?,?,?,?,?,?)",
         (number, tier, FRESH, made.items, made.raw, made.size, made.root),

@@ -50,7 +50,7 @@ from koru_delta.storage.schema import (
 from koru_delta.storage.shelf import Facts, MissingError, Shelf
 from koru_delta.values import MAX_KEY_BYTES
 
-_LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
+LAST_KEY = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)  # longer than any key
 
 
 class SqliteReader(Connections):
@@ -212,7 +212,7 @@ class SqliteReader(Connections):
             ORDER BY k.key LIMIT :limit""",
             {
                 "ns": ns, "seq": seq, "at": valid_at, "clock": clock, "prefix": prefix,
-                "end": prefix + _LAST_KEY, "after": "" if after is None else after,
+                "end": prefix + LAST_KEY, "after": "" if after is None else after,
                 "limit": -1 if limit is None else limit,
             },
         )  # fmt: skip
@@ -374,27 +374,18 @@ class SqliteReader(Connections):
 
     def effects_many(self, version_ids: Sequence[bytes], seq: int) -> list[int]:
         """Places up to `seq` of the entries that may name one of these as a cause, in order."""
-        rows = self._rows(EFFECTS, {"ids": _numbers(map(first8, version_ids)), "seq": seq})
+        rows = self._rows(EFFECTS, {"ids": numbers(map(first8, version_ids)), "seq": seq})
         return sorted({row[0] for row in rows})
-
-    def citations(self, namespace: str) -> dict[str, int]:
-        """How many entries may name a version of each key as a cause, of those that some do."""
-        rows = self._rows(
-            """SELECT k.key, count(*) FROM keys k CROSS JOIN versions v ON v.key_id = k.key_id
-            CROSS JOIN edges e ON e.cause8 = v.id8 WHERE k.ns = ? GROUP BY k.key_id""",
-            (self._namespace(namespace),),
-        )
-        return dict(rows)
 
     def places_of(self, version_ids: Sequence[bytes]) -> dict[bytes, int]:
         """The places of those of these entries that there are."""
         wanted = set(version_ids)
-        rows = self._rows(PLACES, (_numbers(map(first8, wanted)),)) if wanted else []
+        rows = self._rows(PLACES, (numbers(map(first8, wanted)),)) if wanted else []
         return {identity: seq for seq, identity in reversed(rows) if identity in wanted}
 
     def records_at(self, seqs: Sequence[int]) -> list[tuple[int, bytes, bytes]]:
         """What the entries at these places are: (place, id, record), not always in order."""
-        return self._rows(RECORDS_AT, (_numbers(seqs),)) if seqs else []
+        return self._rows(RECORDS_AT, (numbers(seqs),)) if seqs else []
 
     def key_places(self, namespace: str, key: str, seq: int) -> list[int]:
         """The places of all puts and deletes of a key up to `seq`, in order."""
@@ -507,7 +498,7 @@ def _by_places(items: Sequence[int | None]) -> list[int]:
     return order
 
 
-def _numbers(numbers: Iterable[int]) -> str:
+def numbers(numbers: Iterable[int]) -> str:
     """Integers as a JSON array, for a statement that takes any number of them."""
     return orjson.dumps(list(numbers)).decode()
 

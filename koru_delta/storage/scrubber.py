@@ -10,7 +10,7 @@ import apsw
 import orjson
 
 from koru_delta.storage import clean
-from koru_delta.storage.feeds import SqliteFeeds
+from koru_delta.storage.presence import SqlitePresence
 from koru_delta.storage.schema import ERASED, TAINTED
 from koru_delta.storage.tierfile import path_of
 
@@ -22,7 +22,7 @@ CHECKPOINT_PAGES = 1000  # SQLite's own choice
 _log = logging.getLogger("koru_delta")
 
 
-class SqliteScrubber(SqliteFeeds):
+class SqliteScrubber(SqlitePresence):
     """Empties the write-ahead log of what was erased, and gives room back."""
 
     def scrubbing(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,18 +14,22 @@ import apsw
 from koru_delta.errors import CorruptionError, StorageError
 from koru_delta.storage import genome
 from koru_delta.storage.engine import Moved
-from koru_delta.storage.mover import FILE_BYTES, FILE_ITEMS, Part, SqliteMover, both
+from koru_delta.storage.mover import FEW_USED, FILE_BYTES, FILE_ITEMS, Part, SqliteMover, both
+from koru_delta.storage.pace import gently
 from koru_delta.storage.place import sync_directory
-from koru_delta.storage.schema import TAINTED, WHOLE, WORN
+from koru_delta.storage.schema import FRESH, TAINTED, WHOLE, WORN
 from koru_delta.storage.tierfile import COLD, DEEP, FOLDER, REMEDY, Made, path_of
 
 _SMALL: Final = 0.25  # of a full file: one that is smaller is put together with others
+_JUDGED: Final = 8  # files of which little is known to have left, looked at in one round
 _MANY_SMALL: Final = 8  # of a tier, from which on that is done
 _log = logging.getLogger("koru_delta")
 
 
 class SqliteTierCare(SqliteMover):
     """What keeps the files of tiers whole, and free of what is not to be there."""
+
+    _judged = 0  # the last file that was looked at in its turn
 
     def _has_tiers(self) -> bool:
         """Whether anything was ever moved, as far as there is anything left of it."""
@@ -62,7 +66,7 @@ class SqliteTierCare(SqliteMover):
         if self._has_tiers():
             with self._moving():
                 self._sweep_orphans()
-                done = self._tidy([number for number, *_ in self._files()])
+                done = self._tidy(self._to_judge())
                 for tier in (COLD, DEEP):
                     done = both(done, self._gather(tier))
                 for number, tier, _, items, raw, size, root in self._files():
@@ -70,6 +74,21 @@ class SqliteTierCare(SqliteMover):
                         file = self._shelf.file(number, self._file_facts)
                         genome.write(self._rows, file, Made(size, raw, root, items))
         return done
+
+    def _to_judge(self) -> list[int]:
+        """Tainted files, those that much has left, and some others, in turn.
+
+        What other processes brought back this one has not counted.
+        """
+        worn = {number: items for number, _, state, items, *_ in self._files() if state != WHOLE}
+        tainted = {number for number, _, state, *_ in self._files() if state == TAINTED}
+        few = sorted(
+            number for number, items in worn.items()
+            if number not in tainted and self._left.get(number, items) <= FEW_USED * items
+        )  # fmt: skip
+        later = [number for number in few if number > self._judged] or few
+        self._judged = later[:_JUDGED][-1] if later else 0
+        return [number for number in worn if number not in few or number in later[:_JUDGED]]
 
     def _gather(self, tier: int) -> Moved:
         """Put small files of a tier together: every move makes one, and there are never many."""
@@ -101,7 +120,7 @@ class SqliteTierCare(SqliteMover):
             left.append(number)
             some += [
                 part if part.group[0] else part._replace(group=(-number, part.group[1]))
-                for part in used
+                for part in gently(used)
             ]
         return both(done, self._put_together(some, left, tier)) if len(left) > 1 else done
 
@@ -123,6 +142,16 @@ class SqliteTierCare(SqliteMover):
         for number, path in self._on_disk():
             if number not in known:
                 path.unlink()
+        if any(state == FRESH for _, _, state, *_ in self._files()):
+            # A killed mover was filling it: what was erased meanwhile may lie in it.
+            self._in_steps(
+                [TAINTED],
+                lambda _: (
+                    lambda con: con.execute(
+                        "UPDATE tiers SET state = ? WHERE state = ?", (TAINTED, FRESH)
+                    )
+                ),
+            )
 
     def compact_tiers(self) -> int:
         """Write every file anew of which not all is used; the bytes they are shorter by."""
@@ -172,9 +201,15 @@ class SqliteTierCare(SqliteMover):
             for each in (copy, copy.parent, copy.parent.parent):
                 sync_directory(each)
 
-    def tier_problems(self) -> Iterator[str]:
-        """What is wrong with tier files: every byte of them is held to its hash."""
+    def tier_files(self) -> list[tuple[int, int]]:
+        """Numbers of the tier files, in order, and how many bytes the bodies in each are."""
+        return sorted((number, raw) for number, _, _, _, raw, *_ in self._files())
+
+    def tier_problems(self, numbers: Collection[int] | None = None) -> Iterator[str]:
+        """What is wrong with tier files, or some: every byte of them is held to its hash."""
         for number, tier, _, items, raw, size, root in self._files():
+            if numbers is not None and number not in numbers:
+                continue
             path = path_of(self.directory, tier, number)
             try:
                 self._shelf.forget([number])

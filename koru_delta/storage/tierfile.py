@@ -20,13 +20,14 @@ import zstandard
 from blake3 import blake3
 
 from koru_delta.errors import CorruptionError
+from koru_delta.storage.pace import gently
 from koru_delta.storage.place import replacing
 
 WARM, COLD, DEEP = 1, 2, 3  # warm is the log itself; the others are files
 NAMES: Final = {WARM: "warm", COLD: "cold", DEEP: "deep"}
 FOLDER: Final = "tiers"
 MAX_ITEMS: Final = 1 << 16  # in a file; also what a place has room for
-_ITEM_BITS: Final = 24
+ITEM_BITS: Final = 24
 _MAGIC: Final = b"KDTIER01"
 _HEADER: Final = struct.Struct("<8sIIQQ32s")  # magic, tier, number; the directory's place, size, id
 _COUNTS: Final = struct.Struct("<II")
@@ -77,12 +78,12 @@ _WAYS: Final = {
 
 def place_of(number: int, item: int) -> int:
     """What the log calls an item of a file: an object number below zero."""
-    return -(number << _ITEM_BITS | item)
+    return -(number << ITEM_BITS | item)
 
 
 def parts_of(place: int) -> tuple[int, int]:
     """The file's number and the item's, of a place."""
-    return -place >> _ITEM_BITS, -place & ((1 << _ITEM_BITS) - 1)
+    return -place >> ITEM_BITS, -place & ((1 << ITEM_BITS) - 1)
 
 
 def path_of(directory: Path, tier: int, number: int) -> Path:
@@ -114,7 +115,7 @@ def write(path: Path, tier: int, number: int, items: Iterable[Item]) -> Made:
             packed = packer.compress(_planes(whole) if floats else whole)
             file.write(packed)
             blocks.append((offset, len(packed), len(whole), len(known), floats, _hash(packed)))
-            known += [(item.owner, item.entry, len(item.data)) for item in block]
+            known += [(item.owner, item.entry, len(item.data)) for item in gently(block)]
             offset, raw = offset + len(packed), raw + len(whole)
         directory = zstandard.ZstdCompressor(level=9).compress(
             _COUNTS.pack(len(blocks), len(known))

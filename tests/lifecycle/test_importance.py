@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from koru_delta.lifecycle import Importance, Report
 from koru_delta.lifecycle.importance import FEATURES, Logistic, auc, facts, heuristic
 from koru_delta.lifecycle.usage import HOUR, Row, Usage
+from koru_delta.lifecycle.uses import awaited
 
 NOW = 1_767_225_600_000_000
 WIDTH = len(FEATURES)
@@ -22,15 +23,11 @@ def row(*, last: int, got: float = 0.0, used: float = 0.0, hour: int = 0) -> Row
 
 
 def test_the_heuristic_weighs_recency_frequency_feedback_and_centrality() -> None:
-    used = Usage.of(
-        [
-            ("helped", row(last=NOW, used=1.0)),
-            ("read", row(last=NOW - HOUR // 4, got=3.0)),
-        ]
-    )
+    used = Usage.of([row(last=NOW, used=1.0), row(last=NOW - HOUR // 4, got=3.0)])
     written = np.full(4, NOW - HOUR // 4 * 3)
+    cited = np.array([0, 0, 5, 0])
 
-    features = facts(["helped", "read", "cited", "alone"], written, {"cited": 5}, used, {}, NOW)
+    features = facts(written, cited, used, np.array([0, 1, -1, -1]), np.zeros(4), NOW)
 
     p99 = np.percentile(np.log1p(features_of_uses := np.array([1.0, 3.0])), 99)
     frequency = np.minimum(np.log1p(features_of_uses) / p99, 1.0)
@@ -53,15 +50,15 @@ def test_the_heuristic_weighs_recency_frequency_feedback_and_centrality() -> Non
 )  # fmt: skip
 def test_every_score_lies_between_0_and_1(uses: list[tuple[int, float, float]]) -> None:
     used = Usage.of(
-        [
-            (f"key-{number:02}", row(last=NOW - age * 1_000, got=got, used=helped))
-            for number, (age, got, helped) in enumerate(uses)
-        ]
+        [row(last=NOW - age * 1_000, got=got, used=helped) for age, got, helped in uses]
     )
-    keys = [*used.keys, "never used"]
-    follow = {used.keys[0]: dict.fromkeys(keys, 1.0)}
+    size = len(uses) + 1  # the last one was never used
+    rows = np.append(np.arange(size - 1), -1)
+    cited = np.append(3, np.zeros(size - 1, dtype=np.int64))
+    ids, first = np.arange(size), np.zeros(size, dtype=np.int64)
+    follow = awaited(ids, rows, used, first, ids, np.ones(size), NOW)
 
-    features = facts(keys, np.full(len(keys), NOW), {keys[0]: 3}, used, follow, NOW)
+    features = facts(np.full(size, NOW), cited, used, rows, follow, NOW)
 
     for found in (features, heuristic(features), Importance().score(features, "learned")):
         assert np.isfinite(found).all()
@@ -72,20 +69,22 @@ def test_of_two_that_nobody_used_for_long_the_younger_matters_more() -> None:
     day = 24 * HOUR
     written = np.array([NOW - days * day for days in (400, 60, 2)])
 
-    found = heuristic(facts(["a", "b", "c"], written, {}, Usage.of([]), {}, NOW))
+    nothing = np.zeros(3, dtype=np.int64)
+    found = heuristic(facts(written, nothing, Usage.of([]), nothing - 1, np.zeros(3), NOW))
 
     assert found[0] < found[1] < found[2]
 
 
 def test_what_follows_a_key_that_was_just_used_is_awaited() -> None:
-    used = Usage.of([("before", row(last=NOW, got=1.0))])
-    written = np.full(3, NOW - HOUR)
+    used = Usage.of([row(last=NOW, got=1.0)])
+    before, after, other = 11, 12, 15
 
-    features = facts(
-        ["before", "after", "else"], written, {}, used, {"before": {"after": 9.0}}, NOW
-    )
+    found = awaited(
+        np.array([before, after, other]), np.array([0, -1, -1]), used,
+        np.array([before]), np.array([after]), np.array([9.0]), NOW,
+    )  # fmt: skip
 
-    assert features[:, FEATURES.index("awaited")].tolist() == pytest.approx([0.0, 0.9, 0.0])
+    assert found.tolist() == pytest.approx([0.0, 0.9, 0.0])
 
 
 def made_up(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]

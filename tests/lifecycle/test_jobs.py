@@ -189,7 +189,7 @@ def test_few_uses_are_written_within_a_minute_and_many_at_once(tmp_path: Path) -
         until((tmp_path / "db" / "tiers" / "usage.db").exists)
         file = db._tracker.file
         assert file is not None
-        until(lambda: bool(file.usage("docs").keys))
+        until(lambda: bool(file.namespaces()))
 
 
 def test_sweeps_and_checks_share_one_thread(

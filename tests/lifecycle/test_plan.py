@@ -15,15 +15,21 @@ from koru_delta.lifecycle.plan import plan
 
 NOW = 1_767_225_600_000_000
 MINUTE = 60_000_000
+DAY = 24 * 60 * MINUTE
 UNITS = st.integers(1, 100)
 
 
 def stock_of(rows: list[dict[str, Any]]) -> Stock:
+    places = [row["place"] for row in rows]
     return Stock(
-        [row["place"] for row in rows],
+        np.array([sorted(places).index(place) for place in places], dtype=np.int64),
+        np.array(["abn".index(namespace) for namespace, _ in places], dtype=np.int64),
+        "abn",
+        lambda some: [places[row] for row in some.tolist()],
         np.array([row["tier"] for row in rows], dtype=np.int64),
         np.array([row["sizes"] for row in rows], dtype=np.int64).reshape(len(rows), 4),
         np.array([row["score"] for row in rows], dtype=np.float64),
+        np.array([row.get("lasting", row["score"]) for row in rows], dtype=np.float64),
         np.array([row["pinned"] for row in rows], dtype=bool),
         np.array([row["moved"] for row in rows], dtype=np.int64),
     )
@@ -43,8 +49,9 @@ def stocks(draw: st.DrawFn) -> Stock:
             "tier": draw(st.integers(0, 3)),
             "sizes": draw(st.lists(UNITS, min_size=4, max_size=4)),
             "score": draw(st.floats(0, 1)),
+            "lasting": draw(st.floats(0, 1)),
             "pinned": draw(st.booleans()) and draw(st.booleans()),
-            "moved": NOW - draw(st.sampled_from([NOW, 60 * MINUTE, MINUTE])),
+            "moved": NOW - draw(st.sampled_from([NOW, 2 * DAY, 60 * MINUTE, MINUTE])),
         }
         for place in places
     ]
@@ -56,9 +63,13 @@ BUDGETS = st.builds(Budget, LIMITS, LIMITS, LIMITS)
 BY_NAME = st.dictionaries(st.sampled_from("ab"), BUDGETS)
 
 
+def places_of(stock: Stock) -> list[tuple[str, str]]:
+    return list(stock.places(np.arange(len(stock.ids))))
+
+
 def carried_out(stock: Stock, planned: Plan, now: int) -> Stock:
     """The same keys where the plan wants them."""
-    where = {place: row for row, place in enumerate(stock.places)}
+    where = {place: row for row, place in enumerate(places_of(stock))}
     tiers, moved = stock.tiers.copy(), stock.moved.copy()
     for move in planned.moves:
         for key in move.keys:
@@ -74,7 +85,7 @@ def test_every_budget_holds_but_for_what_is_pinned(
 ) -> None:
     after = carried_out(stock, plan(stock, total, NOW, budgets=budgets), NOW)
 
-    names = np.array([namespace for namespace, _ in after.places], dtype=object)
+    names = np.array([namespace for namespace, _ in places_of(after)], dtype=object)
     for tier in (Tier.HOT, Tier.WARM, Tier.COLD):
         for limit, mine in [
             (total.of(tier), np.ones(len(names), dtype=bool)),
@@ -103,27 +114,28 @@ def test_a_plan_that_was_carried_out_is_empty_when_asked_for_again(
 
 
 @given(stocks(), BUDGETS, BY_NAME)
-def test_with_the_same_scores_a_key_moves_at_most_twice_and_never_back_and_forth(
+def test_with_the_same_scores_a_key_moves_at_most_thrice_and_never_back_and_forth(
     stock: Stock, total: Budget, budgets: dict[str, Budget]
 ) -> None:
-    """The second time is when what had to stay, since it was just moved, need stay no more."""
-    later = NOW + 61 * MINUTE
-    first = carried_out(stock, plan(stock, total, NOW, budgets=budgets), NOW)
-    second = carried_out(first, plan(first, total, later, budgets=budgets), later)
-    third = plan(second, total, later + 61 * MINUTE, budgets=budgets)
+    """Once at once; when what had to stay need stay no more; and from warm to hot, once near."""
+    now = NOW
+    for _ in range(3):
+        stock = carried_out(stock, plan(stock, total, now, budgets=budgets), now)
+        now += DAY
 
-    assert third.moves == ()
+    assert plan(stock, total, now, budgets=budgets).moves == ()
 
 
 @given(stocks(), BUDGETS, BY_NAME, st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_changes_no_plan(
     stock: Stock, total: Budget, budgets: dict[str, Budget], chance: Any
 ) -> None:
-    order = list(range(len(stock.places)))
+    order = np.arange(len(stock.ids))
     chance.shuffle(order)
     shuffled = Stock(
-        [stock.places[row] for row in order], stock.tiers[order], stock.sizes[order],
-        stock.scores[order], stock.pinned[order], stock.moved[order],
+        stock.ids[order], stock.spaces[order], stock.names,
+        lambda rows: stock.places(order[rows]), stock.tiers[order], stock.sizes[order],
+        stock.scores[order], stock.lasting[order], stock.pinned[order], stock.moved[order],
     )  # fmt: skip
 
     assert plan(shuffled, total, NOW, budgets=budgets) == plan(stock, total, NOW, budgets=budgets)
@@ -135,9 +147,11 @@ def test_scores_that_waver_less_than_the_hysteresis_move_nothing(
 ) -> None:
     scores = 0.5 * np.ones(20)
     stock = Stock(
-        [("n", f"{number:02}") for number in range(20)],
+        np.arange(20), np.zeros(20, dtype=np.int64), ["n"],
+        lambda some: [("n", f"{number:02}") for number in some.tolist()],
         np.where(np.arange(20) < room, Tier.HOT, Tier.WARM),
-        np.full((20, 4), 10), scores * waver, np.zeros(20, dtype=bool), np.zeros(20, dtype=int),
+        np.full((20, 4), 10), scores * waver, scores, np.zeros(20, dtype=bool),
+        np.zeros(20, dtype=np.int64),
     )  # fmt: skip
 
     assert plan(stock, Budget(hot=room * 10), NOW, settings=Settings(hysteresis=0.25)).moves == ()
@@ -194,6 +208,32 @@ def test_what_just_went_down_does_not_come_up_at_once_although_there_is_room() -
 
     assert now.moves == ()
     assert [move.target for move in later.moves] == [Tier.HOT]
+
+
+def test_what_matters_at_this_hour_alone_moves_nothing_out_of_files_nor_into_them() -> None:
+    stock = stock_of(
+        [
+            {**rows(0.9)[0], "lasting": 0.15, "place": ("n", "a"), "tier": Tier.COLD},
+            {**rows(0.1)[0], "lasting": 0.4, "place": ("n", "b"), "tier": Tier.WARM},
+            {**rows(0.2)[0], "lasting": 0.4, "place": ("n", "c"), "tier": Tier.WARM},
+        ]
+    )
+
+    planned = plan(stock, Budget(hot=10, warm=10), NOW)
+
+    assert [(move.keys, move.target) for move in planned.moves] == [(("c",), Tier.HOT)]
+
+
+def test_what_went_to_a_file_or_came_back_stays_for_a_day() -> None:
+    went = stock_of([*rows(0.5, tier=Tier.COLD, moved=NOW), *rows(0, 0.1, tier=Tier.WARM)[1:]])
+    came = stock_of([*rows(0.1, tier=Tier.WARM, moved=NOW), *rows(0, 0.5, tier=Tier.COLD)[1:]])
+
+    for stock in (went, came):
+        soon, later = (plan(stock, Budget(0, 10, 10), NOW + hours * 60 * MINUTE)
+                       for hours in (23, 24))  # fmt: skip
+
+        assert soon.moves == ()
+        assert sorted(move.target for move in later.moves) == [Tier.WARM, Tier.COLD]
 
 
 def test_a_namespace_has_a_budget_within_that_of_all() -> None:

@@ -25,14 +25,24 @@ from tests.test_fork import in_child
 DAY = 24 * HOUR
 
 
+def rows_of(file: UsageFile | None, namespace: str = "docs") -> dict[str, Row]:
+    """What a file tells of the keys of a namespace, in their order."""
+    assert file is not None
+    _, found = file.changed(0, 1_000_000)
+    return {
+        key: row
+        for (name, key), row in sorted(found, key=lambda each: each[0])
+        if name == namespace
+    }
+
+
 def counts(db: Database, namespace: str = "docs") -> dict[str, dict[str, float]]:
     """What was counted so far, by key and kind, as of the last use of each."""
     db._tracker.flush()
     assert db._tracker.file is not None
-    found = db._tracker.file.usage(namespace)
     return {
-        key: {kind: round(n, 6) for kind, n in zip(KINDS, row, strict=True) if n}
-        for key, row in zip(found.keys, found.counts.tolist(), strict=True)
+        key: {kind: round(n, 6) for kind, n in zip(KINDS, row.counts, strict=True) if n}
+        for key, row in rows_of(db._tracker.file, namespace).items()
     }
 
 
@@ -96,15 +106,14 @@ def test_uses_fade_and_their_hours_and_gaps_are_known(db: Database, clock: Fixed
     db.used(("docs", "note"))
     db._tracker.flush()
 
-    assert db._tracker.file is not None
-    found = db._tracker.file.usage("docs")
+    found = rows_of(db._tracker.file)["note"]
     faded = sum(0.5 ** (days / 7) for days in range(4))
-    assert found.counts[0, USED] == pytest.approx(faded)
-    assert found.last[0] - found.first[0] == 3 * DAY
-    assert 2.0 ** (found.gap_log[0] / found.gaps[0]) == pytest.approx(86_400)
-    assert found.hours[0].argmax() == 0  # 2026 begins at midnight
-    assert found.hours[0].sum() == pytest.approx(faded, rel=1e-6)
-    assert found.lately[0] == pytest.approx(1.0, rel=1e-6)
+    assert found.counts[USED] == pytest.approx(faded)
+    assert found.last - found.first == 3 * DAY
+    assert 2.0 ** (found.gap_log / found.gaps) == pytest.approx(86_400)
+    assert found.hours.index(max(found.hours)) == 0  # 2026 begins at midnight
+    assert sum(found.hours) == pytest.approx(faded, rel=1e-6)
+    assert found.lately == pytest.approx(1.0, rel=1e-6)
 
 
 def test_what_follows_a_key_is_known_within_bounds(db: Database, clock: FixedClock) -> None:
@@ -118,7 +127,9 @@ def test_what_follows_a_key_is_known_within_bounds(db: Database, clock: FixedClo
     db._tracker.flush()
 
     assert db._tracker.file is not None
-    found = db._tracker.file.followers("docs", clock.now)
+    found: dict[str, dict[str, float]] = {}
+    for _, key, after, times in db._tracker.file.followers(0, clock.now):
+        found.setdefault(key, {})[after] = times
     assert len(found["key-00"]) == sidefile.MOST_FOLLOWERS
     assert max(found["key-00"], key=lambda key: found["key-00"][key]) == "key-29"
     assert found["key-01"] == {"key-00": pytest.approx(1, rel=0.01)}
@@ -252,8 +263,8 @@ def test_several_processes_add_to_one_file_and_none_loses_a_use(tmp_path: Path) 
     ]
 
     assert [process.wait(120) for process in running] == [0, 0, 0]
-    found = UsageFile(file).usage("docs")
-    assert found.counts[:, GET].tolist() == [120.0] * 20
+    found = rows_of(UsageFile(file))
+    assert [row.counts[GET] for row in found.values()] == [120.0] * 20
 
 
 def test_memory_and_file_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +281,7 @@ def test_memory_and_file_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             assert len(bounded._traces) <= 60
     bounded.flush()
 
-    kept = file.usage("docs").keys
+    kept = list(rows_of(file))
     assert 90 <= len(kept) <= 100
     assert kept[-1] == "key-02999"
     assert all(key > "key-02800" for key in kept)
@@ -296,8 +307,7 @@ def test_a_file_that_cannot_be_written_costs_no_read(
     assert blocked.flush() is False
     (tmp_path / "tiers").unlink()
     assert blocked.flush() is True
-    assert blocked.file is not None
-    assert blocked.file.usage("docs").counts.tolist() == [[1.0, 0.0, 0.0, 0.0]]
+    assert rows_of(blocked.file)["key"].counts == [1.0, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -324,9 +334,7 @@ def test_forking_while_another_thread_writes_uses_hangs_no_child(tmp_path: Path)
         stop.set()
         writing.join()
 
-    assert busy.file is not None
-    found = busy.file.usage("docs")
-    assert found.counts[found.rows["child"], GET] == 30
+    assert rows_of(busy.file)["child"].counts[GET] == 30
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -1,29 +1,64 @@
 """A year of an agent's life: every tier fills, budgets hold, nothing is lost.
 
-A small year is in the gate; KORU_LONG=1 works on all its days, of KORU_YEAR_EVENTS (100) each. A
-thousand take hours.
+A small year is in the gate; KORU_LONG=1 works on all its days, of KORU_YEAR_EVENTS (100) each.
+`make year` has a thousand, and prints what it took.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 
 import pytest
+from rich.console import Console
 
-from examples.year_of_memories import NAMESPACE, Scale, Year, hit_rate, key_of
+from examples.year_of_memories import NAMESPACE, Scale, Year, hit_rate, key_of, table
 from koru_delta.lifecycle import Consolidate, Tier
 
 SMALL = Scale(at_work=3)
 LONG = Scale(at_work=30, per_day=int(os.environ.get("KORU_YEAR_EVENTS", "100")))
 
 
+class Timed(Year):
+    """A year that tells what its jobs took."""
+
+    def __init__(self, folder: Path, scale: Scale) -> None:
+        super().__init__(folder, scale)
+        self.begun = time.monotonic()
+        self.rounds: list[float] = []  # seconds
+        self.wal_bytes = 0
+
+    def run_due(self) -> None:
+        begun = time.monotonic()
+        super().run_due()
+        self.rounds.append(time.monotonic() - begun)
+        self.wal_bytes = max(self.wal_bytes, (self.folder / "log.db-wal").stat().st_size)
+
+    def print_figures(self) -> None:
+        seconds = time.monotonic() - self.begun
+        print(
+            f"\n{len(self.ledger.seqs):,} events of {len(self.ledger.rows):,} memories in "
+            f"{seconds:,.0f} s, {sum(self.rounds):,.0f} s of them jobs, {self.checks:,} checks"
+            f"\nlongest round of jobs {max(self.rounds):.2f} s, median {median(self.rounds):.2f} s"
+            f"\nlongest transaction of a move {1_000 * self.watched.longest_seconds:.1f} ms, "
+            f"write-ahead log up to {self.wal_bytes / 1e6:.1f} MB"
+        )
+        for (source, target), count in sorted(self.watched.moved.items()):
+            print(f"moved from {source} to {target}: {count:,}")
+        Console(width=80).print(table(self))
+
+
 @pytest.fixture(scope="module")
 def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Year]:
     scale = LONG if os.environ.get("KORU_LONG") else SMALL
-    lived = Year(tmp_path_factory.mktemp("year") / "db", scale).live()
+    lived = Timed(tmp_path_factory.mktemp("year") / "db", scale)
+    lived.live()
+    if scale is LONG:
+        lived.print_figures()
     yield lived
     lived.db.close()
 

@@ -7,7 +7,6 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ import pytest
 
 import koru_delta
 from koru_delta import Database, errors
-from koru_delta.lifecycle import Move, Tier, Tiers
-from koru_delta.storage import COLD, DEEP, WARM, SqliteEngine
+from koru_delta.lifecycle import Move, Tier, Tiers, UsageFile
+from koru_delta.lifecycle import tiers as lifecycle_tiers
+from koru_delta.storage import COLD, DEEP, WARM, SqliteEngine, steps
 from koru_delta.storage import mover as moving
+from koru_delta.storage.tiercare import SqliteTierCare
 from koru_delta.storage.tierfile import path_of
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.worker import Worker
@@ -268,6 +269,36 @@ def test_threads_read_and_write_while_everything_moves(kept: Database) -> None:
     assert kept.erase(("busy", "k1")).is_clean
 
 
+def test_the_write_ahead_log_stays_small_whatever_moves(
+    kept: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_PAGES_CHECKPOINTED", 20)
+    monkeypatch.setattr(steps, "_PAGES_BEGUN_ANEW", 50)
+    monkeypatch.setattr(steps, "_MOST_ROWS", 32)
+    values = {f"k{number:04}": {"text": noise(number, 2_000)} for number in range(1_500)}
+    kept.put_many([("n", key, value) for key, value in values.items()])
+    engine_of(kept)._checkpoint()  # cuts it, too
+
+    engine_of(kept).move(everything(kept), COLD)
+
+    assert (path / "log.db-wal").stat().st_size < 2_000_000
+    assert kept.get_many("n", list(values)) == values
+
+
+def test_a_step_of_a_move_is_a_few_statements_however_much_it_moves(kept: Database) -> None:
+    seqs = fill(kept, 400)
+    con = engine_of(kept)._writer_connection()
+    told: list[str] = []
+    con.exec_trace = lambda _, statement, __: not told.append(statement)
+
+    engine_of(kept).move(seqs, COLD)
+
+    laid = told.count("INSERT INTO laying VALUES(?, ?)")
+    assert 1 < laid < len(seqs) / 10
+    assert len(told) < 8 * laid + 20
+    con.exec_trace = None
+
+
 def test_two_processes_move_at_once(kept: Database, path: Path, clock: FixedClock) -> None:
     seqs = fill(kept)
     before = answers(kept)
@@ -362,6 +393,37 @@ def test_what_is_erased_while_it_is_carried_away_does_not_arrive(
     assert kept.verify().ok
 
 
+def test_what_is_erased_before_a_mover_is_killed_is_in_no_file_of_it(
+    kept: Database, path: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seqs = fill(kept)
+    secret = kept.put("n", "k", {"text": SECRET})
+    write = moving.write
+
+    def erasing(*given: Any) -> Any:
+        made = write(*given)
+        with monkeypatch.context() as patch:
+            patch.setattr(SqliteTierCare, "clean_tiers", lambda _: True)  # it would wait
+            kept.erase(secret)
+        return made
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(moving, "write", erasing)
+    monkeypatch.setattr(SqliteTierCare, "_point_one_by_one", killed)  # what is left, at the end
+    with pytest.raises(KeyboardInterrupt):
+        engine_of(kept).move([*seqs, secret.seq], COLD)
+    kept.close()
+    monkeypatch.undo()
+
+    with opened(path, clock) as db:
+        assert SECRET.encode() in in_tiers(db)
+        db.lifecycle.run_once("genome")
+        assert SECRET.encode() not in in_tiers(db) + in_the_log(path)
+        assert db.verify().ok
+
+
 def test_what_another_version_holds_too_stays_where_it_is(kept: Database) -> None:
     one = kept.put("n", "a", {"text": noise(1)})
     other = kept.put("n", "b", {"text": noise(1)})
@@ -440,6 +502,33 @@ def test_a_damaged_tier_file_is_named_with_what_to_do(
     with opened(path, clock) as db:
         assert answers(db) == before
         assert db.verify().ok
+
+
+def test_what_cannot_be_read_stays_and_keeps_back_nothing_else(
+    kept: Database, clock: FixedClock
+) -> None:
+    kept.put_many([("n", f"k{number:02}", {"text": noise(number, 300)}) for number in range(40)])
+    tiers = Tiers(kept._log)
+    lost, rest = ([f"k{number:02}" for number in some] for some in (range(5), range(5, 40)))
+    tiers.move(Move("n", tuple(lost), Tier.HOT, Tier.COLD, "told to", 0))
+    [file] = files(kept)
+    tiers.move(Move("n", tuple(rest), Tier.HOT, Tier.COLD, "told to", 0))
+    whole = file.read_bytes()
+    file.unlink()
+    engine_of(kept)._shelf.forget()
+    kept.lifecycle.policy(hot_bytes=1_000_000)
+
+    checked = kept.lifecycle.run_once("check")
+
+    [result] = checked.results
+    assert list(result.keys) == rest
+    assert result.note.startswith(f"5 keys were left: {file} is missing; put that one file back")
+    assert kept.get_many("n", rest).keys() == set(rest)
+    assert not kept.verify().ok
+    file.write_bytes(whole)
+    clock.advance(seconds=86_400)
+    assert kept.lifecycle.run_once("check").moved == 5
+    assert kept.verify().ok
 
 
 def test_a_flipped_bit_in_a_tier_file_is_never_read(path: Path, clock: FixedClock) -> None:
@@ -572,6 +661,26 @@ def test_a_genome_that_does_not_match_is_told_and_a_missing_one_is_made_anew(
 # Keys
 
 
+def test_the_job_looks_at_some_files_in_turn(
+    kept: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle_tiers, "_READ_BYTES", 1)
+    moved = Tiers(kept._log, UsageFile(None))
+    for number in range(4):
+        kept.put("n", f"k{number}", {"text": noise(number, 300)})
+        moved.move(Move("n", (f"k{number}",), Tier.HOT, Tier.DEEP, "told to", 0))
+    names = [file.name for file in files(kept)]
+    for file in files(kept):
+        file.write_bytes(file.read_bytes()[:-1])
+
+    told = [moved.genome().problems for _ in range(5)]
+
+    assert [len(problems) for problems in told] == [1] * 5
+    found = [next(name for name in names if name in problem) for (problem,) in told]
+    assert sorted(found[:4]) == names
+    assert found[4] == found[0]
+
+
 def test_keys_are_moved_with_all_they_ever_held_and_come_back_with_what_they_hold(
     kept: Database,
 ) -> None:
@@ -581,8 +690,9 @@ def test_keys_are_moved_with_all_they_ever_held_and_come_back_with_what_they_hol
 
     def lie() -> dict[str, set[int]]:
         return {
-            held.namespace: set(held.tiers.tolist())
-            for held in tiers.sizes()
+            name: set(held.tiers[rows].tolist())
+            for held in [tiers.look()]
+            for name, rows in held.by_namespace()
         }  # fmt: skip
 
     assert lie() == {"large": {Tier.HOT}, "v": {Tier.HOT}}
@@ -613,19 +723,3 @@ def test_budgets_are_held_by_moves_and_a_second_check_moves_nothing(kept: Databa
     assert kept.lifecycle.plan().moves == ()
     assert [v.raw for v in kept.changes()][: len(seqs)] == [raw for _, raw in before[0]]
     assert kept.verify().ok
-
-
-def test_the_past_of_keys_is_archived_after_a_time(kept: Database, clock: FixedClock) -> None:
-    old = [kept.put("n", "k", {"n": n}) for n in range(4)]
-    clock.advance(seconds=7_200)
-    late = [kept.put("n", "k", {"n": n}) for n in range(4, 7)]
-    tiers = Tiers(kept._log)
-
-    assert tiers.archive("n", timedelta(hours=1)).items == 3
-
-    lie = engine_of(kept).tier_of([v.seq for v in [*old, *late]])
-    assert lie == [COLD] * 3 + [WARM] * 4
-    assert tiers.archive("n", timedelta(hours=1)).items == 0
-    assert tiers.archive("n", timedelta(0), Tier.DEEP).items == 3
-    assert kept.get("n", "k") == {"n": 6}
-    assert [v.value["n"] for v in kept.history("n", "k")] == list(range(7))
