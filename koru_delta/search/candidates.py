@@ -68,7 +68,7 @@ class Candidates(Masks):
             if slots is None:
                 return None
             if narrow is not None and self._astray(reading, graph, target, slots):
-                return None
+                break
             rows = self._alive_of(reading, slots, k, asked, visible)
             if rows is not None:
                 unfed = unfed_of(reading)

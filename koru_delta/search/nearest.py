@@ -278,7 +278,7 @@ class VectorSpace(Candidates):
         """Whether the graph may be asked for what a mask lets by: it has not misled too often."""
         if kept is None or not kept.among_present:
             return False
-        return kept.missed < TRIES or 3 * kept.missed < 2 * kept.asked
+        return kept.missed < TRIES or 3 * kept.missed < kept.asked
 
     # Batches
 
@@ -379,12 +379,12 @@ class VectorSpace(Candidates):
         found = [self._alive_of(reading, some, k, asked, visible) for some in slots]
         narrow = self._narrowing(visible)
         if narrow is not None:
-            narrow.asked += len(found)
-            narrow.missed += sum(rows is None for rows in found)
             found = [
                 None if self._astray(reading, graph, target, some) else rows
                 for rows, some, target in zip(found, slots, targets, strict=True)
             ]
+            narrow.asked += len(found)
+            narrow.missed += sum(rows is None for rows in found)
         return found
 
     def _many_by_codes(
