@@ -12,13 +12,11 @@ from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.masks import Masks
 from koru_delta.search.plan import asked_of
 from koru_delta.search.readings import Graph, KeptMask, Reading, Scores
-from koru_delta.search.rows import Mask, Numbers
 from koru_delta.search.scoring import Hit, Target
+from koru_delta.search.seen import Mask, Numbers
 from koru_delta.search.truth import Matrix, Segment, Truth
 
 NARROWED: Final = 0.98  # recall of a graph's nearest of which some pass
-_WIDE: Final = 100  # of so many nearest efforts were measured, and of ten
-TRIES: Final = 8  # of a filter under which the graph led to too few
 _BY_CODES: Final = (0.99, 0.98)  # recall of codes, whatever less is asked: it costs little
 _FEW_UNFED: Final = 16  # beside the graph, so few that all are scored exactly
 _COMPARED: Final = 64  # candidates, so few that all are scored exactly
@@ -33,18 +31,6 @@ class Candidates(Masks):
 
     # By the graph
 
-    @staticmethod
-    def _effort(graph: Graph, recall: float, asked: int) -> int | None:
-        for target, effort in sorted(graph.efforts.items()):
-            if target >= recall:
-                wide = max(graph.wide.get(target, 0), effort)
-                if target not in graph.wide or asked <= 10:
-                    return effort * max(asked, 10) // 10
-                if asked <= _WIDE:
-                    return effort + (wide - effort) * (asked - 10) // (_WIDE - 10)
-                return wide * asked // _WIDE
-        return None
-
     def _narrowing(self, visible: Mask | None) -> KeptMask | None:
         """What was made of a mask that lets by a part of what is visible now."""
         kept = self._kept_of(visible)
@@ -57,8 +43,6 @@ class Candidates(Masks):
         graph = reading.graph
         assert graph is not None
         narrow = self._narrowing(visible)
-        if narrow is not None:
-            narrow.asked += 1
         for asked in self._asks(reading, graph, k, visible):
             try:
                 slots = graph.live.nearest(target.vector, asked, max(effort, asked))
@@ -81,12 +65,13 @@ class Candidates(Masks):
                             target.vector, graph.stop, reading.truth.slots
                         )
                     hits = self._with_unfed(reading, target, products, hits, k, visible)
-                if narrow is None and self._unusual(graph, target, hits):
+                if narrow is not None:
+                    narrow.note(1, 0)
+                elif self._unusual(graph, target, hits):
                     return None
                 return hits
         if narrow is not None:
-            narrow.missed += 1
-            narrow.ways = {}  # they are chosen anew
+            narrow.note(1, 1)
         return None
 
     def _asks(
@@ -101,7 +86,7 @@ class Candidates(Masks):
 
     def _astray(self, reading: Reading, graph: Graph, target: Target, slots: Numbers) -> bool:
         """As `_unusual`, by what the graph gave before any of it was left out."""
-        known = slots[slots < reading.truth.slots][: len(graph.floors)]
+        known = slots[slots < reading.truth.slots][: len(graph.efforts.floors)]
         if not len(known):
             return False
         [score] = self.exact(reading.truth, target, known[-1:]).tolist()
@@ -166,7 +151,7 @@ class Candidates(Masks):
 
         A query unlike all that is stored, as questions can be, needs far more effort.
         """
-        floors = graph.floors
+        floors = graph.efforts.floors
         if not floors or not hits:
             return False
         rank = min(len(hits), len(floors)) - 1

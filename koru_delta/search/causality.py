@@ -24,7 +24,7 @@ from koru_delta.log import CausalLog
 from koru_delta.log.causes import ALL_KINDS, Direction, Walk
 from koru_delta.log.moments import AsOf
 from koru_delta.search.provenance import Provenance
-from koru_delta.search.rows import Mask, Numbers
+from koru_delta.search.seen import Mask, Numbers
 from koru_delta.values import check_key
 
 Anchor: TypeAlias = Version | str | tuple[str, str]

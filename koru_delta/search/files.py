@@ -18,7 +18,7 @@ from koru_delta.search import cache, codes, graph
 from koru_delta.search.cache import CacheFile, Parts, Unusable
 from koru_delta.search.codes import Codes
 from koru_delta.search.frame import CodesUnavailable
-from koru_delta.search.graph import GraphUnavailable, LiveGraph
+from koru_delta.search.graph import Efforts, GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.signs import Shelved
@@ -235,9 +235,9 @@ class IndexFiles:
             about["hash"] = cache.hash_of(file)
         about |= {
             "stop": known.stop, "library": graph.library(), "replaced": known.live.replaced,
-            "measured": known.measured, "floors": list(known.floors),
-            "efforts": [[target, effort] for target, effort in known.efforts.items()],
-            "wide": [[target, effort] for target, effort in known.wide.items()],
+            "measured": known.measured, "floors": list(known.efforts.floors),
+            "efforts": [[target, effort] for target, effort in known.efforts.few.items()],
+            "wide": [[target, effort] for target, effort in known.efforts.many.items()],
         }  # fmt: skip
         cache.write(place / "graph.kdx", about, {})
 
@@ -256,10 +256,10 @@ class IndexFiles:
             known = LiveGraph.load(
                 native, space.space.dimensions, space.space.metric, replaced=about["replaced"]
             )
-            return Graph(
-                known, about["stop"], dict(about["efforts"]), about["measured"],
-                tuple(about["floors"]), wide=dict(about.get("wide", ())),
-            )  # fmt: skip
+            efforts = Efforts(
+                dict(about["efforts"]), dict(about.get("wide", ())), tuple(about["floors"])
+            )
+            return Graph(known, about["stop"], efforts, about["measured"])
         except (Unusable, GraphUnavailable, KeyError, TypeError, ValueError) as error:
             _log.info("a graph is not used, and made anew: %s", error)
             return None

@@ -10,8 +10,8 @@ from koru_delta.causal import Cut
 from koru_delta.search.causality import Condition
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.readings import KeptMask, Packed, Reading
-from koru_delta.search.rows import Mask, Seen
 from koru_delta.search.scoring import Scoring
+from koru_delta.search.seen import Mask, Seen
 
 _MASKS_KEPT: Final = 64
 

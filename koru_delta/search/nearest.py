@@ -17,7 +17,6 @@ from koru_delta.errors import DimensionMismatchError, InvalidDataError
 from koru_delta.search.cache import Unusable
 from koru_delta.search.candidates import (
     NARROWED,
-    TRIES,
     Candidates,
     candidates_of,
     span_of,
@@ -30,8 +29,8 @@ from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.plan import HIGHEST_APPROXIMATE, Situation, Way, asked_of, choose
 from koru_delta.search.readings import KeptMask, Reading
 from koru_delta.search.records import Swap
-from koru_delta.search.rows import Mask, Numbers
 from koru_delta.search.scoring import Hit, Target
+from koru_delta.search.seen import Mask, Numbers
 from koru_delta.search.truth import Matrix, Truth
 
 _NOWHERE: Final = (
@@ -253,10 +252,10 @@ class VectorSpace(Candidates):
             ):  # fmt: skip
                 unfed = unfed_of(reading)
                 if unfed <= _UNFED_MOST and present:
-                    effort = self._effort(known, recall, k)
+                    effort = known.efforts.of(recall, k)
                 elif unfed <= _UNFED_MOST:
                     asked = asked_of(k, count / max(1, known.live.live))
-                    effort = self._effort(known, max(recall, NARROWED), asked)
+                    effort = known.efforts.of(max(recall, NARROWED), asked)
         way = choose(
             Situation(
                 visible=count, stored=truth.slots, span=end - first,
@@ -276,9 +275,7 @@ class VectorSpace(Candidates):
     @staticmethod
     def _may_narrow(kept: KeptMask | None) -> bool:
         """Whether the graph may be asked for what a mask lets by: it has not misled too often."""
-        if kept is None or not kept.among_present:
-            return False
-        return kept.missed < TRIES or 3 * kept.missed < kept.asked
+        return kept is not None and kept.among_present and not kept.misleads
 
     # Batches
 
@@ -383,8 +380,7 @@ class VectorSpace(Candidates):
                 None if self._astray(reading, graph, target, some) else rows
                 for rows, some, target in zip(found, slots, targets, strict=True)
             ]
-            narrow.asked += len(found)
-            narrow.missed += sum(rows is None for rows in found)
+            narrow.note(len(found), sum(rows is None for rows in found))
         return found
 
     def _many_by_codes(

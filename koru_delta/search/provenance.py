@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from koru_delta.log import CausalLog
 from koru_delta.log.records import identified_record
-from koru_delta.search.rows import Mask, Numbers
+from koru_delta.search.seen import Mask, Numbers
 
 Codes = npt.NDArray[np.int32]
 _AT_ONCE: Final = 8192  # records in memory at once

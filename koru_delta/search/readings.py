@@ -22,10 +22,11 @@ from koru_delta.errors import CorruptionError
 from koru_delta.log import CausalLog
 from koru_delta.search.cache import Unusable
 from koru_delta.search.columns import Columns
-from koru_delta.search.graph import LiveGraph
+from koru_delta.search.graph import Efforts, LiveGraph
 from koru_delta.search.lookup import ITEM_BYTES, Lookup
 from koru_delta.search.plan import Costs, Way
-from koru_delta.search.rows import Mask, Numbers, Rows, Seen
+from koru_delta.search.rows import Rows
+from koru_delta.search.seen import Mask, Numbers, Seen
 from koru_delta.search.truth import Matrix, Segment, Truth
 from koru_delta.storage import Entry, Space
 from koru_delta.values import Value, decode
@@ -40,6 +41,7 @@ _PACKED_BYTES: Final = 48_000_000  # of vectors that are copied together, under 
 NAME_BYTES: Final = 160  # of a key's name in memory, about
 _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
 _FEW_MORE: Final = 128  # until so many more are there
+_TRIES: Final = 8  # in vain, before a graph is given up under a mask
 _FEW: Final = 8  # numbers that Python is through with before numpy has begun
 
 
@@ -47,20 +49,16 @@ _FEW: Final = 8  # numbers that Python is through with before numpy has begun
 class Graph:
     """A live graph: it holds what was visible among the first `stop` slots when it was fed.
 
-    That was at the clock `since`; at `until` some that it lacks become true. `efforts` for a
-    recall target were measured when `measured` were alive, by queries of
-    which only a few found worse than `floors`: scores of the best hit, the second, and on.
-    They are for the ten nearest, those of `wide` for the hundred nearest.
+    That was at the clock `since`; at `until` some that it lacks become true. `efforts` were
+    measured when `measured` were alive.
     """
 
     live: LiveGraph
     stop: int
-    efforts: dict[float, int]
+    efforts: Efforts
     measured: int
-    floors: tuple[float, ...]
     since: int = 0
     until: int = FOREVER
-    wide: dict[float, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)  # never changed, as `Seen`
@@ -100,10 +98,22 @@ class KeptMask:
     slots: Mask | None = None  # which vectors have such a row
     packed: Packed | None = None
     asked: int = 0  # how often a graph was asked for a part of what is visible now
-    missed: int = 0  # and how often it led to too few that pass
+    missed: int = 0  # and how often it led to too few that pass, or is not to be trusted
     ways: dict[tuple[int, float], tuple[Way, int]] = field(default_factory=dict)
     chosen_for: tuple[Segment, ...] = ()  # the segments there were when these were chosen
     chosen_with: Graph | None = None  # and the graph
+
+    @property
+    def misleads(self) -> bool:
+        """Whether a graph led to too little too often to be asked under this mask."""
+        return self.missed >= _TRIES and 3 * self.missed >= self.asked
+
+    def note(self, asked: int, missed: int) -> None:
+        """Count what a graph was asked, and what in vain: then ways are chosen anew."""
+        self.asked += asked
+        self.missed += missed
+        if missed:
+            self.ways = {}
 
 
 class SpaceReadings:
@@ -375,7 +385,7 @@ class SpaceReadings:
             "codes": sorted({s.codes.name for s in segments if s.codes is not None}),
             "in_tail": truth.slots - truth.sealed,
             "in_graph": 0 if graph is None else graph.live.live,
-            "efforts": {} if graph is None else dict(graph.efforts),
+            "efforts": {} if graph is None else dict(graph.efforts.few),
             "bytes": size,
             "per_row": {name: round(value / max(1, seen.count), 1) for name, value in size.items()},
             "resident_per_live": round(resident / seen.live, 1) if seen.live else None,

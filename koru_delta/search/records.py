@@ -22,7 +22,8 @@ from koru_delta.log import CausalLog
 from koru_delta.search.causality import CompiledCausal, Condition
 from koru_delta.search.columns import Column, Columns, Path
 from koru_delta.search.filters import CompiledFilter
-from koru_delta.search.rows import Mask, Numbers, Rows, Seen
+from koru_delta.search.rows import Rows
+from koru_delta.search.seen import Mask, Numbers, Seen
 from koru_delta.storage import Entry
 from koru_delta.values import Value, decode
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from koru_delta.search.readings import TINY, Reading, Scores, SpaceReadings
-from koru_delta.search.rows import Mask, Numbers
+from koru_delta.search.seen import Mask, Numbers
 from koru_delta.search.truth import Matrix, Truth
 from koru_delta.values import Vector
 

@@ -16,7 +16,7 @@ from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.budget import Tier
 from koru_delta.search.cache import Mapped
 from koru_delta.search.codes import Codes
-from koru_delta.search.rows import Numbers
+from koru_delta.search.seen import Numbers
 from koru_delta.values import Vector
 
 Matrix = npt.NDArray[np.float32]

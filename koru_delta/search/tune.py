@@ -102,7 +102,7 @@ def tune(spaces: Sequence[VectorSpace], tell: Tell = lambda _done, _total: None)
     tell(len(steps), len(steps))
     names = {field.name for field in fields(Costs)}
     usable = {name: cost for name, cost in found.items() if name in names and 0 < cost < 1e12}
-    efforts = {} if known is None else known.efforts
+    efforts = {} if known is None else known.efforts.few
     return Tuned(
         costs=replace(Costs(), **usable),
         measured=tuple(field.name for field in fields(Costs) if field.name in usable),

@@ -30,6 +30,7 @@ from koru_delta.search import cache, codes, graph
 from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.budget import Place
 from koru_delta.search.cache import Unusable
+from koru_delta.search.efforts import measured
 from koru_delta.search.files import IndexFiles
 from koru_delta.search.frame import CodesUnavailable, Vectors
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
@@ -37,8 +38,7 @@ from koru_delta.search.memory import Memory
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
 from koru_delta.search.readings import Graph, Reading
-from koru_delta.search.rows import Numbers
-from koru_delta.search.scoring import Target
+from koru_delta.search.seen import Numbers
 from koru_delta.search.signs import Shelved
 from koru_delta.search.truth import Leafed, Segment, Truth
 
@@ -54,11 +54,7 @@ QUIET_SECONDS: Final = 0.25  # without a write, until a graph is given the last 
 SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
 OVERWRITTEN_PART: Final = 1000  # of a graph one in so many, and no more
 _GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
-_UNUSUAL: Final = 0.05  # of the queries a graph is measured by find worse than its floors
-_MEASURED: Final = 10  # nearest, of which a graph is to find its shares
-_WIDE: Final = 100  # and of so many
 _CALIBRATED: Final = 512  # queries a graph's efforts are measured by
-_TOGETHER: Final = 8_000_000  # products of these with all vectors that are held at once
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
 _log = logging.getLogger("koru_delta")
@@ -436,11 +432,9 @@ class Upkeep:
                 made.feed(some, truth.take(some), chunk=BULK_ROWS)
                 if self._tell is not None:
                     self._tell(start + len(some))
-            efforts, wide, floors = self._efforts(space, reading, made, kept_out, slots)
+            efforts = measured(space, truth, made, kept_out, slots)
             made.feed(kept_out, truth.take(kept_out))
-            space.publish_graph(
-                reading, Graph(made, truth.slots, efforts, made.live, floors, since, until, wide)
-            )
+            space.publish_graph(reading, Graph(made, truth.slots, efforts, made.live, since, until))
             return
         fresh = truth.slots - known.stop + len(reading.revived)
         few = fresh + reading.deaths < (1 if complete else least)
@@ -452,46 +446,14 @@ class Upkeep:
         lacking, held = np.flatnonzero(alive & ~held), held & alive
         if known.live.live > known.measured * _GROWN and len(lacking) >= _CALIBRATED // 4:
             kept_out = np.random.default_rng(3).permutation(lacking)[:_CALIBRATED]
-            efforts, wide, floors = self._efforts(
-                space, reading, known.live, kept_out, np.flatnonzero(held)
-            )
-            known = replace(
-                known, efforts=efforts, wide=wide, floors=floors, measured=known.live.live
-            )
+            efforts = measured(space, truth, known.live, kept_out, np.flatnonzero(held))
+            known = replace(known, efforts=efforts, measured=known.live.live)
         for _, some in _pieces(lacking, FEED_ROWS):
             self._check_unless(complete)
             known.live.feed(some, truth.take(some))
         space.publish_graph(reading, replace(known, stop=truth.slots, since=since, until=until))
         if known.live.worn:
             self._build_graph(space, complete)
-
-    def _efforts(
-        self, space: VectorSpace, reading: Reading, made: LiveGraph, asked: Numbers, fed: Numbers
-    ) -> tuple[dict[float, int], dict[float, int], tuple[float, ...]]:
-        """How much the graph must look at for each recall, by vectors it does not hold yet.
-
-        Of the ten nearest, and of the hundred nearest. And the scores, by rank, below which
-        a query is unlike those it was measured by.
-        """
-        truth, fed = reading.truth, np.sort(fed)
-        queries = graph.like_queries(truth.take(asked), np.random.default_rng(2))
-        tops = np.empty((len(queries), min(_WIDE, len(fed))), dtype=np.int64)
-        scores = np.empty((len(queries), _MEASURED))
-        together = max(1, _TOGETHER // max(1, truth.slots))
-        for start in range(0, len(queries), together):
-            some = queries[start : start + together]
-            for row, near_all in enumerate(space.near(truth, some, 0, truth.slots), start):
-                query, near = queries[row], near_all[fed]
-                some_best = np.argpartition(near, len(near) - tops.shape[1])[-tops.shape[1] :]
-                tops[row] = fed[some_best[np.argsort(-near[some_best], kind="stable")]]
-                best = space.exact(truth, Target.of(query), tops[row, :_MEASURED])
-                scores[row] = np.sort(best)[::-1]
-                if space.space.metric == "dot":
-                    scores[row] /= np.linalg.norm(query.astype(np.float64)) or 1.0
-        floors = np.quantile(scores, _UNUSUAL, axis=0)
-        efforts = made.calibrate(queries, tops[:, :_MEASURED])
-        wide = made.calibrate(queries, tops, spare=1) if tops.shape[1] == _WIDE else {}
-        return efforts, wide, tuple(floors.tolist())
 
     # Memory
 

@@ -20,7 +20,7 @@ import koru_delta
 from koru_delta import Database, Version
 from koru_delta.causal import Cut, moment
 from koru_delta.search import graph, upkeep
-from koru_delta.search.rows import Seen
+from koru_delta.search.seen import Seen
 from koru_delta.testing import FixedClock
 from tests.indexing import SMALL, check_approximate, lower
 from tests.search.test_plans import forced

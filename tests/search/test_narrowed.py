@@ -122,6 +122,17 @@ def test_a_filter_that_keeps_another_topic_is_answered_otherwise_and_the_graph_l
     assert kept.asked < QUERIES / 2
 
 
+def test_a_batch_in_vain_leads_later_searches_elsewhere_too(db):
+    numbers = np.random.default_rng(9)
+    far = rows_near(numbers, np.full(QUERIES, 4))
+    near = rows_near(numbers, np.zeros(1, dtype=np.int64))[0]
+    for _ in range(3):  # by then it is a filter that comes again, whose way is kept
+        db.similar("v", near, filter={"topic": 0})
+    assert db.similar("v", near, filter={"topic": 0}).plan == "graph"
+    db.similar_many("v", far, filter={"topic": 0})
+    assert db.similar("v", near, filter={"topic": 0}).plan == "gather"
+
+
 def test_within_its_topic_a_filter_is_answered_by_the_graph(db):
     near = rows_near(np.random.default_rng(6), np.full(QUERIES, 2))
     answers = [db.similar("v", query, filter={"topic": 2}) for query in near]

@@ -26,7 +26,7 @@ from koru_delta.causal import Cut
 from koru_delta.errors import QueryError
 from koru_delta.log import CausalLog
 from koru_delta.search.nearest import VectorSpace
-from koru_delta.search.rows import Numbers
+from koru_delta.search.seen import Numbers
 from koru_delta.search.synthesis.proximity import Scores, unit
 from koru_delta.search.truth import Matrix
 from koru_delta.values import Value, decode
