@@ -51,7 +51,8 @@ def test_without_the_libraries_everything_works() -> None:
     slow = [f"--deselect={files}file_that_{was}_damaged" for was in ("was", "is")]
     found = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), "-q", "-p", "no:cacheprovider", "-x",
-         "tests/search", "tests/test_database.py", "--ignore=tests/search/test_filters.py",
+         "tests/search", "tests/test_database.py", "tests/test_embedding.py",
+         "tests/test_care.py", "--ignore=tests/search/test_filters.py",
          f"--deselect={files}flipped_bit", *slow],
         cwd=ROOT, capture_output=True, text=True, timeout=280,
         env={**os.environ, "KORU_EXAMPLES": "3"},
