@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -12,6 +11,7 @@ import numpy as np
 from koru_delta.search import graph
 from koru_delta.search.budget import Need, Place, allot, page_bytes, scan_bytes
 from koru_delta.search.nearest import VectorSpace
+from koru_delta.search.pages import trim
 
 _NEAR: Final = Place({}, graph=True)  # where memory is not limited
 _log = logging.getLogger("koru_delta")
@@ -105,10 +105,7 @@ class Memory:
 
     def give_back(self) -> None:
         """Return to the system what the allocator keeps of memory that was let go of."""
-        # Other allocators do it by themselves.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        trim()
 
 
 def _longest_cold(needs: Iterable[Need], places: dict[int, Place]) -> int:

@@ -1,4 +1,4 @@
-"""Large pages for memory that a library takes, where the system has them.
+"""What the system is told of memory: large pages for what a library takes, and what is free again.
 
 A search of a graph goes from place to place, and looks up the page of each: with pages of
 two megabytes that is a tenth of its time less. It is advice; nothing else changes by it.
@@ -48,6 +48,14 @@ def _advice() -> Callable[[int, int, int], int] | None:
     call.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     call.restype = ctypes.c_int
     return call
+
+
+def trim() -> None:
+    """Return to the system what the allocator keeps of memory that was let go of."""
+    if sys.platform == "linux":  # other allocators do it by themselves, and so do some of Linux
+        release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if release is not None:
+            release(0)
 
 
 def _taken() -> list[_Range]:
