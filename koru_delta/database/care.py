@@ -40,7 +40,7 @@ class CareVerbs(Opened):
             "root": head.root.hex(),
             "last_commit": None if not head.commits else moment(head.tx_time).isoformat(),
             "transactions": self._log.engine.transactions,
-            "hot_bytes": self._log.hot.size_bytes,
+            "hot_bytes": self._log.kept_bytes,
             **self._log.engine.statistics(),
             **self._vectors.statistics(),
             **self._texts.statistics(),

@@ -33,6 +33,7 @@ from koru_delta.errors import (
     UnknownVersionError,
 )
 from koru_delta.log.append import EXPECT, RETENTION, Appender, Write
+from koru_delta.log.lately import MOST_AT_ONCE, Lately
 from koru_delta.log.moments import TAGS, Moments
 from koru_delta.log.records import as_commit, checked, checked_record, damaged, identified_record
 from koru_delta.storage import ENGINE_FAILURES, Head, SqliteEngine, Stored
@@ -104,6 +105,7 @@ class CausalLog(Moments):
         self._leader: _Ticket | None = None  # whose thread commits for the others
         self._hot_lock = threading.Lock()
         self.hot = _NEVER_HOT
+        self._lately = Lately(self.engine.erased)
 
     # Writing
 
@@ -273,6 +275,7 @@ class CausalLog(Moments):
 
     def cool(self, namespace: str, keys: Iterable[str]) -> None:
         """Keep what these keys hold in memory no longer; a read keeps it again."""
+        self._lately.clear()
         with self._hot_lock:
             raw, values = self.hot.raw.get(namespace, {}), self.hot.values.get(namespace, {})
             for key in keys:
@@ -332,7 +335,26 @@ class CausalLog(Moments):
 
     def versions(self, seqs: Sequence[int]) -> list[Version]:
         """The versions at these positions, in the order asked for."""
-        return self.loaded(self.engine.at_many(seqs))
+        if len(seqs) > MOST_AT_ONCE:
+            return self.loaded(self.engine.at_many(seqs))
+        known = self._lately.find(seqs)
+        missing = [seq for seq, version in zip(seqs, known, strict=True) if version is None]
+        if missing:
+            generation = self.engine.generation()
+            entries = self.engine.at_many(missing)
+            loaded = self.loaded(entries)
+            if not generation & 1 and self.engine.generation() == generation:
+                self._lately.keep(loaded, entries)
+            if len(missing) == len(seqs):
+                return loaded
+            fresh = iter(loaded)
+            return [next(fresh) if version is None else version for version in known]
+        return [version for version in known if version is not None]
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of values in memory, of what was read lately."""
+        return self.hot.size_bytes + self._lately.size_bytes
 
     def loaded(self, entries: Sequence[Stored], keys: Sequence[str] | None = None) -> list[Version]:
         """Turn stored entries into versions, checking each against its hashes and its key."""
@@ -444,6 +466,7 @@ class CausalLog(Moments):
         self.engine.close()
         with self._hot_lock:  # only now: a reader may have been filling it
             self.hot = _NEVER_HOT
+        self._lately.clear()
 
 
 def _shallow(value: Value) -> tuple[dict[str, Any], tuple[str, ...]] | None:

@@ -1,0 +1,97 @@
+"""What was read lately is kept, and never outlives an erasure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import koru_delta
+from koru_delta import Database
+from koru_delta.errors import DatabaseClosedError, ErasedError
+from koru_delta.log import lately
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """How often each place of the log was read from the engine."""
+    found: Counter[int] = Counter()
+    engine = type(koru_delta.open()._log.engine)
+    at_many = engine.at_many
+
+    def counted(self: Any, seqs: Any) -> Any:
+        found.update(seqs)
+        return at_many(self, seqs)
+
+    monkeypatch.setattr(engine, "at_many", counted)
+    return found
+
+
+def filled(place: Path | None = None, rows: int = 20) -> Database:
+    db = koru_delta.open(place)
+    db.embed_many("v", [(f"k{n:02}", [n + 1.0, 1.0], {"n": n}) for n in range(rows)])
+    return db
+
+
+def test_a_hit_that_was_read_before_is_not_read_from_the_log_again(asked):
+    with filled() as db:
+        first = [(hit.key, hit.value) for hit in db.similar("v", [1.0, 1.0], k=5)]
+        db.put("other", "k", 1)  # a write of something else changes nothing of it
+        again = [(hit.key, hit.value) for hit in db.similar("v", [1.0, 1.0], k=8)]
+        assert again[:5] == first == [(f"k{n:02}", {"n": n}) for n in range(5)]
+        assert len(asked) == 8
+        assert set(asked.values()) == {1}
+
+
+def test_what_a_reader_changes_in_a_value_is_not_seen_by_the_next(asked):
+    with filled() as db:
+        db.similar("v", [1.0, 1.0], k=1)[0].value["n"] = "changed"
+        assert db.similar("v", [1.0, 1.0], k=1)[0].value == {"n": 0}
+        assert set(asked.values()) == {1}
+
+
+def test_a_value_that_another_handle_erased_is_not_given_from_memory(tmp_path):
+    with filled(tmp_path / "db") as db, koru_delta.open(tmp_path / "db") as other:
+        hits = db.similar("v", [1.0, 1.0], k=3)
+        assert [hit.value for hit in hits] == [{"n": n} for n in range(3)]
+        then = hits[0].version
+        other.erase(then.id)
+        found = db.version(then.id)
+        assert found.is_erased
+        with pytest.raises(ErasedError):
+            _ = found.value
+        log = db._log
+        assert log.versions([then.seq])[0].is_erased
+        assert [hit.value for hit in db.similar("v", [1.0, 1.0], k=2)] == [{"n": 1}, {"n": 2}]
+
+
+def test_no_more_is_kept_than_fits_and_what_is_asked_for_stays(monkeypatch, asked):
+    monkeypatch.setattr(lately, "MOST_BYTES", 40_000)
+    with filled(rows=200) as db:
+        log, popular = db._log, 7
+        for seq in range(1, 201):
+            log.versions([seq])
+            log.versions([popular])
+            assert log._lately.size_bytes <= 41_000
+        assert asked[popular] == 1
+        log.versions([1])
+        assert asked[1] == 2
+        assert db.stats()["hot_bytes"] >= log._lately.size_bytes > 20_000
+
+
+def test_nothing_is_kept_of_what_goes_through_everything(asked):
+    with filled(rows=100) as db:
+        for _ in range(2):
+            assert len(db.similar("v", [1.0, 1.0], k=100).load()) == 100
+        assert set(asked.values()) == {2}
+        assert db._log._lately.size_bytes == 0
+
+
+def test_a_closed_database_gives_nothing_from_memory(tmp_path):
+    db = filled(tmp_path / "db")
+    [seq] = {hit.version.seq for hit in db.similar("v", [1.0, 1.0], k=1)}
+    db.close()
+    with pytest.raises(DatabaseClosedError):
+        db._log.versions([seq])
