@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 import koru_delta
-from koru_delta.search import nearest, upkeep
+from koru_delta.search import candidates, masks, nearest, upkeep
 
 ROWS, DIMENSIONS = 2_500, 24
 LONGEST_LIFE_SECONDS = 0.5
@@ -51,6 +51,10 @@ def lower(thresholds: dict[str, Any], put: Callable[[Any, str, Any], None] = set
     if thresholds is SMALL:
         # Made-up vectors are all unlike each other; asked for, the graph is to answer.
         put(nearest.VectorSpace, "_unusual", lambda *_: False)
+        # A filter's own codes are made when it comes again.
+        put(candidates, "_OFTEN", 1)
+        put(masks, "_LEAST_CODED", 8)
+        put(masks, "_WORTH_CODING", float("inf"))
 
 
 def scores(metric: str, vectors: np.ndarray, query: np.ndarray) -> np.ndarray:

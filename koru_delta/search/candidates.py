@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import ceil, sqrt
 from typing import Final
 
 import numpy as np
 
+from koru_delta.search.codes import Codes
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.masks import Masks
 from koru_delta.search.plan import asked_of
-from koru_delta.search.readings import Graph, KeptMask, Reading, Scores
+from koru_delta.search.readings import Graph, KeptMask, Reading
 from koru_delta.search.scoring import Hit, Target
 from koru_delta.search.seen import Mask, Numbers
-from koru_delta.search.truth import Matrix, Segment, Truth
+from koru_delta.search.truth import Matrix, Truth
+from koru_delta.values import Vector
 
 NARROWED: Final = 0.98  # recall of a graph's nearest of which some pass
 _BY_CODES: Final = (0.99, 0.98)  # recall of codes, whatever less is asked: it costs little
 _FEW_UNFED: Final = 16  # beside the graph, so few that all are scored exactly
-_COMPARED: Final = 64  # candidates, so few that all are scored exactly
+_COMPARED: Final = 96  # candidates, so few that all are scored exactly
 _WIDENED: Final = (1, 4, 16)
 _WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
+_OFTEN: Final = 8  # uses of a mask, from which codes of just what is under it are made
 _SMALL: Final = 4096  # rows of a segment, of which any number is quickly looked at
 _SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
 
@@ -169,54 +172,76 @@ class Candidates(Masks):
 
         More are asked for as long as some of the best were among the last that codes gave.
         """
-        truth, query = reading.truth, target.vector
-        mask = self._slot_mask(reading, visible)
-        slots, scores = np.empty(0, dtype=np.int64), np.empty(0)
+        truth = reading.truth
+        slots, least, order = np.empty(0, dtype=np.int64), list[float](), list[int]()
         for widened in _WIDENED:
-            found: list[Numbers] = []
-            doubts: list[Mask] = []  # of each found, whether it stands late
-            for segment in truth.segments:
-                part = None if mask is None else mask[segment.start : segment.stop]
-                if part is not None and not part.any():
-                    continue
-                wanted = candidates_of(segment, k, recall)
-                if segment.codes is None or wanted is None:
-                    found.append(
-                        self._possible_of(truth, target, k, segment.start, segment.stop, part)
-                    )
-                    doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
-                    continue
-                if widened > 1 and wanted * widened * _WORTH > segment.rows > _SMALL:
-                    return None  # so many that a scan is quicker
-                try:
-                    some = segment.codes.nearest(query, wanted * widened, part)
-                except CodesUnavailable:
-                    return None
-                found.append(segment.start + some)
-                doubts.append(np.arange(len(some)) >= len(some) * segment.codes.shallow)
-            if truth.sealed < truth.slots:
-                part = None if mask is None else mask[truth.sealed :]
-                found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
-                doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
-            slots = np.concatenate(found) if len(found) != 1 else found[0]
-            doubt = np.concatenate(doubts) if len(doubts) != 1 else doubts[0]
-            slots, scores, doubt = self._contenders(truth, target, k, slots, doubt)
-            best = slice(None) if len(slots) <= k else np.argpartition(scores, -k)[-k:]
-            if not doubt[best].any():
+            found = self._promising(reading, target, k, visible, recall, widened)
+            if found is None:
+                return None
+            slots, doubt = found
+            if len(slots) > max(k, _COMPARED):
+                slots, doubt = self._contenders(truth, target, k, slots, doubt)
+            least = self._least(truth, target, slots)
+            order = sorted(range(len(least)), key=least.__getitem__)
+            if not doubt.take(order[:k]).any():
                 break
-        return self._hits_of(reading, slots, scores, k, visible)
+        return self._hits_of(reading, slots, least, order, k, visible)
+
+    def _promising(
+        self,
+        reading: Reading,
+        target: Target,
+        k: int,
+        visible: Mask | None,
+        recall: float,
+        widened: int,
+    ) -> tuple[Numbers, Mask] | None:
+        """Slots that seem near by codes, or have none, and whether each stands late among them.
+
+        None where codes fail, or so many are asked for that a scan is quicker.
+        """
+        truth, query = reading.truth, target.vector
+        kept = self._kept_of(visible)
+        if kept is not None and kept.coded is not None:
+            own, own_codes = kept.coded
+            some = _asked(own_codes, query, k, recall, widened, None)
+            return None if some is None else (own[some], _late(some, own_codes))
+        mask = self._slot_mask(reading, visible)
+        if kept is not None and kept.uses >= _OFTEN and not kept.is_to_be_coded:
+            assert mask is not None
+            self._want_codes(reading, kept, mask)
+        found: list[Numbers] = []
+        doubts: list[Mask] = []
+        for segment in truth.segments:
+            part = None if mask is None else mask[segment.start : segment.stop]
+            if part is not None and not part.any():
+                continue
+            if candidates_of(segment.codes, k, recall) is None:
+                found.append(self._possible_of(truth, target, k, segment.start, segment.stop, part))
+                doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
+                continue
+            assert segment.codes is not None
+            some = _asked(segment.codes, query, k, recall, widened, part)
+            if some is None:
+                return None
+            found.append(segment.start + some)
+            doubts.append(_late(some, segment.codes))
+        if truth.sealed < truth.slots:
+            part = None if mask is None else mask[truth.sealed :]
+            found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
+            doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
+        if len(found) == 1:
+            return found[0], doubts[0]
+        return np.concatenate(found), np.concatenate(doubts)
 
     def _contenders(
         self, truth: Truth, target: Target, k: int, slots: Numbers, doubt: Mask
-    ) -> tuple[Numbers, Scores, Mask]:
-        """Those slots that may be among the `k` best of them, and their exact scores."""
-        if len(slots) > max(k, _COMPARED):
-            with np.errstate(over="ignore", invalid="ignore"):
-                near = truth.gathered(target.vector, slots)
-                best = self._possible(truth, near, slots, target, k)
-            if best is not None:
-                slots, doubt = slots[best], doubt[best]
-        return slots, self.exact(truth, target, slots), doubt
+    ) -> tuple[Numbers, Mask]:
+        """Those slots that may be among the `k` best of them."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            near = truth.gathered(target.vector, slots)
+            best = self._possible(truth, near, slots, target, k)
+        return (slots, doubt) if best is None else (slots[best], doubt[best])
 
     # By all that is visible
 
@@ -309,12 +334,32 @@ def span_of(reading: Reading, visible: Mask | None) -> tuple[int, int]:
     return int(visible.argmax()), len(visible) - int(visible[::-1].argmax())
 
 
-def candidates_of(segment: Segment, k: int, recall: float) -> int | None:
-    """How many rows to take from its codes; None: they do not hold the recall, or are missing."""
-    if segment.codes is None:
+def candidates_of(codes: Codes | None, k: int, recall: float) -> int | None:
+    """How many rows to take from codes; None: they do not hold the recall, or are missing."""
+    if codes is None:
         return None
     for wished in _BY_CODES:
-        wanted = segment.codes.candidates(k, max(recall, wished))
+        wanted = codes.candidates(k, max(recall, wished))
         if wanted is not None:
-            return max(wanted, 2 * k + segment.codes.spare)
+            return max(wanted, 2 * k + codes.spare)
     return None
+
+
+def _asked(
+    codes: Codes, query: Vector, k: int, recall: float, widened: int, mask: Mask | None
+) -> Numbers | None:
+    """Rows that seem near by codes; None if they fail, or are too many to pay."""
+    wanted = candidates_of(codes, k, recall)
+    if wanted is None or (widened > 1 and wanted * widened * _WORTH > codes.rows > _SMALL):
+        return None
+    try:
+        return codes.nearest(query, wanted * widened, mask)
+    except CodesUnavailable:
+        return None
+
+
+def _late(some: Numbers, codes: Codes) -> Mask:
+    """Which of the rows that codes gave stand late among them."""
+    late = np.zeros(len(some), dtype=np.bool_)
+    late[ceil(len(some) * codes.shallow) :] = True
+    return late

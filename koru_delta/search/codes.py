@@ -50,6 +50,8 @@ _COUNTS: Final = (
     800, 1024, 1280, 1600, 2048, 2560,
 )  # fmt: skip
 _COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
+_CLOSELY: Final = 32_768  # fewer rows than this, and turbovec looks at each more closely
+_CLOSER: Final = 2.7  # which takes so many times as long
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
 
@@ -90,6 +92,10 @@ class Codes(Protocol):
         """Bytes held in memory: of arrays, and what a library would write to a file."""
         ...
 
+    def toil(self, rows: int) -> int:
+        """So many rows of codes of a great many take as long as all of codes of `rows`."""
+        ...
+
     def candidates(self, k: int, recall: float) -> int | None:
         """How many rows to ask for, to find that share of the best `k`; None: too many to pay.
 
@@ -112,6 +118,14 @@ class Codes(Protocol):
 
     def nearest_many(self, queries: Matrix, count: int, mask: Mask | None) -> Numbers:
         """As `nearest`, for each query: shape (queries, `count` or as many as there are)."""
+        ...
+
+    def of_others(self, vectors: Vectors) -> Codes:
+        """Codes of vectors of the same kind, made and asked as these are.
+
+        Raises:
+            CodesUnavailable: the library failed.
+        """
         ...
 
     def dump(self) -> bytes:
@@ -192,7 +206,7 @@ class _Turbo:
 
     name: Final = "turbo4"
     nested: Final = False  # asked for few, it looks less closely than when asked for many
-    spare: Final = 16
+    spare: Final = 4
     shallow: Final = 0.75
 
     def __init__(self, index: Any, frame: Frame, rows: int, size: int) -> None:
@@ -276,6 +290,10 @@ class _Turbo:
             asked[:, dimensions] = weight / lengths
         return asked
 
+    def toil(self, rows: int) -> int:
+        """See `Codes`."""
+        return rows if rows >= _CLOSELY else int(rows * _CLOSER)
+
     def candidates(self, k: int, recall: float) -> int | None:
         """See `Codes`."""
         return enough(self.needs, k, recall)
@@ -305,6 +323,12 @@ class _Turbo:
         with foreign("turbovec could not search"):
             found: Numbers = self._index.search(asked, count, mask=mask)[1]
         return found
+
+    def of_others(self, vectors: Vectors) -> Self:
+        """See `Codes`."""
+        made = self.made(vectors, self._frame)
+        made.needs = self.needs
+        return made
 
     def dump(self) -> bytes:
         """See `Codes`."""

@@ -9,11 +9,16 @@ import numpy as np
 from koru_delta.causal import Cut
 from koru_delta.search.causality import Condition
 from koru_delta.search.filters import CompiledFilter
-from koru_delta.search.readings import KeptMask, Packed, Reading
+from koru_delta.search.readings import Coded, KeptMask, Packed, Reading, ToCode
 from koru_delta.search.scoring import Scoring
 from koru_delta.search.seen import Mask, Seen
+from koru_delta.search.truth import Chosen
 
 _MASKS_KEPT: Final = 64
+_SLOT_BYTES: Final = 8
+_WORTH_CODING: Final = 0.8  # of what takes so much of the time that it takes now
+_TO_CODE_MOST: Final = 4  # masks that wait for codes
+_LEAST_CODED: Final = 1000  # under a mask, from which codes of just these pay
 
 
 class Masks(Scoring):
@@ -96,17 +101,46 @@ class Masks(Scoring):
         if known is None:
             rows = np.flatnonzero(kept.mask)
             slots = rows if reading.seen.aligned else reading.seen.slot[rows]
-            packed = Packed(rows, slots, reading.truth.take(slots))
+            known = Packed(rows, slots, reading.truth.take(slots))
             with self._columns_lock:
-                kept.packed = packed
-                others = [each for each in self._masks.values() if each.packed is not None]
-                size = sum(each.packed.vectors.nbytes for each in others if each.packed)
-                for each in others:  # the oldest first
-                    if size > self.packed_kept and each is not kept and each.packed is not None:
-                        size -= each.packed.vectors.nbytes
-                        each.packed = None
-            return packed
+                kept.packed = known
+            self._bound_copies(kept)
         return known
+
+    def _bound_copies(self, latest: KeptMask) -> None:
+        """Let go of copies under other masks, the oldest first, if there are too many."""
+        with self._columns_lock:
+            others = [each for each in self._masks.values() if each.copied_bytes]
+            size = sum(each.copied_bytes for each in others)
+            for each in others:
+                if size > self.copied_kept and each is not latest:
+                    size -= each.copied_bytes
+                    each.let_go()
+
+    def _want_codes(self, reading: Reading, kept: KeptMask, mask: Mask) -> None:
+        """Have codes made of just what is under a mask that is used often."""
+        kept.is_to_be_coded = True
+        held = [s.codes for s in reading.truth.segments if s.codes is not None and s.codes.nbytes]
+        if kept.count < _LEAST_CODED or not held or len(self.to_code) > _TO_CODE_MOST:
+            return
+        like = max(held, key=lambda each: each.rows)
+        fits = kept.count * (like.nbytes // like.rows + _SLOT_BYTES) <= self.copied_kept // 2
+        toil = sum(each.toil(each.rows) for each in held)
+        if fits and like.toil(kept.count) < _WORTH_CODING * toil:
+            self.to_code.append(ToCode(kept, reading.truth, np.flatnonzero(mask), like))
+            self.moved()
+
+    def code(self, wanted: ToCode) -> None:
+        """Make the codes that are wanted of a mask.
+
+        Raises:
+            CodesUnavailable, Unusable: they cannot be made.
+        """
+        kept, truth, slots, like = wanted
+        if self._kept_of(kept.mask) is kept:
+            kept.coded = Coded(slots, like.of_others(Chosen(truth, slots)))
+            kept.ways = {}
+            self._bound_copies(kept)
 
     def _slot_mask(self, reading: Reading, visible: Mask | None) -> Mask | None:
         seen, slots = reading.seen, reading.truth.slots

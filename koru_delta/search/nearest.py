@@ -27,7 +27,7 @@ from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.plan import HIGHEST_APPROXIMATE, Situation, Way, asked_of, choose
-from koru_delta.search.readings import KeptMask, Reading
+from koru_delta.search.readings import Reading
 from koru_delta.search.records import Swap
 from koru_delta.search.scoring import Hit, Target
 from koru_delta.search.seen import Mask, Numbers
@@ -236,19 +236,26 @@ class VectorSpace(Candidates):
                 kept.chosen_with = reading.graph
         first, end = span_of(reading, visible)
         kinds: set[str] = set()
-        coded, unfed, effort = 0, 0, None
+        coded, uncoded, unfed, effort = 0, 0, 0, None
         bounded = 0
         if count > k and not reading.tiny:
             bounded = sum(segment.rows for segment in truth.segments if segment.bounds is not None)
         if recall <= HIGHEST_APPROXIMATE and count > 2 * k and not reading.tiny:
-            for segment in truth.segments:
-                if segment.codes is not None and candidates_of(segment, k, recall) is not None:
-                    kinds.add(segment.codes.name)
-                    coded += segment.rows
+            own = None if kept is None else kept.coded
+            uncoded = truth.slots if own is None else 0
+            if own is not None:
+                kinds, coded = {own.codes.name}, own.codes.toil(own.codes.rows)
+            else:
+                for segment in truth.segments:
+                    if candidates_of(segment.codes, k, recall) is not None:
+                        assert segment.codes is not None
+                        kinds.add(segment.codes.name)
+                        coded += segment.codes.toil(segment.rows)
+                        uncoded -= segment.rows
             known = reading.graph
             if (
                 graph and known is not None and known.since <= clock < known.until
-                and (present or self._may_narrow(kept))
+                and (present or (kept is not None and kept.among_present))
             ):  # fmt: skip
                 unfed = unfed_of(reading)
                 if unfed <= _UNFED_MOST and present:
@@ -260,9 +267,10 @@ class VectorSpace(Candidates):
             Situation(
                 visible=count, stored=truth.slots, span=end - first,
                 dimensions=self.space.dimensions, codes=min(kinds, default=None), coded=coded,
-                bounded=bounded, effort=effort, unfed=unfed,
+                uncoded=uncoded, bounded=bounded, effort=effort, unfed=unfed,
                 packable=kept is not None and kept.uses > 0 and not reading.tiny
-                and count * self.space.dimensions * 4 <= min(_PACKED_MOST, self.packed_kept),
+                and count * self.space.dimensions * 4 <= min(_PACKED_MOST, self.copied_kept),
+                in_vain=0.0 if kept is None else kept.in_vain,
             ),
             self._costs(),
         )  # fmt: skip
@@ -271,11 +279,6 @@ class VectorSpace(Candidates):
         elif kept is not None and graph and not present and kept.chosen_for is truth.segments:
             kept.ways[k, recall] = (way, effort or 0)
         return way, effort or 0
-
-    @staticmethod
-    def _may_narrow(kept: KeptMask | None) -> bool:
-        """Whether the graph may be asked for what a mask lets by: it has not misled too often."""
-        return kept is not None and kept.among_present and not kept.misleads
 
     # Batches
 
@@ -393,13 +396,23 @@ class VectorSpace(Candidates):
         recall: float,
     ) -> list[Numbers | None]:
         seen, truth = reading.seen, reading.truth
+        kept = self._kept_of(visible)
+        if kept is not None and kept.coded is not None:
+            own, own_codes = kept.coded
+            wanted = candidates_of(own_codes, k, recall)
+            assert wanted is not None
+            try:
+                some = own[own_codes.nearest_many(queries, wanted, None)]
+            except CodesUnavailable:
+                return [None] * len(queries)
+            return [seen.rows_of(mine, visible) for mine in some]
         mask = self._slot_mask(reading, visible)
         parts: list[list[Numbers]] = [[] for _ in queries]
         for segment in truth.segments:
             part = None if mask is None else mask[segment.start : segment.stop]
             if part is not None and not part.any():
                 continue
-            wanted = candidates_of(segment, k, recall)
+            wanted = candidates_of(segment.codes, k, recall)
             if segment.codes is None or wanted is None:
                 self._many_near(truth, targets, segment.start, segment.stop, k, part, parts)
                 continue

@@ -16,6 +16,7 @@ from koru_delta.errors import InvalidDataError
 
 Way = Literal["gather", "packed", "scan", "bounds", "graph", "codes"]
 _LEAST_SHARE = 1e-6
+_REGRET = 1.25  # times what a search costs, that it costs when the graph was asked before it
 HIGHEST_APPROXIMATE = 0.99  # recall targets above it are answered exactly
 
 
@@ -32,7 +33,7 @@ class Costs:
     bounds: float = 0.045  # a value looked at as a small integer
     bounds_call: float = 60_000.0
     turbo4: float = 0.008  # a value looked at as a 4-bit code
-    turbo4_call: float = 120_000.0
+    turbo4_call: float = 90_000.0
     signs: float = 0.02  # a value looked at as a sign, by numpy alone
     signs_call: float = 200_000.0
     graph_call: float = 8_000.0
@@ -66,10 +67,12 @@ class Situation(NamedTuple):
         stored: Vectors that a scan goes over.
         packable: Whether copies of the visible ones lie together, or may.
         span: Vectors between the first and the last visible one, where they lie in order.
-        codes: The kind of codes, if they hold the recall; `coded` of the stored have them.
+        codes: The kind of codes, if they hold the recall: `coded` of them are looked at, or what
+            takes as long, and beside them `uncoded` vectors that have none.
         bounded: So many of the stored have bounds for exact scans.
         effort: What the graph needs for the recall, if it is ready and may be asked.
         unfed: Vectors alive that are not in the graph yet.
+        in_vain: The share of searches that ask it, and then must be answered otherwise.
     """
 
     visible: int
@@ -78,10 +81,12 @@ class Situation(NamedTuple):
     dimensions: int
     codes: str | None
     coded: int
+    uncoded: int
     bounded: int
     effort: int | None
     unfed: int
     packable: bool = False
+    in_vain: float = 0.0
 
 
 def choose(it: Situation, costs: Costs) -> Way:
@@ -106,7 +111,7 @@ def choose(it: Situation, costs: Costs) -> Way:
         codes = (
             getattr(costs, f"{it.codes}_call")
             + getattr(costs, it.codes) * it.coded * it.dimensions
-            + _scan(it.stored - it.coded, it.dimensions, costs)
+            + _scan(it.uncoded, it.dimensions, costs)
         )
         if codes < least:
             best, least = "codes", codes
@@ -114,7 +119,7 @@ def choose(it: Situation, costs: Costs) -> Way:
         graph = (
             costs.graph_call + costs.graph_step * it.effort + _scan(it.unfed, it.dimensions, costs)
         )
-        if graph < least:
+        if graph + _REGRET * it.in_vain * least < least:
             best = "graph"
     return best
 

@@ -21,6 +21,7 @@ from koru_delta.causal import FOREVER, Cut
 from koru_delta.errors import CorruptionError
 from koru_delta.log import CausalLog
 from koru_delta.search.cache import Unusable
+from koru_delta.search.codes import Codes
 from koru_delta.search.columns import Columns
 from koru_delta.search.graph import Efforts, LiveGraph
 from koru_delta.search.lookup import ITEM_BYTES, Lookup
@@ -37,11 +38,12 @@ _ROWS_AT_ONCE = 8192
 _NO_OBJECT: Final = 0  # nor what is below it
 _NAMES_KEPT: Final = 2_000_000
 _MASKS_BYTES: Final = 32 * 1024 * 1024
-_PACKED_BYTES: Final = 48_000_000  # of vectors that are copied together, under all masks
+_COPIED_BYTES: Final = 48_000_000  # of vectors and codes that are copied, under all masks
 NAME_BYTES: Final = 160  # of a key's name in memory, about
 _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
 _FEW_MORE: Final = 128  # until so many more are there
-_TRIES: Final = 8  # in vain, before a graph is given up under a mask
+_TRIES: Final = 8  # of a graph under a mask, which tell how often it leads to too little
+_SHIFTED: Final = 0.05  # share in vain that has changed so much changes what is cheapest
 _FEW: Final = 8  # numbers that Python is through with before numpy has begun
 
 
@@ -84,6 +86,18 @@ class Packed(NamedTuple):
     vectors: Matrix
 
 
+class Coded(NamedTuple):
+    """Codes of just the vectors under a mask: of the slots `slots`, in their order."""
+
+    slots: Numbers
+    codes: Codes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.slots.nbytes + self.codes.nbytes
+
+
 @dataclass(slots=True, eq=False)
 class KeptMask:
     """Which rows pass a filter or are visible at a moment, and what was made of it since."""
@@ -97,23 +111,46 @@ class KeptMask:
     uses: int = 0
     slots: Mask | None = None  # which vectors have such a row
     packed: Packed | None = None
+    coded: Coded | None = None
+    is_to_be_coded: bool = False  # or was once
     asked: int = 0  # how often a graph was asked for a part of what is visible now
     missed: int = 0  # and how often it led to too few that pass, or is not to be trusted
     ways: dict[tuple[int, float], tuple[Way, int]] = field(default_factory=dict)
     chosen_for: tuple[Segment, ...] = ()  # the segments there were when these were chosen
     chosen_with: Graph | None = None  # and the graph
+    chosen_at: float = 0.0  # and the share that it was asked in vain
 
     @property
-    def misleads(self) -> bool:
-        """Whether a graph led to too little too often to be asked under this mask."""
-        return self.missed >= _TRIES and 3 * self.missed >= self.asked
+    def in_vain(self) -> float:
+        """The share of searches for which a graph is asked in vain: less while few were tried."""
+        return self.missed / (self.asked + _TRIES)
 
     def note(self, asked: int, missed: int) -> None:
-        """Count what a graph was asked, and what in vain: then ways are chosen anew."""
+        """Count what a graph was asked, and what in vain: ways may be chosen anew then."""
         self.asked += asked
         self.missed += missed
-        if missed:
-            self.ways = {}
+        if abs(self.in_vain - self.chosen_at) > _SHIFTED:
+            self.ways, self.chosen_at = {}, self.in_vain
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of what was copied of the vectors under it, and made of them."""
+        packed = 0 if self.packed is None else self.packed.vectors.nbytes
+        return packed + (0 if self.coded is None else self.coded.nbytes)
+
+    def let_go(self) -> None:
+        """Keep no copies."""
+        self.packed = self.coded = None
+        self.ways = {}
+
+
+class ToCode(NamedTuple):
+    """A mask that is used often, of whose slots codes like these are wanted."""
+
+    kept: KeptMask
+    truth: Truth
+    slots: Numbers
+    like: Codes
 
 
 class SpaceReadings:
@@ -128,7 +165,7 @@ class SpaceReadings:
         self._names: dict[int, str] = {}
         self.names_kept = _NAMES_KEPT
         self.masks_kept = _MASKS_BYTES
-        self.packed_kept = _PACKED_BYTES
+        self.copied_kept = _COPIED_BYTES
         self._columns = Columns(self._values)
         self._columns_lock = threading.Lock()
         self.moved: Callable[[], None] = lambda: None  # called after the log was read
@@ -149,6 +186,7 @@ class SpaceReadings:
             self._rows = Rows(self._slot_of, self._timeline)
             self._masks: OrderedDict[Any, KeptMask] = OrderedDict()
             self._kept: dict[int, KeptMask] = {}  # the same, by the id of the mask
+            self.to_code: list[ToCode] = []  # for what works in the background
             with self._columns_lock:
                 self._columns = Columns(self._values)
             empty = Truth(self.space.dimensions, (), self._room, self._squares, self._scales)
@@ -327,13 +365,13 @@ class SpaceReadings:
         """Likewise for a while: which rows passed, and copies of their vectors."""
         with self._columns_lock:
             masks = list(self._masks.values())
-        return sum(kept.mask.nbytes + _packed_bytes(kept) for kept in masks)
+        return sum(kept.mask.nbytes + kept.copied_bytes for kept in masks)
 
     def keep_within(self, budget: int) -> None:
         """Keep no more beside rows, segments and codes than suits a budget of memory."""
         self.names_kept = budget // 20 // NAME_BYTES
         self.masks_kept = min(_MASKS_BYTES, budget // 20)
-        self.packed_kept = min(_PACKED_BYTES, budget // 10)
+        self.copied_kept = min(_COPIED_BYTES, budget // 10)
 
     @property
     def _row_bytes(self) -> int:
@@ -548,11 +586,6 @@ class SpaceReadings:
             if graph is not None and not graph.live.broken:
                 graph.live.forget(lost)
                 self.publish_graph(None, graph)
-
-
-def _packed_bytes(kept: KeptMask) -> int:
-    packed = kept.packed
-    return 0 if packed is None else packed.vectors.nbytes
 
 
 def _without_lost(segment: Segment, lost: Numbers) -> Segment:

@@ -25,6 +25,7 @@ _ROWS_AT_ONCE = 8192
 _PAIRS_AT_ONCE = 512
 _ROUNDED: Final = 1e-12  # relative, of float64
 _BY_HAND: Final = 32  # rows
+_ALL_POSSIBLE: Final = 64  # so few rows that it is quicker not to choose from them
 
 Hit = tuple[float, str, int]  # minus the score, key, position of the version: best is least
 
@@ -114,12 +115,14 @@ class Scoring(SpaceReadings):
         self, truth: Truth, target: Target, k: int, start: int, stop: int, mask: Mask | None
     ) -> Numbers:
         """Slots from `start` to `stop` that may be among the `k` best of these."""
-        slots = np.arange(start, stop)
+        slots = np.arange(start, stop) if mask is None else start + np.flatnonzero(mask)
+        if len(slots) <= max(k, _ALL_POSSIBLE):
+            return slots
         with np.errstate(over="ignore", invalid="ignore"):
             near = truth.products(target.vector, start, stop)
             if mask is not None:
-                slots, near = slots[mask], near[mask]
-            best = self._possible(truth, near, slots, target, k) if len(slots) > k else None
+                near = near[mask]
+            best = self._possible(truth, near, slots, target, k)
         return slots if best is None else slots[best]
 
     # Exact scores
@@ -164,14 +167,12 @@ class Scoring(SpaceReadings):
             np.maximum(scores, -1.0, out=scores)
         return scores
 
-    def _hits(self, reading: Reading, target: Target, rows: Numbers, k: int) -> list[Hit]:
-        """The `k` best of some rows by their exact scores."""
-        seen, truth = reading.seen, reading.truth
-        slots = rows if seen.aligned else seen.slot[rows]
+    def _least(self, truth: Truth, target: Target, slots: Numbers) -> list[float]:
+        """Minus the exact scores of some slots, to the last bit as `exact` has them."""
         if len(slots) > _BY_HAND or self.space.metric != "cosine":
-            exact = self.exact(truth, target, slots)
-            return self._ordered(exact, seen.key.take(rows), seen.seq.take(rows), k)
-        # The same to the last bit: of so few, Python is through before numpy has begun.
+            found: list[float] = np.negative(self.exact(truth, target, slots)).tolist()
+            return found
+        # Of so few, Python is through before numpy has begun.
         wide = truth.take(slots).astype(np.float64)
         wide *= target.wide
         products, squares = np.add.reduce(wide, axis=1).tolist(), truth.squares.take(slots).tolist()
@@ -182,24 +183,50 @@ class Scoring(SpaceReadings):
         ]
         if least and (min(least) < -1.0 or max(least) > 1.0):
             least = [max(-1.0, min(1.0, each)) for each in least]
+        return least
+
+    def _hits(self, reading: Reading, target: Target, rows: Numbers, k: int) -> list[Hit]:
+        """The `k` best of some rows by their exact scores."""
+        seen, truth = reading.seen, reading.truth
+        slots = rows if seen.aligned else seen.slot[rows]
+        if len(slots) > _BY_HAND:
+            exact = self.exact(truth, target, slots)
+            return self._ordered(exact, seen.key.take(rows), seen.seq.take(rows), k)
+        least = self._least(truth, target, slots)
         names = self.names(seen.key.take(rows).tolist())
         hits = list(zip(least, names, seen.seq.take(rows).tolist(), strict=True))
         hits.sort()
         return hits[:k]
 
     def _hits_of(
-        self, reading: Reading, slots: Numbers, scores: Scores, k: int, visible: Mask | None
+        self,
+        reading: Reading,
+        slots: Numbers,
+        least: list[float],
+        order: list[int],
+        k: int,
+        visible: Mask | None,
     ) -> list[Hit]:
-        """The `k` best visible rows of some slots, each of which has one, by their scores."""
-        seen = reading.seen
-        if len(slots) > k:
-            kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
-            slots, scores = slots[kept], scores[kept]
-        rows = seen.rows_of(slots, visible)
+        """The `k` best visible rows of some slots, each of which has one.
+
+        Args:
+            least: Minus their exact scores.
+            order: Their places, best first.
+        """
+        seen, end = reading.seen, min(k, len(order))
+        while 0 < end < len(order) and least[order[end]] == least[order[end - 1]]:
+            end += 1
+        chosen = slots.take(order[:end])
+        its = [least[place] for place in order[:end]]
+        rows = chosen
         if not seen.aligned:  # a vector may have several rows
-            order = np.argsort(slots)
-            scores = scores[order][np.searchsorted(slots[order], seen.slot[rows])]
-        return self._ordered(scores, seen.key[rows], seen.seq[rows], k)
+            rows = seen.rows_of(chosen, visible)
+            of_slot = dict(zip(chosen.tolist(), its, strict=True))
+            its = [of_slot[slot] for slot in seen.slot.take(rows).tolist()]
+        names = self.names(seen.key.take(rows).tolist())
+        hits = list(zip(its, names, seen.seq.take(rows).tolist(), strict=True))
+        hits.sort()
+        return hits[:k]
 
     def _ordered(self, exact: Scores, key_ids: Numbers, seqs: Numbers, k: int) -> list[Hit]:
         """Best first; equal scores by key, which each appears once at a moment."""

@@ -109,6 +109,12 @@ class Signs:
             words, lengths.astype(narrow, copy=False), aside.astype(narrow, copy=False), frame
         )
 
+    def of_others(self, vectors: Vectors) -> Signs:
+        """See `Codes`."""
+        made = Signs.made(vectors, self._frame)
+        made.needs = self.needs
+        return made
+
     def dump(self) -> bytes:
         """See `Codes`."""
         payload = b"".join((
@@ -117,6 +123,10 @@ class Signs:
             self._aside.astype("<f4").tobytes(),
         ))  # fmt: skip
         return headed(self._frame, self.name, self.rows, self.needs, payload)
+
+    def toil(self, rows: int) -> int:
+        """See `Codes`."""
+        return rows
 
     def candidates(self, k: int, recall: float) -> int | None:
         """See `Codes`."""

@@ -194,6 +194,18 @@ class Leafed:
         return self._source.pieces(self._start, self._stop)
 
 
+class Chosen:
+    """The vectors of some slots, as if they lay side by side."""
+
+    def __init__(self, truth: Truth, slots: Numbers) -> None:
+        self._truth, self._slots = truth, slots
+        self.shape = (len(slots), truth.dimensions)
+
+    def __getitem__(self, some: slice | Numbers, /) -> Matrix:
+        """Some of them, by their places: a copy."""
+        return self._truth.take(self._slots[some])
+
+
 def _products(piece: Matrix, query: Vector | Matrix) -> Matrix:
     # A BLAS shares its work out over cores and waits for them, which takes longer than the
     # work when they sleep or are busy; it pays only for many queries over many vectors.

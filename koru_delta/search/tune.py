@@ -185,7 +185,7 @@ def _codes(sample: Matrix, metric: str, kind: str, largest: Codes | None) -> dic
                 return {}
             count = made.candidates(_K, _RECALL) or 4 * _K
             calls.append(partial(_asked, made.nearest, count, None))
-            values.append(made.rows * sample.shape[1])
+            values.append(made.toil(made.rows) * sample.shape[1])
         return _timed(values, calls, sample[:50], kind, f"{kind}_call")
     except CodesUnavailable:
         return {}
@@ -288,7 +288,7 @@ def _examples(dimensions: int, effort: int) -> Iterator[tuple[str, Situation]]:
             name,
             Situation(
                 visible=visible, stored=stored, span=stored, dimensions=dimensions,
-                codes=kind, coded=stored if stored > _FED_ROWS else 0, bounded=0,
+                codes=kind, coded=stored if stored > _FED_ROWS else 0, uncoded=0, bounded=0,
                 effort=effort if in_graph else None, unfed=0,
             ),
         )  # fmt: skip

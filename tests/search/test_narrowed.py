@@ -12,7 +12,7 @@ import pytest
 import koru_delta
 from koru_delta import Database, Matches
 from koru_delta.search import graph, nearest
-from koru_delta.search.plan import asked_of
+from koru_delta.search.plan import Costs, Situation, asked_of, choose
 
 ROWS, DIMENSIONS, TOPICS = 4_000, 32, 8
 QUERIES = 60
@@ -48,9 +48,11 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def db(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """Whose searches take the graph wherever they may."""
+    """Whose searches take the graph wherever they may, and it is not mostly in vain."""
     monkeypatch.setattr(
-        nearest, "choose", lambda it, _costs: "gather" if it.effort is None else "graph"
+        nearest,
+        "choose",
+        lambda it, _costs: "gather" if it.effort is None or it.in_vain > 0.5 else "graph",
     )
     with koru_delta.open(stored) as opened:
         opened.similar("v", np.ones(DIMENSIONS))
@@ -120,6 +122,18 @@ def test_a_filter_that_keeps_another_topic_is_answered_otherwise_and_the_graph_l
     [space] = db._vectors.opened()
     [kept] = [kept for kept in space._masks.values() if kept.missed]
     assert kept.asked < QUERIES / 2
+
+
+def test_the_more_often_a_graph_is_asked_in_vain_the_less_it_is_worth():
+    it = Situation(
+        visible=20_000, stored=100_000, span=100_000, dimensions=384, codes="turbo4",
+        coded=100_000, uncoded=0, bounded=0, effort=60, unfed=0,
+    )  # fmt: skip
+    ways = [choose(it._replace(in_vain=share), Costs()) for share in (0, 0.2, 0.4, 0.6, 0.8, 1)]
+    assert (ways[0], ways[-1]) == ("graph", "codes")
+    assert (
+        sorted(ways, reverse=True) == ways
+    )  # once it is left, more in vain does not bring it back
 
 
 def test_a_batch_in_vain_leads_later_searches_elsewhere_too(db):

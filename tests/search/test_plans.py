@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
@@ -341,7 +342,7 @@ def test_a_graph_that_is_behind_still_gives_what_is_alive_now(small, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metric):
-    small.setattr(readings, "_PACKED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
+    small.setattr(readings, "_COPIED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
     numbers = np.random.default_rng(40)
     vectors = rows_of(numbers, 300, 16)
     with koru_delta.open() as db:
@@ -371,6 +372,95 @@ def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metr
                 assert "k000" not in keys
                 past = db.similar("v", vectors[0], filter={"n": 0}, k=1, as_of=then)
                 assert past[0].key == "k000"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_filter_that_comes_again_has_codes_of_its_own_until_what_it_passes_changes(small, metric):
+    numbers = np.random.default_rng(41)
+    vectors = rows_of(numbers, 300, 16)
+    with koru_delta.open() as db:
+        then = db.embed_many(
+            "v", [(f"k{n:03}", vector, {"n": n % 3}) for n, vector in enumerate(vectors)],
+            metric=metric,
+        )[-1]  # fmt: skip
+        db.build_index()
+        [space] = db._vectors.opened()
+
+        def check(n: int, **moment: Any) -> None:
+            for query in rows_of(numbers, 4, 16):
+                options = {"filter": {"n": n}, "k": 7, **moment}
+                found = db.similar("v", query, **options)
+                [together] = db.similar_many("v", query[None], **options)
+                exact = db.similar("v", query, exact=True, **options | {"k": 300})
+                assert (found.plan, found.approximate) == ("codes", True)
+                check_approximate(found, exact, 7)
+                check_approximate(together, exact, 7)
+
+        with forced(db, "codes"):
+            check(0)
+            check(0)
+            db.build_index()
+            _choose_again(db)
+            [kept] = [kept for kept in space._masks.values() if kept.coded is not None]
+            assert kept.coded.slots.tolist() == list(range(0, 300, 3))
+            check(0)
+            check(1)
+            db.embed("v", "k000", vectors[0], {"n": 1})
+            check(0)
+            check(1)
+            for _ in range(3):
+                keys = {hit.key for hit in db.similar("v", vectors[0], filter={"n": 0}, k=100)}
+                assert "k000" not in keys
+                past = db.similar("v", vectors[0], filter={"n": 0}, k=1, as_of=then)
+                assert past[0].key == "k000"
+            db.build_index()
+            _choose_again(db)
+            check(0)
+            check(0, as_of=then)
+            assert {len(kept.coded.slots) for kept in space._masks.values() if kept.coded} == {
+                99, 100, 101,
+            }  # fmt: skip
+
+
+def test_codes_of_a_filters_own_are_made_beside_searches(monkeypatch):
+    lower(SMALL, monkeypatch.setattr)
+    numbers = np.random.default_rng(43)
+    with koru_delta.open() as db:
+        items = [(f"k{n:03}", row, {"n": n % 2}) for n, row in enumerate(rows_of(numbers, 200, 16))]
+        db.embed_many("v", items)
+        db.build_index()
+        [space] = db._vectors.opened()
+        with forced(db, "codes"):
+            ends = monotonic() + 60
+            while not any(kept.coded for kept in list(space._masks.values())):
+                db.similar("v", numbers.standard_normal(16), filter={"n": 1})
+                assert monotonic() < ends, "no codes were made"
+
+
+def test_codes_of_a_filters_own_that_fail_are_done_without(small):
+    numbers = np.random.default_rng(42)
+    with koru_delta.open() as db:
+        items = [(f"k{n:03}", row, {"n": n % 2}) for n, row in enumerate(rows_of(numbers, 200, 16))]
+        db.embed_many("v", items)
+        db.build_index()
+        with forced(db, "codes"):
+            for query in rows_of(numbers, 3, 16):
+                db.similar("v", query, filter={"n": 1})
+            [space] = db._vectors.opened()
+            [wanted] = space.to_code
+
+            class Failing:
+                def of_others(self, _vectors: Any) -> Any:
+                    raise codes.CodesUnavailable("no more of them")
+
+            space.to_code[:] = [wanted._replace(like=Failing())]
+            db.build_index()
+            _choose_again(db)
+            for query in rows_of(numbers, 3, 16):
+                found = db.similar("v", query, filter={"n": 1})
+                assert found.plan == "codes"
+                exact = db.similar("v", query, filter={"n": 1}, k=200, exact=True)
+                check_approximate(found, exact, 10)
 
 
 def test_some_of_many_segments_may_have_codes_that_do_not_hold_the_recall(small):
