@@ -93,6 +93,7 @@ class CausalLog(Moments):
     def __init__(self, engine: SqliteEngine, clock: Clock, *, node: str = "local") -> None:
         super().__init__(engine, clock)
         self.node = node
+        self.after_commit: Callable[[Sequence[Write]], object] = lambda _writes: None
         self.after_erase: Callable[[], object] = lambda: None  # called once it is committed
         self._horizons: tuple[int, dict[str, int]] = (0, {})  # at a generation
         self._begin()
@@ -117,7 +118,11 @@ class CausalLog(Moments):
             MetricMismatchError, InvalidDataError: one of the writes cannot be; none was made.
             DatabaseLockedError, StorageFullError, StorageError: nothing was written.
         """
-        return self._committed(writes).versions if writes else []
+        if not writes:
+            return []
+        versions = self._committed(writes).versions
+        self.after_commit(writes)
+        return versions
 
     def erase(self, writes: Sequence[Write]) -> tuple[list[Version], int]:
         """As `commit`, for writes that erase: also how many bytes were removed."""

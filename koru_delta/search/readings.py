@@ -76,6 +76,7 @@ class Reading:
     deaths: int  # rows that ended since the graph was fed
     ways: dict[tuple[int, float], tuple[Way, int]]  # and effort, for all that is alive
     alive: Mask | None = None  # which vectors have a row that nothing has ended; made once
+    asked: bool = False  # whether anybody has looked at it
 
 
 class Packed(NamedTuple):
@@ -225,13 +226,24 @@ class SpaceReadings:
     def at(self, seq: int) -> Reading:
         """A reading that has come at least as far as `seq`: every search sees every write."""
         reading = self.reading
-        if reading.seq >= seq:
-            return reading
-        with self.lock:
-            if self.reading.seq < seq:
+        if reading.seq < seq:
+            with self.lock:
+                if self.reading.seq < seq:
+                    self._catch_up()
+                    self.moved()
+                reading = self.reading
+        reading.asked = True
+        return reading
+
+    def keep_up(self) -> None:
+        """Take up what this process has just written, so that the next search need not.
+
+        If nobody has asked since the write before, nobody may ask now either.
+        """
+        if self.reading.asked and not self.is_stale:
+            with self.lock:
                 self._catch_up()
                 self.moved()
-            return self.reading
 
     @property
     def is_stale(self) -> bool:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from koru_delta.causal import FOREVER, Cut
-from koru_delta.errors import ModelMismatchError
-from koru_delta.log import CausalLog
+from koru_delta.errors import KoruDeltaError, ModelMismatchError
+from koru_delta.log import CausalLog, Write
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.upkeep import Upkeep
 from koru_delta.storage import Space
+
+_FEW_WRITES: Final = 16  # in one commit
+_log = logging.getLogger("koru_delta")
 
 
 class Vectors:
@@ -21,12 +26,14 @@ class Vectors:
         self.log = log
         self._memory = memory
         self._begin()
+        log.after_commit = self.keep_up
         log.engine.after_fork.append(self._begin)
 
     def _begin(self) -> None:
         """Start with nothing read, and no other thread reading, as a forked child does."""
         self._lock = threading.Lock()
         self._spaces: dict[int, VectorSpace] = {}
+        self._of: dict[str, dict[int, VectorSpace]] = {}  # the same, by namespace
         self._first: dict[int, int] = {}
         self.upkeep = Upkeep(self.log, self.opened, self._memory)
 
@@ -34,6 +41,17 @@ class Vectors:
         """The spaces that have been read."""
         with self._lock:
             return list(self._spaces.values())
+
+    def keep_up(self, writes: Sequence[Write]) -> None:
+        """Have spaces that are searched between writes take up a few that were committed."""
+        if len(writes) > _FEW_WRITES:
+            return
+        for namespace in {write.namespace for write in writes}:
+            for space in list(self._of.get(namespace, {}).values()):
+                try:
+                    space.keep_up()
+                except KoruDeltaError as error:  # what was written is: a search will say it
+                    _log.info("%r could not be followed: %s", namespace, error)
 
     def known(self, namespace: str, cut: Cut) -> list[Space]:
         """The spaces of a namespace that had begun by a cut, oldest first."""
@@ -75,6 +93,7 @@ class Vectors:
                         fresh.keep_within(self._memory)
                     self.upkeep.restore(fresh, found)
                     found = self._spaces[space.space_id] = fresh
+                    self._of.setdefault(space.namespace, {})[space.space_id] = fresh
         return found
 
     def _began(self, space: Space) -> int:

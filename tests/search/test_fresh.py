@@ -10,7 +10,7 @@ import pytest
 
 import koru_delta
 from koru_delta import Database
-from koru_delta.errors import InvalidDataError
+from koru_delta.errors import CorruptionError, InvalidDataError
 from koru_delta.search import upkeep
 from tests.indexing import SMALL, check_exact, lower
 from tests.search.test_plans import METRICS, WAYS, forced
@@ -154,3 +154,45 @@ def test_numbers_of_numpy_are_numbers(db: Database) -> None:
         db.similar("v", vectors[0], threshold=True)
     with pytest.raises(koru_delta.errors.DimensionMismatchError):
         db.similar("v", [1.0, 2.0], k=0)
+
+
+def test_a_write_between_searches_is_taken_up_by_the_writer_and_one_of_many_is_not():
+    """So the search after it has nothing to read; who only writes does not read either."""
+    with koru_delta.open() as db:
+        db.embed("v", "a", [1.0, 0.0])
+        db.similar("v", [1.0, 0.0])
+        [space] = db._vectors.opened()
+        written = db.embed("v", "b", [0.0, 1.0])
+        assert space.reading.seq == written.seq
+        db.embed("v", "c", [1.0, 1.0])
+        db.delete("v", "a")
+        assert space.reading.seq == written.seq
+        assert [hit.key for hit in db.similar("v", [1.0, 0.0])] == ["c", "b"]
+        gone = db.delete("v", "c")
+        assert space.reading.seq == gone.seq
+        assert [hit.key for hit in db.similar("v", [1.0, 0.0])] == ["b"]
+
+
+def test_a_write_is_made_though_what_it_is_taken_up_into_fails(monkeypatch, caplog):
+    with koru_delta.open() as db:
+        db.embed("v", "a", [1.0, 0.0])
+        db.similar("v", [1.0, 0.0])
+        [space] = db._vectors.opened()
+
+        def fails() -> None:
+            raise CorruptionError("it does not match")
+
+        with monkeypatch.context() as patch, caplog.at_level("INFO", logger="koru_delta"):
+            patch.setattr(space, "_catch_up", fails)
+            db.embed("v", "b", [0.0, 1.0])
+        assert "it does not match" in caplog.text
+        assert [hit.key for hit in db.similar("v", [0.0, 1.0])] == ["b", "a"]
+
+
+def test_a_value_erased_while_it_is_searched_is_gone_from_the_next_search():
+    with koru_delta.open() as db:
+        first = db.embed("v", "a", [1.0, 0.0])
+        db.embed("v", "b", [0.0, 1.0])
+        assert [hit.key for hit in db.similar("v", [1.0, 0.0])] == ["a", "b"]
+        db.erase(first)
+        assert [hit.key for hit in db.similar("v", [1.0, 0.0])] == ["b"]
