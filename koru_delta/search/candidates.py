@@ -341,7 +341,7 @@ def candidates_of(codes: Codes | None, k: int, recall: float) -> int | None:
     for wished in _BY_CODES:
         wanted = codes.candidates(k, max(recall, wished))
         if wanted is not None:
-            return max(wanted, 2 * k + codes.spare)
+            return max(wanted, 2 * k + codes.spare(recall))
     return None
 
 

@@ -52,6 +52,7 @@ _COUNTS: Final = (
 _COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
 _CLOSELY: Final = 32_768  # fewer rows than this, and turbovec looks at each more closely
 _CLOSER: Final = 2.7  # which takes so many times as long
+_SPARE: Final = ((0.95, 4), (0.98, 16), (1.0, 28))  # by the recall that is asked
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
 
@@ -69,9 +70,11 @@ class Codes(Protocol):
         """How many there are."""
         ...
 
-    @property
-    def spare(self) -> int:
-        """How many to ask for beyond twice as many as are sought."""
+    def spare(self, recall: float) -> int:
+        """How many to ask for beyond twice as many as are sought.
+
+        Queries unlike the rows find worse than these did in the trial.
+        """
         ...
 
     @property
@@ -206,7 +209,6 @@ class _Turbo:
 
     name: Final = "turbo4"
     nested: Final = False  # asked for few, it looks less closely than when asked for many
-    spare: Final = 4
     shallow: Final = 0.75
 
     def __init__(self, index: Any, frame: Frame, rows: int, size: int) -> None:
@@ -289,6 +291,11 @@ class _Turbo:
         if frame.metric == "l2":
             asked[:, dimensions] = weight / lengths
         return asked
+
+    def spare(self, recall: float) -> int:
+        """See `Codes`."""
+        # It puts all that it keeps in order as it goes, so that each more is dear.
+        return next(spare for target, spare in _SPARE if recall <= target)
 
     def toil(self, rows: int) -> int:
         """See `Codes`."""

@@ -43,6 +43,7 @@ _Words = npt.NDArray[np.uint64]
 PIECE: Final = 16_384  # rows looked at together: they stay in the processor's cache
 _QUERIES: Final = 8  # likewise, whose scores of all rows are held at once
 _MOST_BITS: Final = 2048
+_SPARE: Final = 28
 
 
 class _Asked(NamedTuple):
@@ -58,7 +59,6 @@ class Signs:
 
     name: Final = "signs"
     nested: Final = True  # asked for few, it gives the first of those when asked for many
-    spare: Final = 28
     shallow: Final = 0.35
 
     def __init__(self, words: _Words, lengths: Vector, aside: Vector, frame: Frame) -> None:
@@ -123,6 +123,10 @@ class Signs:
             self._aside.astype("<f4").tobytes(),
         ))  # fmt: skip
         return headed(self._frame, self.name, self.rows, self.needs, payload)
+
+    def spare(self, _recall: float) -> int:
+        """See `Codes`."""
+        return _SPARE
 
     def toil(self, rows: int) -> int:
         """See `Codes`."""
