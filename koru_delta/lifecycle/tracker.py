@@ -1,8 +1,9 @@
 """Which keys are used, noted beside reads and searches for next to nothing.
 
-A read that comes from memory is noted once in a while and counts for all between; every other
-use is noted by itself. What is noted is a tuple in a list; adding up is for a thread that has
-nothing else to do. Losing it all changes no answer.
+A read that comes from memory is noted once in a while and counts for all between, and so is
+an answer where there are very many a second; every other use is noted by itself. What is noted
+is a tuple in a list; adding up is for a thread that has nothing else to do. Losing it all
+changes no answer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import random
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import cycle
+from math import ceil
+from time import monotonic
 from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
 
 from koru_delta.causal import Clock, Version
@@ -24,9 +27,12 @@ from koru_delta.values import check_key
 Feedback = Literal["used", "recall"]
 
 SAMPLED: Final = 16  # reads from memory, of which one is noted
+ANSWERS_A_SECOND: Final = 100  # of more than so many searches some are noted, and count for all
 HORIZON: Final = HOUR  # in which a use is foretold
 _PATTERN: Final = 4099  # a prime: no loop over keys keeps step with it
 _AT_ONCE: Final = 2_048
+_RARELY: Final = 128  # of so many answers at least one is noted
+_TELLING: Final = 1_024  # answers, from which their rate is known
 _MOST_NOTES: Final = 16_384  # that wait; later ones are not kept
 _MOST_TRACES: Final = 10_000
 _MOST_HITS: Final = 50  # noted of one answer
@@ -63,7 +69,8 @@ class Tracker:
         # Called at the first note, and when many wait, with how many: to have them added up.
         self.on_notes: Callable[[int], object] | None = None
         self._clock = clock
-        self.sample: Callable[[], int] = cycle(_pattern() if self.is_on else (0,)).__next__
+        pattern = _pattern(SAMPLED) if self.is_on else (0,)
+        self.sample: Callable[[], int] = cycle(pattern).__next__
         self.begin()
 
     def begin(self) -> None:
@@ -76,6 +83,8 @@ class Tracker:
         self._pairs = 0  # of a key and what followed it
         self._last: dict[str, tuple[str, int]] = {}  # by namespace: the key used last, and when
         self.noted = self.dropped = 0
+        self._answers, self._since = 0, monotonic()  # found since then
+        self._stand_for(1)
 
     def close(self) -> None:
         """Write what was noted, and let go of the file."""
@@ -104,8 +113,9 @@ class Tracker:
 
     def found(self, namespace: str, hits: Sequence[Any]) -> None:
         """Note the answer of a search: things with a `key`, best first."""
-        if self.is_on and hits:
-            self._note(HIT, namespace, [hit.key for hit in hits[:_MOST_HITS]])
+        if self.is_on and hits and self._is_noted():
+            keys = [hit.key for hit in hits[:_MOST_HITS]]
+            self._note(HIT, namespace, keys, self._stands_for)
 
     def feedback(
         self, log: CausalLog, what: Usable | Iterable[Usable], kind: Feedback = "used"
@@ -125,9 +135,14 @@ class Tracker:
                 self._note(KINDS.index(kind), namespace, (key,))
         return len(places)
 
-    def _note(self, kind: int, namespace: str, keys: Sequence[str]) -> None:
+    def _stand_for(self, answers: int) -> None:
+        """Note one of so many answers from now on."""
+        self._stands_for = answers
+        self._is_noted: Callable[[], int] = cycle(_pattern(answers)).__next__
+
+    def _note(self, kind: int, namespace: str, keys: Sequence[str], times: int = 1) -> None:
         notes = self._notes
-        notes.append((kind, 1, namespace, keys, self._clock()))
+        notes.append((kind, times, namespace, keys, self._clock()))
         if len(notes) >= self._enough:
             self._many()
 
@@ -169,10 +184,22 @@ class Tracker:
                 if trace is None:
                     trace = traces[place] = Trace(time)
                 trace.add(kind, times, time, hour)
+            self._answers += times if kind == HIT else 0
             if times == 1:  # of samples, nobody knows what lay between
                 self._follow(namespace, keys[0], time)
         if len(traces) > _MOST_TRACES or self._pairs > _MOST_TRACES:
             self._write()
+        self._keep_pace()
+
+    def _keep_pace(self) -> None:
+        """Note fewer answers where there are many a second, and more where there are few."""
+        now = monotonic()
+        rate = self._answers / max(now - self._since, 1e-9)
+        wished = max(1, min(ceil(rate / ANSWERS_A_SECOND), _RARELY))
+        if wished < self._stands_for or self._answers >= _TELLING:
+            self._answers, self._since = 0, now
+            if wished != self._stands_for:
+                self._stand_for(wished)
 
     def _follow(self, namespace: str, key: str, time: int) -> None:
         before = self._last.get(namespace)
@@ -201,9 +228,9 @@ class Tracker:
         return not self._traces
 
 
-def _pattern() -> list[int]:
-    """Ones among zeros, one in `SAMPLED`, so that they keep step with no loop."""
-    chosen = random.Random(7).sample(range(_PATTERN), round(_PATTERN / SAMPLED))
+def _pattern(one_in: int) -> list[int]:
+    """Ones among zeros, one in so many, so that they keep step with no loop."""
+    chosen = random.Random(7).sample(range(_PATTERN), round(_PATTERN / one_in))
     pattern = [0] * _PATTERN
     for place in chosen:
         pattern[place] = 1

@@ -98,6 +98,36 @@ def test_reads_from_memory_are_sampled_and_count_for_those_between(db: Database)
     assert db._tracker.noted < 100_000 / tracker.SAMPLED * 1.1
 
 
+def test_of_very_many_answers_a_second_some_are_noted_and_count_for_all(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(tracker, "monotonic", lambda: now)
+    noting = db._tracker
+    noting.on_notes = None  # nobody else adds up
+    noting.begin()
+    db.put("docs", "rain", 1)
+    hits = [db.version("docs", "rain")]
+
+    def ask(seconds: int, times: int) -> float:
+        """Ask so often in each second; how many of these answers were noted by themselves."""
+        nonlocal now
+        before = noting.noted
+        for _ in range(seconds):
+            for _ in range(times):
+                noting.found("docs", hits)
+            now += 1
+            noting.gather()
+        return (noting.noted - before) / (seconds * times)
+
+    assert ask(seconds=60, times=50) == 1.0
+    ask(seconds=1, times=5_000)  # until their rate is known
+    assert 0.01 < ask(seconds=10, times=5_000) < 0.03
+    assert counts(db)["rain"]["hit"] == pytest.approx(60 * 50 + 55_000, rel=0.1)
+    ask(seconds=30, times=50)  # likewise
+    assert ask(seconds=10, times=50) == 1.0
+
+
 def test_uses_fade_and_their_hours_and_gaps_are_known(db: Database, clock: FixedClock) -> None:
     db.put("docs", "note", 1)
     for _ in range(3):
