@@ -45,7 +45,7 @@ class Candidates(Masks):
         """The best that the graph leads to; None if it is busy or not to be trusted here."""
         graph = reading.graph
         assert graph is not None
-        narrow = self._narrowing(visible)
+        narrow = None if visible is None else self._narrowing(visible)
         for asked in self._asks(reading, graph, k, visible):
             try:
                 slots = graph.live.nearest(target.vector, asked, max(effort, asked))
@@ -81,6 +81,8 @@ class Candidates(Masks):
         self, reading: Reading, graph: Graph, k: int, visible: Mask | None
     ) -> tuple[int, ...]:
         """How many to ask the graph for, and how many if too few of these are visible."""
+        if visible is None and not reading.deaths:
+            return (k,)
         kept = self._kept_of(visible)
         if kept is not None and not kept.present:
             return (asked_of(k, kept.count / max(1, graph.live.live)),)
