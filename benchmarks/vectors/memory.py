@@ -49,7 +49,7 @@ def run(bench: Bench) -> Part:
         "processes share.",
     )  # fmt: skip
     for data, place, live in sets:
-        for name, needed, blocked in bench.some(_KINDS):
+        for name, needed, blocked in bench.some(_KINDS if data is newest else _KINDS[:1]):
             if needed and not installed(needed):
                 table.add(data.title, f"{name}: {needed} is not installed", *[None] * 4)
                 continue
