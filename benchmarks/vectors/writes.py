@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from statistics import median
 from time import perf_counter_ns, sleep
@@ -9,7 +10,7 @@ from typing import Any
 
 import koru_delta
 from benchmarks.measure import by_turns
-from benchmarks.vectors.bench import Bench
+from benchmarks.vectors.bench import Bench, installed
 from benchmarks.vectors.measuring import seconds
 from benchmarks.vectors.peers.base import K
 from benchmarks.vectors.peers.koru import NAMESPACE
@@ -40,6 +41,12 @@ def run(bench: Bench) -> Part:
         "search right after a put elsewhere", f"{found['elsewhere_us']:.0f} us",
         f"{elsewhere:.2f} x steady: what waiting for the disk does to a processor's cache",
     )  # fmt: skip
+    if "raw_us" in found:
+        raw = found["raw_elsewhere_us"] / found["raw_us"]
+        table.add(
+            "hnswlib, raw, right after a put elsewhere", f"{found['raw_elsewhere_us']:.0f} us",
+            f"{raw:.2f} x its {found['raw_us']:.0f} us steady",
+        )  # fmt: skip
     table.add("search right after a write", f"{found['after_us']:.0f} us", f"{later:.2f} x steady")
     table.add(
         f"embed_many of {many:,} in one commit", f"{many / found['many_s']:,.0f} rows/s",
@@ -77,7 +84,8 @@ def measure(data: dict[str, Any], among: int, singles: int, folder: str) -> dict
             warm_up=5,
         )
         found |= {"put_ms": put / 1e6, "embed_ms": embed / 1e6}
-        found |= _after_writes(db, asked, fields, singles)
+        raw = importlib.import_module("hnswlib") if installed("hnswlib") else None
+        found |= _after_writes(db, asked, fields, singles, raw and _raw(raw, vectors[:among]))
     with koru_delta.open(Path(folder, "many")) as db:
         rows = [(str(n), vectors[n], fields[n]) for n in range(len(vectors))]
         found["many_s"] = seconds(lambda: db.embed_many(NAMESPACE, rows))
@@ -90,19 +98,38 @@ def measure(data: dict[str, Any], among: int, singles: int, folder: str) -> dict
     return found
 
 
-def _after_writes(db: Any, asked: Any, fields: Any, singles: int) -> dict[str, float]:
-    """Searches after nothing, after a write elsewhere and after one here, by turns."""
+def _raw(library: Any, vectors: Any) -> Any:
+    """The floor: a graph alone."""
+    index = library.Index(space="cosine", dim=vectors.shape[1])
+    index.init_index(max_elements=len(vectors), M=16, ef_construction=200)
+    index.add_items(vectors)
+    index.set_ef(20)
+    index.set_num_threads(1)
+    return index
+
+
+def _after_writes(db: Any, asked: Any, fields: Any, singles: int, raw: Any) -> dict[str, float]:
+    """Searches after nothing, after a write elsewhere and after one here, by turns.
+
+    And of a graph alone, if there is one: what the wait for a disk does to any search.
+    """
     taken: dict[str, list[int]] = {"steady": [], "elsewhere": [], "after": []}
-    stretch = max(1, singles // 8)
+    if raw is not None:
+        taken |= {"raw": [], "raw_elsewhere": []}
+    stretch = max(5, singles // 8)
     for start in range(0, singles, stretch):
         for place, (name, times) in enumerate(taken.items()):
-            sleep(0.6)  # for what goes on in the background
+            sleep(0.4)  # for what goes on in the background
             for n in range(start, min(singles, start + stretch)):
-                if name == "elsewhere":
+                if name.endswith("elsewhere"):
                     db.put("plain", f"two-{n}", fields[n])
                 elif name == "after":
                     db.embed(NAMESPACE, f"two-{n}", asked[-1 - singles - n], fields[n])
+                query = asked[5 * n + place]
                 begin = perf_counter_ns()
-                db.similar(NAMESPACE, asked[3 * n + place], k=K)
+                if name.startswith("raw"):
+                    raw.knn_query(query, K)
+                else:
+                    db.similar(NAMESPACE, query, k=K)
                 times.append(perf_counter_ns() - begin)
     return {f"{name}_us": median(times) / 1000 for name, times in taken.items()}
