@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from koru_delta.causal import FOREVER, Cut
+from koru_delta.errors import DatabaseClosedError
 from koru_delta.lifecycle.usage import Place
 from koru_delta.log import CausalLog
 from koru_delta.storage import WARM
-from koru_delta.storage.pace import gently, rest
+from koru_delta.storage.pace import gently, is_ending, rest
 
 Ids = npt.NDArray[np.int64]  # numbers of keys
 
@@ -183,6 +184,8 @@ class Holdings:
         every = self._rows["id"].copy()  # by itself: numpy would copy it at each look
         ids = every[self._found(ids)]
         for start in gently(range(0, len(ids), _AT_ONCE)):
+            if is_ending():
+                raise DatabaseClosedError("the database is being closed; look again later")
             found = engine.presence(
                 cut.seq, cut.clock, ids[start : start + _AT_ONCE].tolist(), since=since
             )

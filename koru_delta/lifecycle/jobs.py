@@ -149,7 +149,7 @@ class Runner:
 
     def _run(self) -> None:
         """Do what is due, until there is nobody to do it for."""
-        pace = Pace(self._used)
+        pace = Pace(self._used, is_ending=lambda: self.is_stopping)
         step_aside(pace)
         while self._sleep() and self._work(pace):
             pass

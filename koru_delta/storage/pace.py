@@ -31,15 +31,18 @@ class Pace:
         self,
         uses: Callable[[], int] | None = None,
         *,
+        is_ending: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.perf_counter,
         worked: Callable[[], float] = time.thread_time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """`uses` is another number after the database was used; None is nobody to step aside for.
 
+        `is_ending` tells whether somebody waits for the thread to end.
         `clock`, `worked` (of the thread, waiting apart) and `sleep` count seconds.
         """
         self._uses = uses
+        self.is_ending = is_ending
         self.clock = clock
         self._worked = worked
         self._sleep = sleep
@@ -75,6 +78,11 @@ _thread = _Thread()
 def step_aside(pace: Pace | None) -> None:
     """Have all that this thread does from now on rest so; None has it not rest between."""
     _thread.pace = pace
+
+
+def is_ending() -> bool:
+    """Whether somebody waits for this thread to end: what can be done another time is left."""
+    return _thread.pace is not None and _thread.pace.is_ending()
 
 
 def rest() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,34 @@ def test_a_second_check_asks_about_what_changed_and_a_slice(
         db.lifecycle.run_once("check")
 
         assert sum(asked) == 80
+
+
+def test_closing_does_not_wait_until_all_keys_were_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings, "_AT_ONCE", 1)
+    looking, looked = threading.Event(), []
+    plain = SqlitePresence.presence
+
+    def presence(self: Any, *given: Any, **options: Any) -> Any:
+        looked.append(given)
+        if len(looked) == 3:
+            looking.set()
+            while not db._runner.is_stopping:
+                time.sleep(0.001)
+        return plain(self, *given, **options)
+
+    with koru_delta.open(tmp_path / "db", durability="relaxed") as db:
+        db.put_many([("n", f"key-{number:02}", "x" * 50) for number in range(20)])
+        db.lifecycle.policy(hot_bytes=1_000, warm_bytes=0)
+        with monkeypatch.context() as patch:
+            patch.setattr(SqlitePresence, "presence", presence)
+            db._runner.ask("check")
+            assert looking.wait(30)
+            db.close()
+        assert len(looked) == 3
+    with koru_delta.open(tmp_path / "db", durability="relaxed") as db:
+        assert db.lifecycle.run_once("check").moved == 17
 
 
 def test_what_another_process_moved_is_known_at_the_next_check(
