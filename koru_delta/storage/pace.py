@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 PAUSE_SECONDS: Final = 0.0003
 WORK_SECONDS: Final = 0.001
-ASIDE: Final = 5.0  # times the work that a pause is long while the database is used
+ASIDE: Final = 9.0  # times the work that a pause is long while the database is used
 _LONGEST_SECONDS: Final = 0.1
 _LATELY_SECONDS: Final = 0.1  # after a use: the next one is to be expected
 
