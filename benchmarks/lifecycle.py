@@ -25,7 +25,6 @@ from koru_delta.lifecycle.plan import targets
 from koru_delta.lifecycle.sidefile import Sample
 from koru_delta.lifecycle.tracker import HORIZON
 from koru_delta.lifecycle.usage import HOUR, Usage
-from koru_delta.lifecycle.usage import Row as Uses
 from koru_delta.lifecycle.uses import awaited
 from koru_delta.testing import FixedClock
 
@@ -159,7 +158,7 @@ def replay(uses: Sequence[Use], keys: int, days: int) -> dict[str, Outcome]:
     hits = dict.fromkeys(SCORES, 0)
     counts, last = np.zeros(keys), np.full(keys, -1)
     chance = np.random.default_rng(2)
-    rows: dict[int, Uses] = {}
+    uses_of: dict[int, Usage] = {}
     numbers = {name: number for number, name in enumerate(names)}
     counted = place = seen = 0
     for check in range(1, days * 24 * 60 // CHECK_MINUTES + 1):
@@ -177,11 +176,12 @@ def replay(uses: Sequence[Use], keys: int, days: int) -> dict[str, Outcome]:
             place += 1
         clock.now = now = start + until
         tracker.flush()
-        seen, some = file.changed(seen, USES_A_DAY * days)
-        for (_, name), row in some:
-            rows[numbers[name]] = row
-        known = np.array(sorted(rows), dtype=np.int64)
-        used, places = Usage.of([rows[key] for key in known.tolist()]), np.full(keys, -1)
+        seen, some, found = file.changed(seen, USES_A_DAY * days)
+        for row, (_, name) in enumerate(some):
+            uses_of[numbers[name]] = found.rows(np.array([row]))
+        known = np.array(sorted(uses_of), dtype=np.int64)
+        used = Usage.together([Usage.of([]), *(uses_of[key] for key in known.tolist())])
+        places = np.full(keys, -1)
         places[known] = np.arange(len(known))
         follow = [
             (numbers[first], numbers[after], times)

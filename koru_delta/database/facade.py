@@ -106,7 +106,7 @@ class Database(CareVerbs, WorkspaceVerbs):
         super().__init__(parts)
         log.after_erase = parts.scrub
         self._transaction = ContextVar("transaction", default=None)
-        self._runner = Runner(log.clock)
+        self._runner = Runner(log.clock, tracker.uses)
         engine.after_fork.append(self._runner.begin)
         self._runner.add("sweep", erasing.SWEEP_SECONDS, self._sweep_quietly)
         tiers = Tiers(log, tracker.file)

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from koru_delta.causal import FOREVER, Cut
+from koru_delta.errors import DatabaseClosedError
 from koru_delta.lifecycle.usage import Place
 from koru_delta.log import CausalLog
 from koru_delta.storage import WARM
-from koru_delta.storage.pace import gently
+from koru_delta.storage.pace import gently, is_ending, rest
 
 Ids = npt.NDArray[np.int64]  # numbers of keys
 
@@ -115,6 +116,7 @@ class Holdings:
                 raise
             wanted = np.zeros(len(self._spaces) + 1, dtype=bool)
             wanted[[self._spaces[name] for name in namespaces]] = True
+            rest()
             there = (self._rows["seq"] > 0) & wanted[self._rows["space"]]
             return list(self._spaces), self._rows[there]
 
@@ -125,7 +127,7 @@ class Holdings:
         fresh = [name for name in namespaces if name not in self._spaces]
         changed: dict[str, list[int]] = {}
         if cut.seq > self._seq and self._spaces:
-            for name, number in engine.changed_keys(self._seq, cut.seq):
+            for name, number in gently(engine.changed_keys(self._seq, cut.seq)):
                 if name in self._spaces:
                     changed.setdefault(name, []).append(number)
         for name, numbers in changed.items():
@@ -140,9 +142,11 @@ class Holdings:
         cited = self._seq
         for name in fresh:
             cited = 0
-            ids = np.array(engine.key_ids(name), dtype=np.int64)
+            ids = np.sort(np.fromiter(gently(engine.key_ids(name)), np.int64))
             self._spaces[name] = len(self._spaces)
+            rest()
             self._add(name, ids)
+            rest()
             self._ask(ids, cut, 0)
         if cut.seq > cited:
             self._count_citations(cited, cut.seq)
@@ -177,8 +181,11 @@ class Holdings:
     def _ask(self, ids: Ids, cut: Cut, since: int) -> None:
         """Read what these keys hold."""
         engine = self._log.engine
-        ids = self._rows["id"][self._found(ids)]
+        every = self._rows["id"].copy()  # by itself: numpy would copy it at each look
+        ids = every[self._found(ids)]
         for start in gently(range(0, len(ids), _AT_ONCE)):
+            if is_ending():
+                raise DatabaseClosedError("the database is being closed; look again later")
             found = engine.presence(
                 cut.seq, cut.clock, ids[start : start + _AT_ONCE].tolist(), since=since
             )
@@ -191,7 +198,7 @@ class Holdings:
                 ],
                 dtype=_ROW,
             )  # fmt: skip
-            rows = self._found(told["id"])
+            rows = np.searchsorted(every, told["id"])
             if since:
                 before = self._rows["changes"][rows]
                 told["changes"] = np.minimum(

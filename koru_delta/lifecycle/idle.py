@@ -15,6 +15,7 @@ from koru_delta.causal import HIDE, Version, moment
 from koru_delta.lifecycle.holdings import Held, Ids
 from koru_delta.lifecycle.policies import Policy, literal_prefix, matching
 from koru_delta.log import CausalLog, Write
+from koru_delta.storage.pace import gently
 
 _AT_ONCE: Final = 100  # hides in one commit, so that writers do not wait long
 
@@ -63,7 +64,7 @@ class Idle:
                 )  # fmt: skip
         every = sorted(writes.values(), key=lambda write: write.key)
         made: list[Version] = []
-        for start in range(0, len(every), _AT_ONCE):
+        for start in gently(range(0, len(every), _AT_ONCE)):
             made += self._log.commit(every[start : start + _AT_ONCE])
         return made
 
@@ -73,9 +74,9 @@ class Idle:
         found = self._log.engine.keys_like(namespace, literal_prefix(pattern), after)
         if found:
             fits = matching(pattern)
-            new = [number for number, key in found if fits.match(key)]
+            new = [number for number, key in gently(found) if fits.match(key)]
             known = np.append(known, np.array(new, dtype=np.int64))
-            self._fitting[namespace, pattern] = known, found[-1][0]
+            self._fitting[namespace, pattern] = known, max(number for number, _ in found)
         return known
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from koru_delta.causal import Clock
 from koru_delta.errors import DatabaseClosedError, KoruDeltaError
+from koru_delta.storage.pace import Pace, step_aside
 
 SECOND: Final = 1_000_000
 _LONGEST_SLEEP: Final = 60.0  # seconds: the database's clock may go otherwise than ours
@@ -43,8 +44,13 @@ class _Job:
 class Runner:
     """Calls bound methods at their times; what they are bound to is not kept alive."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, uses: Callable[[], int] | None = None) -> None:
+        """`uses`, a bound method, is another number after a use of the database.
+
+        The thread steps aside for uses.
+        """
         self._clock = clock
+        self._uses = None if uses is None else weakref.WeakMethod[Any](uses)
         self._jobs: dict[str, _Job] = {}
         self.begin()
 
@@ -143,10 +149,16 @@ class Runner:
 
     def _run(self) -> None:
         """Do what is due, until there is nobody to do it for."""
-        while self._sleep() and self._work():
+        pace = Pace(self._used, is_ending=lambda: self.is_stopping)
+        step_aside(pace)
+        while self._sleep() and self._work(pace):
             pass
         if not self.is_stopping:
             atexit.unregister(self.stop)
+
+    def _used(self) -> int:
+        uses = None if self._uses is None else self._uses()
+        return 0 if uses is None else int(uses())
 
     def _sleep(self) -> bool:
         now = self._clock()
@@ -155,10 +167,11 @@ class Runner:
         self._wake.clear()
         return not self.is_stopping
 
-    def _work(self) -> bool:
+    def _work(self, pace: Pace) -> bool:
         for name in list(self._jobs):
             try:
                 with self.working:
+                    pace.begin()
                     if self.is_stopping or (self._is_due(name) and not self._do(name)):
                         return False
             except DatabaseClosedError:

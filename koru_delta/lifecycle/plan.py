@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from koru_delta.causal import FOREVER
 from koru_delta.lifecycle.usage import HOUR, Place
+from koru_delta.storage.pace import gently
 
 Rows = npt.NDArray[np.int64]
 
@@ -184,7 +185,7 @@ def targets(
     since[stock.pinned] = FOREVER
     groups = _groups(stock, budgets)
     free = np.ones(size, dtype=bool)
-    for tier in (Tier.HOT, Tier.WARM, Tier.COLD):
+    for tier in gently((Tier.HOT, Tier.WARM, Tier.COLD)):
         comes_up = stock.tiers > tier
         staying = since < (settings.stay if tier is Tier.HOT else settings.stay_far)
         there = np.flatnonzero(free & ~(comes_up & staying))
@@ -277,7 +278,8 @@ def _moves(
         return target < source, named[row][0], source, target, bool(stock.pinned[row])
 
     moves = []
-    ordered = sorted(named, key=lambda row: (route(row), named[row]))
+    ways = {row: (route(row), place) for row, place in gently(named.items())}
+    ordered = sorted(ways, key=ways.__getitem__)
     for (_, namespace, source, target, pinned), group in groupby(ordered, key=route):
         every = list(group)
         reason = _reason(

@@ -16,11 +16,12 @@ from koru_delta.lifecycle.sidefile import Sample, UsageFile
 from koru_delta.lifecycle.tracker import HORIZON
 from koru_delta.lifecycle.uses import Uses, numbers_of
 from koru_delta.log import CausalLog
+from koru_delta.storage.pace import gently, rest
 
 _SAMPLES: Final = 64  # foretellings kept by one check
 _MOST_SAMPLES: Final = 20_000
 _MODEL: Final = "importance"
-_AT_ONCE: Final = 1 << 16  # keys whose features are copied together
+_AT_ONCE: Final = 1 << 13  # keys whose features are copied together
 _DEMOTED: Final = 0.1  # of its importance is left to what was consolidated
 
 
@@ -62,14 +63,16 @@ class Scorer:
         """Each key with its score, in [0, 1]."""
         usage, rows = self.uses.of(held.ids)
         awaited = self.uses.awaited(held.ids, usage, rows, now.clock)
+        rest()
         features = np.zeros((len(held.ids), len(FEATURES)))
         for _, some in held.by_namespace():
             features[some] = facts(
                 held.written[some], held.cited[some], usage, rows[some], awaited[some], now.clock
             )
+            rest()
         kind = model.kind
         parts = [features[start : start + _AT_ONCE] for start in range(0, len(features), _AT_ONCE)]
-        these_days = [model.score(lasting(part), kind) for part in parts]
+        these_days = [model.score(lasting(part), kind) for part in gently(parts)]
         both = model.score(features, kind), np.concatenate([np.zeros(0), *these_days])
         if self._demoted is not None and held.hidden.any():
             demoted = np.isin(held.ids, self._demoted(now))
@@ -124,7 +127,11 @@ class Scorer:
                 self._moved, self._read = (ids[:0], ids[:0]), 0
             found = self._file.moved(max(since, self._read))
             numbers = numbers_of(self._log, ((name, key) for name, key, _ in found))
-            fresh = [(numbers[name, key], at) for name, key, at in found if (name, key) in numbers]
+            fresh = [
+                (numbers[name, key], at)
+                for name, key, at in gently(found)
+                if (name, key) in numbers
+            ]  # fmt: skip
             some = np.array(fresh, dtype=np.int64).reshape(-1, 2)
             known, times = (np.concatenate(each) for each in zip(self._moved, some.T, strict=True))
             order = np.lexsort((times, known))

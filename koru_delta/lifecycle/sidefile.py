@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 import weakref
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +18,11 @@ from typing import Any, Final
 
 import apsw
 import numpy as np
+import orjson
 
 from koru_delta.errors import StorageError
-from koru_delta.lifecycle.usage import Floats, Place, Row, Trace, faded
+from koru_delta.lifecycle.usage import Floats, Place, Trace, Usage, faded
+from koru_delta.storage.pace import rest
 
 MOST_KEYS: Final = 200_000  # told of in the file
 MOST_FOLLOWERS: Final = 8  # of one key
@@ -51,8 +52,34 @@ CREATE INDEX IF NOT EXISTS moved_by_time ON moved(at);
 CREATE TABLE IF NOT EXISTS jobs(name TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS models(name TEXT PRIMARY KEY, state BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
-_COLUMNS: Final = "first, last, got, hit, recalled, used, lately, gaps, gap_log, hours"
+_TOLD: Final = "first, last, got, hit, recalled, used, lately, gaps, gap_log, hex(hours)"
 _FORMAT: Final = 2
+_ADDED_AT_ONCE: Final = 500  # keys in one transaction
+_READ_AT_ONCE: Final = 500
+_USED_SINCE: Final = """SELECT u.last, u.namespace, u.key, f.next, f.times, f.last FROM
+    (SELECT last, namespace, key FROM uses WHERE (last, namespace, key) > (?, ?, ?)
+        ORDER BY last, namespace, key LIMIT ?) u
+    LEFT JOIN followers f ON f.namespace = u.namespace AND f.key = u.key
+    ORDER BY u.last, u.namespace, u.key, f.next"""
+# Each of these is told a JSON array, an array for each key, and does all of it in one statement.
+_OF_PLACE: Final = "{0}.namespace = j.value ->> 0 AND {0}.key = j.value ->> 1"
+_FULFIL: Final = f"""UPDATE samples SET used = 1 WHERE (namespace, key, made) IN (
+    SELECT s.namespace, s.key, s.made FROM json_each(?) j
+    CROSS JOIN samples s ON {_OF_PLACE.format("s")}
+    WHERE s.used = 0 AND s.made < j.value ->> 3 AND s.made + ? >= j.value ->> 2)"""
+_KNOWN: Final = f"""SELECT json_group_array(json_array(j.key, {_TOLD}))
+    FROM json_each(?) j CROSS JOIN uses u ON {_OF_PLACE.format("u")}"""
+_CHANGED: Final = f"""SELECT json_group_array(json_array(changed, namespace, key, {_TOLD}))
+    FROM (SELECT * FROM uses WHERE changed > ? ORDER BY changed LIMIT ?)"""
+_PUT: Final = f"""INSERT OR REPLACE INTO uses
+    SELECT {", ".join(f"j.value ->> {column}" for column in range(11))},
+    substr(?2, 1 + 96 * j.key, 96), ?3 + j.key FROM json_each(?1) j"""  # 24 hours, 4 bytes each
+_FOLLOWED: Final = f"""SELECT json_group_array(json_array(j.key, f.next, f.times, f.last))
+    FROM json_each(?) j CROSS JOIN followers f ON {_OF_PLACE.format("f")}"""
+_UNFOLLOW: Final = """DELETE FROM followers WHERE (namespace, key, next) IN (
+    SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?) j)"""
+_FOLLOW: Final = """INSERT OR REPLACE INTO followers
+    SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, ?2 FROM json_each(?1) j"""
 _log = logging.getLogger("koru_delta")
 
 
@@ -87,87 +114,64 @@ class UsageFile:
 
     def add(
         self,
-        traces: Mapping[Place, Trace],
-        followers: Mapping[Place, Mapping[str, float]],
+        traces: dict[Place, Trace],
+        followers: dict[Place, dict[str, float]],
         time: int,
         *,
         horizon: int,
     ) -> None:
-        """Add what was gathered, and note of whom it was foretold that they would be used."""
+        """Add what was gathered, and note of whom it was foretold that they would be used.
+
+        Some of it in each transaction; what was added is taken out of both.
+        """
+        for places in _portions(traces):
+            some = [traces[place] for place in places]
+            with self._writing() as con:
+                _add_traces(con, places, some, horizon)
+            for place in places:
+                del traces[place]
+            rest()
+        for places in _portions(followers):
+            with self._writing() as con:
+                _add_followers(con, places, [followers[place] for place in places], time)
+            for place in places:
+                del followers[place]
+            rest()
         with self._writing() as con:
-            last = con.execute("SELECT max(changed) FROM uses").get or 0
-            for changed, (place, trace) in enumerate(traces.items(), last + 1):
-                row = trace.row()
-                known = _rows(
-                    con, f"SELECT {_COLUMNS} FROM uses WHERE namespace = ? AND key = ?", place
-                )
-                if known:
-                    row = _read_row(known[0]).plus(row)
-                con.execute(
-                    "INSERT OR REPLACE INTO uses VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                    (
-                        *place, row.first, row.last, *row.counts, row.lately, row.gaps, row.gap_log,
-                        array("f", row.hours).tobytes(), changed,
-                    ),
-                )  # fmt: skip
-                con.execute(
-                    "UPDATE samples SET used = 1 WHERE namespace = ? AND key = ? AND used = 0 "
-                    "AND made < ? AND made + ? >= ?",
-                    (*place, trace.last, horizon, trace.first),
-                )
-            for (namespace, key), next_keys in followers.items():
-                for next_key, times in next_keys.items():
-                    self._add_follower(con, (namespace, key, next_key), times, time)
             _keep_within(con, "uses", "namespace, key", "last", MOST_KEYS)
             _keep_within(con, "followers", "namespace, key, next", "last", _MOST_PAIRS)
 
-    def _add_follower(
-        self, con: apsw.Connection, pair: tuple[str, str, str], times: float, time: int
-    ) -> None:
-        known = _rows(
-            con, "SELECT next, times, last FROM followers WHERE namespace = ? AND key = ?", pair[:2]
-        )
-        now = {name: count * faded(time - last) for name, count, last in known}
-        if pair[2] not in now and len(now) >= MOST_FOLLOWERS:
-            rarest = min(now, key=lambda name: (now[name], name))
-            con.execute(
-                "DELETE FROM followers WHERE namespace = ? AND key = ? AND next = ?",
-                (*pair[:2], rarest),
-            )
-        total = now.get(pair[2], 0.0) + times
-        con.execute("INSERT OR REPLACE INTO followers VALUES(?,?,?,?,?)", (*pair, total, time))
-
-    def changed(self, after: int, limit: int) -> tuple[int, list[tuple[Place, Row]]]:
-        """Keys whose uses were added to after a change, in order, and the last change of those.
+    def changed(self, after: int, limit: int) -> tuple[int, list[Place], Usage]:
+        """Keys whose uses were added to after a change, and the last change of those.
 
         The changes begin at 1; fewer than were known before are those of a new file, so `after` is
         then taken for 0.
         """
         with self._reading() as con:
             last = con.execute("SELECT max(changed) FROM uses").get or 0
-            rows = _rows(
-                con,
-                f"SELECT changed, namespace, key, {_COLUMNS} FROM uses WHERE changed > ? "
-                "ORDER BY changed LIMIT ?",
-                (after if after <= last else 0, limit),
-            )
-        found = [((row[1], row[2]), _read_row(row[3:])) for row in rows]
-        return (rows[-1][0] if rows else last), found
+            told = con.execute(_CHANGED, (after if after <= last else 0, limit)).get
+        rows: list[list[Any]] = orjson.loads(told)
+        last = max((row[0] for row in rows), default=last)
+        return last, [(row[1], row[2]) for row in rows], _columns([row[3:] for row in rows])
 
     def followers(self, used_since: int, time: int) -> list[tuple[str, str, str, float]]:
         """What was used right after keys, of those that were used since a time.
 
-        Namespace, key, the key used after it, and how often, faded to a time.
+        Namespace, key, the key used after it, and how often, faded to a time; those used longest
+        ago first.
         """
-        with self._reading() as con:
-            rows = _rows(
-                con,
-                "SELECT f.namespace, f.key, f.next, f.times, f.last FROM uses u CROSS JOIN "
-                "followers f ON f.namespace = u.namespace AND f.key = u.key WHERE u.last >= ? "
-                "ORDER BY f.namespace, f.key, f.next",
-                (used_since,),
-            )
-        return [(*row[:3], row[3] * faded(max(0, time - row[4]))) for row in rows]
+        found: dict[tuple[str, str, str], float] = {}
+        after = (used_since, "", "")
+        while True:
+            with self._reading() as con:  # not for long: writers wait for who reads
+                rows = _rows(con, _USED_SINCE, (*after, _READ_AT_ONCE))
+            if not rows:
+                return [(*pair, times) for pair, times in found.items()]
+            for _, name, key, following, times, last in rows:
+                if following is not None:
+                    found[name, key, following] = times * faded(max(0, time - last))
+            after = rows[-1][:3]
+            rest()
 
     def namespaces(self) -> list[str]:
         """Whose keys were used."""
@@ -387,6 +391,68 @@ def _remove(path: Path) -> None:
         path.with_name(name).unlink(missing_ok=True)
 
 
+def _portions(gathered: Mapping[Place, object]) -> Iterator[list[Place]]:
+    """Places in order, so that rows share pages, some at a time."""
+    by_name: dict[str, list[str]] = {}
+    for name, key in gathered:
+        by_name.setdefault(name, []).append(key)
+        rest()
+    for name, keys in sorted(by_name.items()):
+        keys.sort()
+        rest()
+        for start in range(0, len(keys), _ADDED_AT_ONCE):
+            yield [(name, key) for key in keys[start : start + _ADDED_AT_ONCE]]
+
+
+def _add_traces(
+    con: apsw.Connection, places: Sequence[Place], traces: Sequence[Trace], horizon: int
+) -> None:
+    """Add traces to what is known, in few statements: SQLite runs one without the interpreter."""
+    usage = Usage.of(traces)
+    times = zip(places, usage.first.tolist(), usage.last.tolist(), strict=True)
+    told = _json([(*place, first, last) for place, first, last in times])
+    con.execute(_FULFIL, (told, horizon))
+    known: list[list[Any]] = orjson.loads(con.execute(_KNOWN, (told,)).get)
+    if known:
+        rows = np.array([row[0] for row in known])
+        usage.put(rows, _columns([row[1:] for row in known]).plus(usage.rows(rows)))
+    columns = [
+        usage.first, usage.last, *usage.counts.T, usage.lately, usage.gaps, usage.gap_log
+    ]  # fmt: skip
+    rows_of = zip(places, *(each.tolist() for each in columns), strict=True)
+    told = _json([(*place, *numbers) for place, *numbers in rows_of])
+    last = con.execute("SELECT max(changed) FROM uses").get or 0
+    con.execute(_PUT, (told, usage.hours.astype("<f4").tobytes(), last + 1))
+
+
+def _add_followers(
+    con: apsw.Connection,
+    places: Sequence[Place],
+    followers: Sequence[Mapping[str, float]],
+    time: int,
+) -> None:
+    """Add what followed keys; where that is too much of one, the rarest makes room."""
+    known: list[dict[str, float]] = [{} for _ in places]
+    found: list[list[Any]] = orjson.loads(con.execute(_FOLLOWED, (_json(places),)).get)
+    for number, after, times, last in found:
+        known[number][after] = times * faded(time - last)
+    put, gone = [], []
+    for place, before, new in zip(places, known, followers, strict=True):
+        now = dict(before)
+        for after, times in new.items():
+            if after not in now and len(now) >= MOST_FOLLOWERS:
+                del now[min(now, key=lambda name: (now[name], name))]
+            now[after] = now.get(after, 0.0) + times
+        put += [(*place, after, now[after]) for after in new if after in now]
+        gone += [(*place, after) for after in before if after not in now]
+    con.execute(_UNFOLLOW, (_json(gone),))
+    con.execute(_FOLLOW, (_json(put), time))
+
+
+def _json(rows: Sequence[object]) -> str:
+    return orjson.dumps(rows).decode()
+
+
 def _keep_within(con: apsw.Connection, table: str, name: str, time: str, most: int) -> None:
     """Delete the oldest rows, some more than are too many."""
     count = _rows(con, f"SELECT count(*) FROM {table}")[0][0]
@@ -398,6 +464,12 @@ def _keep_within(con: apsw.Connection, table: str, name: str, time: str, most: i
         )
 
 
-def _read_row(row: Sequence[Any]) -> Row:
-    first, last, *counts, lately, gaps, gap_log, hours = row
-    return Row(first, last, counts, lately, gaps, gap_log, list(array("f", hours)))
+def _columns(rows: Sequence[list[Any]]) -> Usage:
+    """Uses as `_TOLD` tells them."""
+    hours = np.frombuffer(bytes.fromhex("".join([row.pop() for row in rows])), "<f4")
+    numbers = np.array(rows, dtype=np.float64).reshape(len(rows), 9).T
+    lately, gaps, gap_log = numbers[6:]
+    return Usage(
+        numbers[0].astype(np.int64), numbers[1].astype(np.int64), numbers[2:6].T.copy(),
+        lately, gaps, gap_log, hours.reshape(-1, 24),
+    )  # fmt: skip

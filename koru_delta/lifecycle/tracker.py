@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import cycle
+from itertools import count, cycle
 from math import ceil
 from time import monotonic
 from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
@@ -22,6 +22,7 @@ from koru_delta.errors import InvalidDataError, StorageError
 from koru_delta.lifecycle.sidefile import UsageFile
 from koru_delta.lifecycle.usage import GET, HIT, HOUR, KINDS, Place, Trace
 from koru_delta.log import CausalLog
+from koru_delta.storage.pace import rest
 from koru_delta.values import check_key
 
 Feedback = Literal["used", "recall"]
@@ -69,6 +70,7 @@ class Tracker:
         # Called at the first note, and when many wait, with how many: to have them added up.
         self.on_notes: Callable[[int], object] | None = None
         self._clock = clock
+        self._nobody_knows = count(1)
         pattern = _pattern(SAMPLED) if self.is_on else (0,)
         self.sample: Callable[[], int] = cycle(pattern).__next__
         self.begin()
@@ -91,6 +93,15 @@ class Tracker:
         self.flush()
         if self.file is not None:
             self.file.close()
+
+    def uses(self) -> int:
+        """Another number after a use that was noted: somebody uses the database.
+
+        Where none are, nobody can tell: always another one.
+        """
+        if not self.is_on:
+            return next(self._nobody_knows)
+        return self.noted + self.dropped + len(self._notes)
 
     # Noting
 
@@ -177,6 +188,7 @@ class Tracker:
         self.noted += len(notes)
         traces = self._traces
         for kind, times, namespace, keys, time in notes:
+            rest()
             hour = time // HOUR % 24
             for key in keys:
                 place = (namespace, key)
@@ -222,8 +234,6 @@ class Tracker:
             kept = dict(latest[-_MOST_TRACES // 2 :])
             self.dropped += len(latest) - len(kept)
             self._traces = kept
-        else:
-            self._traces = {}
         self._followers, self._pairs = {}, 0
         return not self._traces
 

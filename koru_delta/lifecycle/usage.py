@@ -59,54 +59,6 @@ class Trace:
                 self.gaps += weight / times
                 self.gap_log += weight / times * log2(gap / 1e6)
 
-    def row(self) -> Row:
-        """The same as of the last use."""
-        fade = faded(self.last - self.first)
-        return Row(
-            self.first,
-            self.last,
-            [weight * fade for weight in self.counts],
-            self.lately * faded(self.last - self.first, LATELY),
-            self.gaps * fade,
-            self.gap_log * fade,
-            [weight * fade for weight in self.hours],
-        )
-
-
-@dataclass(slots=True)
-class Row:
-    """The uses of one key; counts are as of the last of them."""
-
-    first: int
-    last: int
-    counts: list[float]
-    lately: float
-    gaps: float
-    gap_log: float
-    hours: list[float]
-
-    def plus(self, other: Row) -> Row:
-        """Both together; neither has to come first."""
-        early, late = (self, other) if self.first <= other.first else (other, self)
-        last = max(early.last, late.last)
-        a, b = faded(last - early.last), faded(last - late.last)
-        gaps = early.gaps * a + late.gaps * b
-        gap_log = early.gap_log * a + late.gap_log * b
-        between = late.first - early.last
-        if between > _ONE_VISIT:  # else they ran side by side
-            seen = faded(last - late.first)
-            gaps, gap_log = gaps + seen, gap_log + seen * log2(between / 1e6)
-        return Row(
-            early.first,
-            last,
-            [x * a + y * b for x, y in zip(early.counts, late.counts, strict=True)],
-            early.lately * faded(last - early.last, LATELY)
-            + late.lately * faded(last - late.last, LATELY),
-            gaps,
-            gap_log,
-            [x * a + y * b for x, y in zip(early.hours, late.hours, strict=True)],
-        )
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Usage:
@@ -121,17 +73,48 @@ class Usage:
     hours: npt.NDArray[np.float32]  # shape (n, 24), hours of UTC
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Usage:
-        """Columns of rows."""
-        size = len(rows)
+    def of(cls, traces: Sequence[Trace]) -> Usage:
+        """Columns of what was gathered, as of the last use of each key."""
+        first = np.array([trace.first for trace in traces], dtype=np.int64)
+        last = np.array([trace.last for trace in traces], dtype=np.int64)
+        fade, lately = _faded(last - first), _faded(last - first, LATELY)
+        counts = np.array([trace.counts for trace in traces], dtype=np.float64).reshape(-1, 4)
+        hours = np.array([trace.hours for trace in traces], dtype=np.float64).reshape(-1, 24)
         return cls(
-            np.array([row.first for row in rows], dtype=np.int64),
-            np.array([row.last for row in rows], dtype=np.int64),
-            np.array([row.counts for row in rows], dtype=np.float64).reshape(size, 4),
-            np.array([row.lately for row in rows], dtype=np.float64),
-            np.array([row.gaps for row in rows], dtype=np.float64),
-            np.array([row.gap_log for row in rows], dtype=np.float64),
-            np.array([row.hours for row in rows], dtype=np.float32).reshape(size, 24),
+            first, last, counts * fade[:, None],
+            np.array([trace.lately for trace in traces]) * lately,
+            np.array([trace.gaps for trace in traces]) * fade,
+            np.array([trace.gap_log for trace in traces]) * fade,
+            (hours * fade[:, None]).astype(np.float32),
+        )  # fmt: skip
+
+    @classmethod
+    def together(cls, parts: Sequence[Usage]) -> Usage:
+        """The rows of all, in order."""
+        return cls(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__)
+        )
+
+    def plus(self, other: Usage) -> Usage:
+        """Row by row both together; neither has to come first."""
+        last = np.maximum(self.last, other.last)
+        a, b = _faded(last - self.last), _faded(last - other.last)
+        # One visit more where they did not run side by side.
+        is_early = self.first <= other.first
+        begun = np.where(is_early, other.first, self.first)
+        between = begun - np.where(is_early, self.last, other.last)
+        seen = np.where(between > _ONE_VISIT, _faded(last - begun), 0.0)
+        return Usage(
+            np.minimum(self.first, other.first),
+            last,
+            self.counts * a[:, None] + other.counts * b[:, None],
+            self.lately * _faded(last - self.last, LATELY)
+            + other.lately * _faded(last - other.last, LATELY),
+            self.gaps * a + other.gaps * b + seen,
+            self.gap_log * a
+            + other.gap_log * b
+            + seen * np.log2(np.maximum(between, _ONE_VISIT) / 1e6),
+            (self.hours * a[:, None] + other.hours * b[:, None]).astype(np.float32),
         )
 
     def rows(self, chosen: npt.NDArray[np.int64]) -> Usage:
@@ -163,3 +146,8 @@ def _grown(since: int, half_life: int) -> float:
 def faded(age: int, half_life: int = HALF_LIFE) -> float:
     """What is left of a use after `age` microseconds."""
     return float(0.5 ** min(max(age, 0) / half_life, _LONGEST))
+
+
+def _faded(age: Times, half_life: int = HALF_LIFE) -> Floats:
+    found: Floats = 0.5 ** np.minimum(np.maximum(age, 0) / half_life, _LONGEST)
+    return found

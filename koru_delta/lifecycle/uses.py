@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 
 from koru_delta.lifecycle.holdings import Ids
 from koru_delta.lifecycle.sidefile import UsageFile
-from koru_delta.lifecycle.usage import LATELY, Floats, Place, Row, Usage
+from koru_delta.lifecycle.usage import LATELY, Floats, Place, Usage
 from koru_delta.log import CausalLog
-from koru_delta.storage.pace import gently
+from koru_delta.storage.pace import gently, rest
 
-_AT_ONCE: Final = 4_000  # keys read together
+_AT_ONCE: Final = 500  # keys read together
 _FORGOTTEN: Final = 7 * LATELY  # since a use nothing follows it any more
 _MOST_UNKNOWN: Final = 1_000
 _NAMED_AT_ONCE: Final = 500
@@ -36,7 +36,8 @@ class Uses:
         self._change = 0
         self._ids: Ids = np.zeros(0, np.int64)
         self._usage = Usage.of([])
-        self._unknown: dict[Place, Row] = {}  # used before they were ever written, perhaps
+        # Used before they were ever written, perhaps.
+        self._unknown: tuple[list[Place], Usage] = [], Usage.of([])
 
     def of(self, ids: Ids) -> tuple[Usage, Ids]:
         """The uses there are by now, and of each of these keys its row in them; -1 is none."""
@@ -53,44 +54,65 @@ class Uses:
         if self._file is None or not (rows >= 0).any():
             return np.zeros(len(ids))
         found = self._file.followers(now - _FORGOTTEN, now)
-        places = {place for name, key, after, _ in found for place in ((name, key), (name, after))}
+        places: set[Place] = set()
+        for name, key, after, _ in gently(found):
+            places.update(((name, key), (name, after)))
         numbers = numbers_of(self._log, places)
         known = [
             (numbers[name, key], numbers[name, after], times)
-            for name, key, after, times in found
+            for name, key, after, times in gently(found)
             if (name, key) in numbers and (name, after) in numbers
         ]
         if not known:
             return np.zeros(len(ids))
-        first = np.array([each[0] for each in known], dtype=np.int64)
-        after = np.array([each[1] for each in known], dtype=np.int64)
-        return awaited(ids, rows, usage, first, after, np.array([each[2] for each in known]), now)
+        first, after, times = np.array(known).T
+        rest()
+        return awaited(
+            ids, rows, usage, first.astype(np.int64), after.astype(np.int64), times, now
+        )  # fmt: skip
 
     def _refresh(self) -> None:
         if self._file is None:
             return
+        places, usage = self._unknown
+        places, parts, change = list(places), [usage], self._change
         while True:
-            before = self._change
-            self._change, found = self._file.changed(before, _AT_ONCE)
-            if self._change < before:  # another file than it was
-                self._ids, self._usage = np.zeros(0, np.int64), Usage.of([])
-            self._put({**self._unknown, **dict(found)})
-            if len(found) < _AT_ONCE:
-                return
+            before = change
+            change, some, usage = self._file.changed(before, _AT_ONCE)
+            if change < before:  # another file than it was
+                self._change, self._ids, self._usage = 0, np.zeros(0, np.int64), Usage.of([])
+                places, parts = [], []
+            places += some
+            parts.append(usage)
+            rest()
+            if len(some) < _AT_ONCE:
+                break
+        self._put(places, parts)
+        self._change = change
 
-    def _put(self, found: dict[Place, Row]) -> None:
-        """Put what is known of these keys now in place of what was."""
-        if not found:
+    def _put(self, places: Sequence[Place], parts: Sequence[Usage]) -> None:
+        """Put what is known of these keys now in place of what was; the last counts."""
+        if not places:
             return
-        numbers = numbers_of(self._log, found)
-        unknown = [(place, row) for place, row in found.items() if place not in numbers]
-        self._unknown = dict(unknown[-_MOST_UNKNOWN:])
-        some = {numbers[place]: row for place, row in found.items() if place in numbers}
-        ids = np.array(sorted(some), dtype=np.int64)
+        numbers = numbers_of(self._log, places)
+        usage = Usage.together(parts)
+        known: dict[int, int] = {}
+        unknown: dict[Place, int] = {}
+        for row, place in enumerate(gently(places)):
+            if place in numbers:
+                known[numbers[place]] = row
+            else:
+                unknown[place] = row
+        kept = dict(list(unknown.items())[-_MOST_UNKNOWN:])
+        self._unknown = list(kept), usage.rows(np.fromiter(kept.values(), np.int64, len(kept)))
+        rest()
+        ids, rows = (np.fromiter(each, np.int64, len(known)) for each in (known, known.values()))
+        order = np.argsort(ids)
+        ids, rows = ids[order], rows[order]
         self._add(ids[~np.isin(ids, self._ids)])
-        self._usage.put(
-            np.searchsorted(self._ids, ids), Usage.of([some[each] for each in ids.tolist()])
-        )
+        rest()
+        self._usage.put(np.searchsorted(self._ids, ids), usage.rows(rows))
+        rest()
 
     def _add(self, ids: Ids) -> None:
         """Make room for those that are new; who has the columns by now keeps them as they are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import orjson
@@ -10,9 +10,11 @@ import orjson
 from koru_delta.causal import DELETE, FOREVER, PUT
 from koru_delta.storage.engine import Presence
 from koru_delta.storage.feeds import SqliteFeeds
+from koru_delta.storage.pace import rest
 from koru_delta.storage.reader import LAST_KEY, numbers
 from koru_delta.storage.schema import HIDDEN, WINNER
 
+_AT_ONCE: Final = 1_000  # keys or entries read together
 _CHANGES: Final = f"""(SELECT coalesce(min(min(
         CASE WHEN d.valid_from > :clock THEN d.valid_from ELSE {FOREVER} END,
         CASE WHEN d.valid_to > :clock THEN d.valid_to ELSE {FOREVER} END,
@@ -40,11 +42,8 @@ class SqlitePresence(SqliteFeeds):
         return [Presence(*row) for row in self._rows(_PRESENT.format(source), names)]
 
     def key_ids(self, namespace: str) -> list[int]:
-        """The numbers of all keys a namespace ever had, in order."""
-        rows = self._rows(
-            "SELECT key_id FROM keys WHERE ns = ? ORDER BY key_id", (self._namespace(namespace),)
-        )
-        return [row[0] for row in rows]
+        """The numbers of all keys a namespace ever had, in order of their names."""
+        return [number for rows in self._keys(namespace, "", 0) for number, _ in rows]
 
     def count_keys(self, namespace: str, most: int) -> int:
         """How many keys a namespace ever had, or `most`."""
@@ -64,12 +63,24 @@ class SqlitePresence(SqliteFeeds):
         return dict(rows)
 
     def keys_like(self, namespace: str, prefix: str, after: int) -> list[tuple[int, str]]:
-        """Keys of a namespace that begin so, of numbers above one: number and name."""
-        return self._rows(
-            """SELECT key_id, key FROM keys WHERE ns = ? AND key >= ? AND key < ? AND key_id > ?
-            ORDER BY key_id""",
-            (self._namespace(namespace), prefix, prefix + LAST_KEY, after),
-        )
+        """Keys of a namespace that begin so, of numbers above one: number and name, by name."""
+        return [row for rows in self._keys(namespace, prefix, after) for row in rows]
+
+    def _keys(self, namespace: str, prefix: str, after: int) -> Iterator[list[tuple[int, str]]]:
+        """The same, of those there are when it begins, some at a time: they may be very many."""
+        ns, least = self._namespace(namespace), prefix
+        last = self._rows("SELECT max(key_id) FROM keys")[0][0]
+        while True:
+            rows = self._rows(
+                """SELECT key_id, key FROM keys WHERE ns = ? AND key >= ? AND key < ?
+                AND key_id > ? AND key_id <= ? ORDER BY key LIMIT ?""",
+                (ns, least, prefix + LAST_KEY, after, last, _AT_ONCE),
+            )
+            yield rows
+            if len(rows) < _AT_ONCE:
+                return
+            least = rows[-1][1] + "\1"  # no name holds a zero, so this is the next there may be
+            rest()
 
     def places_of_keys(self, key_ids: Sequence[int]) -> list[int]:
         """The places of all puts and deletes of these keys."""
@@ -82,12 +93,17 @@ class SqlitePresence(SqliteFeeds):
 
     def changed_keys(self, after: int, until: int) -> list[tuple[str, int]]:
         """Namespace and number of each key that entries of these places are of."""
-        return self._rows(
-            """SELECT DISTINCT s.name, k.key_id FROM versions v
-            CROSS JOIN keys k ON k.key_id = v.key_id CROSS JOIN namespaces s ON s.ns = k.ns
-            WHERE v.seq > ? AND v.seq <= ?""",
-            (after, until),
-        )
+        found: dict[tuple[str, int], None] = {}
+        for start in range(after, until, _AT_ONCE):
+            rows = self._rows(
+                """SELECT DISTINCT s.name, k.key_id FROM versions v
+                CROSS JOIN keys k ON k.key_id = v.key_id CROSS JOIN namespaces s ON s.ns = k.ns
+                WHERE v.seq > ? AND v.seq <= ?""",
+                (start, min(start + _AT_ONCE, until)),
+            )
+            found.update(dict.fromkeys(rows))
+            rest()
+        return list(found)
 
     def citations(self, after: int, until: int) -> list[tuple[int, int]]:
         """How many entries of these places may name a version of each key as a cause."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import koru_delta
-from koru_delta import Consolidate, Database
+from koru_delta import Consolidate, Database, errors
 from koru_delta.causal import moment
-from koru_delta.lifecycle import AllHot, Held, Move, Tier, Tiers, holdings
+from koru_delta.lifecycle import AllHot, Held, Move, Tier, Tiers, holdings, uses
+from koru_delta.storage import presence
 from koru_delta.storage.presence import SqlitePresence
 from koru_delta.storage.sqlite import SqliteEngine
 from koru_delta.testing import FixedClock
@@ -103,6 +106,54 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+TEXTS = st.text(st.sampled_from("ab\x01\U0010ffff~%_"), min_size=1, max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(TEXTS, min_size=1, max_size=12), TEXTS, st.integers(1, 3))
+def test_what_is_held_is_the_same_however_few_are_read_at_once(
+    keys: set[str], late: str, at_once: int
+) -> None:
+    clock = FixedClock()
+    with koru_delta.open(clock=clock) as db:
+        db.put_many([(name, key, key) for key in sorted(keys) for name in ("n", "m")])
+        db.delete("m", min(keys))
+        engine = db._log.engine
+        plain = {
+            (prefix, after): engine.keys_like("n", prefix, after)
+            for prefix in ("", "a", late) for after in (0, 3)
+        }  # fmt: skip
+        wanted = told(Tiers(db._log).look())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(presence, "_AT_ONCE", at_once)
+            patch.setattr(holdings, "_AT_ONCE", at_once)
+            tiers = Tiers(db._log)
+            assert told(tiers.look()) == wanted
+            assert {asked: engine.keys_like("n", *asked) for asked in plain} == plain
+            assert engine.key_ids("n") == [number for number, _ in plain["", 0]]
+            assert {key for _, key in plain["", 0]} == keys
+
+            db.put_many([(name, late, 1) for name in ("n", "m", "new")])
+            assert told(tiers.look()) == told(Tiers(db._log).look())
+
+
+def test_keys_that_come_while_they_are_read_are_found_the_next_time(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "_AT_ONCE", 2)
+    db.put_many([("n", key, 1) for key in "bcdef"])
+    engine = db._log.engine
+    pages = engine._keys("n", "", 0)
+    first = next(pages)
+    db.put_many([("n", key, 1) for key in "ag"])  # before and after what was read
+
+    found = [row for rows in (first, *pages) for row in rows]
+    later = engine.keys_like("n", "", max(number for number, _ in found))
+
+    assert [key for _, key in found] == ["b", "c", "d", "e", "f"]
+    assert [key for _, key in later] == ["a", "g"]
+
+
 def test_a_second_check_asks_about_what_changed_and_a_slice(
     clock: FixedClock, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +171,34 @@ def test_a_second_check_asks_about_what_changed_and_a_slice(
         db.lifecycle.run_once("check")
 
         assert sum(asked) == 80
+
+
+def test_closing_does_not_wait_until_all_keys_were_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings, "_AT_ONCE", 1)
+    looking, looked = threading.Event(), []
+    plain = SqlitePresence.presence
+
+    def presence(self: Any, *given: Any, **options: Any) -> Any:
+        looked.append(given)
+        if len(looked) == 3:
+            looking.set()
+            while not db._runner.is_stopping:
+                time.sleep(0.001)
+        return plain(self, *given, **options)
+
+    with koru_delta.open(tmp_path / "db", durability="relaxed") as db:
+        db.put_many([("n", f"key-{number:02}", "x" * 50) for number in range(20)])
+        db.lifecycle.policy(hot_bytes=1_000, warm_bytes=0)
+        with monkeypatch.context() as patch:
+            patch.setattr(SqlitePresence, "presence", presence)
+            db._runner.ask("check")
+            assert looking.wait(30)
+            db.close()
+        assert len(looked) == 3
+    with koru_delta.open(tmp_path / "db", durability="relaxed") as db:
+        assert db.lifecycle.run_once("check").moved == 17
 
 
 def test_what_another_process_moved_is_known_at_the_next_check(
@@ -220,6 +299,48 @@ def test_what_is_used_before_it_is_written_counts_once_it_is(
     found = db.lifecycle.importance("n")
 
     assert found["key"] > found["third"]
+
+
+def test_uses_are_known_however_few_are_read_at_once_and_although_a_read_failed(
+    db: Database, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known(some: uses.Uses) -> list[tuple[int, list[float]]]:
+        usage, rows = some.of(ids)
+        return [(int(usage.last[row]), usage.counts[row].tolist()) for row in rows.tolist()]
+
+    keys = [f"key-{number}" for number in range(7)]
+    db.put_many([("n", key, 1) for key in keys])
+    ids = np.array(sorted(db._log.engine.key_ids("n")))
+    file = db._tracker.file
+    assert file is not None
+    for number, key in enumerate([*keys, *keys[:5:2], "later"]):
+        clock.advance(seconds=number)
+        db.used(("n", key))
+        db._tracker.flush()
+    plain, calls = file.changed, iter([True, True])
+
+    def failing(after: int, limit: int) -> Any:
+        if next(calls, False):
+            return plain(after, limit)
+        raise errors.StorageError("the disk is on fire")
+
+    few = uses.Uses(file, db._log)
+    with monkeypatch.context() as patch:
+        patch.setattr(uses, "_AT_ONCE", 2)
+        with monkeypatch.context() as fails:
+            fails.setattr(file, "changed", failing)
+            with pytest.raises(errors.StorageError):
+                few.of(ids)
+        found = known(few)
+        db.put("n", "later", 1)
+        ids = np.array(sorted(db._log.engine.key_ids("n")))
+        db.used(("n", "key-3"))
+        db._tracker.flush()
+        found_later = known(few)
+
+    assert found_later == known(uses.Uses(file, db._log))
+    assert found == [*found_later[:3], found[3], *found_later[4:7]]
+    assert found_later[7][1] == [0.0, 0.0, 0.0, 1.0]
 
 
 # Consolidating

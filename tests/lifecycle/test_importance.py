@@ -9,21 +9,24 @@ from hypothesis import strategies as st
 
 from koru_delta.lifecycle import Importance, Report
 from koru_delta.lifecycle.importance import FEATURES, Logistic, auc, facts, heuristic
-from koru_delta.lifecycle.usage import HOUR, Row, Usage
+from koru_delta.lifecycle.usage import HOUR, Usage
 from koru_delta.lifecycle.uses import awaited
 
 NOW = 1_767_225_600_000_000
 WIDTH = len(FEATURES)
 
 
-def row(*, last: int, got: float = 0.0, used: float = 0.0, hour: int = 0) -> Row:
+def row(*, last: int, got: float = 0.0, used: float = 0.0, hour: int = 0) -> Usage:
     hours = [0.0] * 24
     hours[hour] = got + used
-    return Row(last - HOUR, last, [got, 0.0, 0.0, used], got + used, 0.0, 0.0, hours)
+    return Usage(
+        np.array([last - HOUR]), np.array([last]), np.array([[got, 0.0, 0.0, used]]),
+        np.array([got + used]), np.zeros(1), np.zeros(1), np.array([hours], dtype=np.float32),
+    )  # fmt: skip
 
 
 def test_the_heuristic_weighs_recency_frequency_feedback_and_centrality() -> None:
-    used = Usage.of([row(last=NOW, used=1.0), row(last=NOW - HOUR // 4, got=3.0)])
+    used = Usage.together([row(last=NOW, used=1.0), row(last=NOW - HOUR // 4, got=3.0)])
     written = np.full(4, NOW - HOUR // 4 * 3)
     cited = np.array([0, 0, 5, 0])
 
@@ -49,7 +52,7 @@ def test_the_heuristic_weighs_recency_frequency_feedback_and_centrality() -> Non
     )
 )  # fmt: skip
 def test_every_score_lies_between_0_and_1(uses: list[tuple[int, float, float]]) -> None:
-    used = Usage.of(
+    used = Usage.together(
         [row(last=NOW - age * 1_000, got=got, used=helped) for age, got, helped in uses]
     )
     size = len(uses) + 1  # the last one was never used
@@ -76,7 +79,7 @@ def test_of_two_that_nobody_used_for_long_the_younger_matters_more() -> None:
 
 
 def test_what_follows_a_key_that_was_just_used_is_awaited() -> None:
-    used = Usage.of([row(last=NOW, got=1.0)])
+    used = Usage.together([row(last=NOW, got=1.0)])
     before, after, other = 11, 12, 15
 
     found = awaited(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import koru_delta
 from koru_delta import errors
 from koru_delta.database import erasing
 from koru_delta.lifecycle import Runner, facade, jobs
+from koru_delta.storage.pace import ASIDE, WORK_SECONDS, Pace, gently
 from koru_delta.testing import FixedClock
 
 MINUTE = 60
@@ -119,6 +122,51 @@ def test_stopping_waits_for_the_job_at_hand(monkeypatch: pytest.MonkeyPatch) -> 
     assert ended == ["job", "stop"]
     runner.start()
     assert runner._thread is None
+
+
+class Used:
+    """A database that is used all the time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def uses(self) -> int:
+        self.count += 1
+        return self.count
+
+
+class Long:
+    """A job that is at work for long."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+
+    def work(self) -> None:
+        for number in gently(range(3)):
+            until_then = time.thread_time() + 2 * WORK_SECONDS
+            while time.thread_time() < until_then:
+                pass
+            self.done.append(number)
+
+
+def test_the_thread_steps_aside_for_uses_and_whoever_does_a_job_by_hand_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(jobs, "Pace", partial(Pace, sleep=slept.append))
+    used, job = Used(), Long()
+    runner = Runner(clock := FixedClock(), used.uses)
+    runner.add("long", 60, job.work)
+    clock.advance(seconds=60)
+    assert runner.run_due() == ["long"]
+    assert (job.done, slept, used.count) == ([0, 1, 2], [], 0)
+
+    runner.ask("long")
+    until(lambda: len(job.done) == 6)
+    runner.stop()
+
+    assert len(slept) == 3
+    assert min(slept) >= min(2 * WORK_SECONDS * ASIDE, 0.1)
 
 
 def test_of_all_processes_one_does_a_job(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import apsw
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,22 +19,36 @@ from hypothesis import strategies as st
 import koru_delta
 from koru_delta import Database, errors
 from koru_delta.lifecycle import Tracker, UsageFile, sidefile, tracker
-from koru_delta.lifecycle.usage import GET, HIT, HOUR, KINDS, RECALL, USED, Row, Trace
+from koru_delta.lifecycle.sidefile import Sample
+from koru_delta.lifecycle.usage import GET, HIT, HOUR, KINDS, RECALL, USED, Trace, Usage
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.test_fork import in_child
 
 DAY = 24 * HOUR
 
 
+class Row(NamedTuple):
+    """The uses of one key; counts are as of the last of them."""
+
+    first: int
+    last: int
+    counts: list[float]
+    lately: float
+    gaps: float
+    gap_log: float
+    hours: list[float]
+
+
 def rows_of(file: UsageFile | None, namespace: str = "docs") -> dict[str, Row]:
     """What a file tells of the keys of a namespace, in their order."""
     assert file is not None
-    _, found = file.changed(0, 1_000_000)
-    return {
-        key: row
-        for (name, key), row in sorted(found, key=lambda each: each[0])
+    _, places, usage = file.changed(0, 1_000_000)
+    found = {
+        key: Row(*(getattr(usage, name)[row].tolist() for name in Row._fields))
+        for row, (name, key) in enumerate(places)
         if name == namespace
     }
+    return dict(sorted(found.items()))
 
 
 def counts(db: Database, namespace: str = "docs") -> dict[str, dict[str, float]]:
@@ -233,17 +248,46 @@ def test_feedback_on_nothing_is_refused(
         db.used(("docs", "note"), kind="liked")  # type: ignore[arg-type]
 
 
+def test_every_use_is_a_sign_that_somebody_is_there_and_adding_up_is_none(db: Database) -> None:
+    for key in ("rain", "snow"):
+        db.embed("docs", key, f"{key} falls")
+    tracked = db._tracker
+    signs = [tracked.uses()]
+    for use in (
+        lambda: db.get("docs", "rain", as_of=1),
+        lambda: db.get_many("docs", ["rain", "snow"]),
+        lambda: db.similar("docs", "snow falls"),
+        lambda: db.search("docs", "snow", mode="text"),
+        lambda: db.used(("docs", "rain")),
+        lambda: [db.get("docs", "rain") for _ in range(200)],
+    ):
+        use()
+        signs.append(tracked.uses())
+    assert len(set(signs)) == 7
+
+    db.put("docs", "sun", 1)
+    tracked.flush()
+    db.lifecycle.run_once("check")
+    assert tracked.uses() == signs[-1]
+
+
+def test_where_uses_are_not_tracked_somebody_may_always_be_there() -> None:
+    untracked = Tracker(UsageFile(None), FixedClock(), is_on=False)
+
+    assert len({untracked.uses() for _ in range(5)}) == 5
+
+
 USES = st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from([1, 16]), st.integers(0, 40 * DAY)),
     min_size=1, max_size=30,
 )  # fmt: skip
 
 
-def row_of(uses: list[tuple[int, int, int]]) -> Row:
+def used(uses: list[tuple[int, int, int]]) -> Usage:
     trace = Trace(uses[0][2])
     for kind, times, time in uses:
         trace.add(kind, times, time, time // HOUR % 24)
-    return trace.row()
+    return Usage.of([trace])
 
 
 @given(USES, st.integers(1, 4), st.randoms(use_true_random=False))
@@ -254,19 +298,79 @@ def test_what_several_processes_gathered_adds_up_in_any_order(
     parts = [uses[start::processes] for start in range(min(processes, len(uses)))]
     chance.shuffle(parts)
 
-    added = row_of(parts[0])
+    added = used(parts[0])
     for part in parts[1:]:
-        added = added.plus(row_of(part))
+        added = added.plus(used(part))
 
     at = max(time for _, _, time in uses)
     for kind in (GET, HIT, RECALL, USED):
         plain = sum(n * 0.5 ** ((at - time) / (7 * DAY)) for k, n, time in uses if k == kind)
-        assert added.counts[kind] == pytest.approx(plain, rel=1e-4, abs=1e-9)
+        assert added.counts[0, kind] == pytest.approx(plain, rel=1e-4, abs=1e-9)
     hours = np.zeros(24)
     for _, times, time in uses:
         hours[time // HOUR % 24] += times * 0.5 ** ((at - time) / (7 * DAY))
-    assert added.hours == pytest.approx(hours.tolist(), rel=1e-4, abs=1e-9)
-    assert (added.first, added.last) == (uses[0][2], at)
+    assert added.hours[0].tolist() == pytest.approx(hours.tolist(), rel=1e-4, abs=1e-9)
+    assert (added.first[0], added.last[0]) == (uses[0][2], at)
+
+
+TOLD = st.lists(
+    st.tuples(
+        st.sampled_from(["docs", "notes"]), st.sampled_from(["a", "b", 'c "d"', "\U0001f600"]),
+        st.sampled_from([USED, RECALL]), st.integers(0, 2 * HOUR),
+    ),
+    min_size=1, max_size=40,
+)  # fmt: skip
+
+
+@given(TOLD, st.integers(1, 3))
+def test_uses_are_the_same_however_few_are_written_and_read_at_once(
+    uses: list[tuple[str, str, int, int]], at_once: int
+) -> None:
+    found = []
+    for portion in (10_000, at_once):
+        clock, file = FixedClock(), UsageFile(None)
+        tracked = Tracker(file, clock)
+        file.add_samples([Sample((name, key), clock.now, np.zeros(2)) for name, key, *_ in uses],
+                         most=100)  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sidefile, "_ADDED_AT_ONCE", portion)
+            patch.setattr(sidefile, "_READ_AT_ONCE", portion)
+            for number, (name, key, kind, since) in enumerate(uses):
+                clock.advance(seconds=since // 1_000_000)
+                tracked._note(kind, name, (key,))
+                if number % 5 == 0:
+                    assert tracked.flush()
+            tracked.flush()
+            found.append((
+                rows_of(file), rows_of(file, "notes"), sorted(file.followers(0, clock.now)),
+                [(each.place, each.used) for each in file.settled(clock.now)],
+            ))  # fmt: skip
+
+    assert found[0] == found[1]
+
+
+def test_what_could_be_written_before_the_file_refused_is_not_added_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidefile, "_ADDED_AT_ONCE", 3)
+    tracked = Tracker(UsageFile(tmp_path / "usage.db"), FixedClock())
+    for number in range(10):
+        tracked.got("docs", f"key-{number}")
+    plain, calls = sidefile._add_traces, []
+
+    def refusing(*given: Any) -> None:
+        calls.append(given)
+        plain(*given)
+        if len(calls) == 3:
+            raise apsw.FullError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sidefile, "_add_traces", refusing)
+        assert tracked.flush() is False
+    assert list(rows_of(tracked.file)) == [f"key-{number}" for number in range(6)]
+    assert tracked.flush() is True
+
+    assert [row.counts[GET] for row in rows_of(tracked.file).values()] == [1.0] * 10
 
 
 PROCESS = """
