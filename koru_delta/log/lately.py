@@ -6,8 +6,8 @@ nothing has been erased in its namespace since it was read, by whatever process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from koru_delta.causal import Version
 from koru_delta.storage import Stored
@@ -15,14 +15,12 @@ from koru_delta.storage import Stored
 MOST_BYTES: Final = 16 * 1024 * 1024
 MOST_AT_ONCE: Final = 64  # of a longer list nothing is kept: somebody goes through all
 _LARGEST: Final = MOST_BYTES // 64
-_BESIDE: Final = 600  # bytes of a version beside its value: its record, decoded
+_BESIDE: Final = 400  # bytes of a version beside its record and value
 
 
-class _Kept(NamedTuple):
-    version: Version
-    namespace: str
-    erased: int  # the last erasure in it when it was read
-    size_bytes: int
+# Namespace, last erasure in it when it was read, size, id, record, value: an exact tuple of what
+# refers to nothing, which the collector of garbage need not look through.
+_Kept = tuple[str, int, int, str, bytes, bytes | None]
 
 
 class Lately:
@@ -59,26 +57,37 @@ class Lately:
                 kept = old.get(seq)
                 if kept is not None:
                     self._add(seq, kept)
+            version = None
             if kept is not None:
-                last = erased.get(kept.namespace)
+                namespace, then, _, identity, record, body = kept
+                last = erased.get(namespace)
                 if last is None:
-                    last = erased[kept.namespace] = self._erased(kept.namespace)
-                if last != kept.erased:
-                    kept = None
-            found.append(None if kept is None else kept.version)
+                    last = erased[namespace] = self._erased(namespace)
+                if last == then:
+                    version = Version(seq, identity, record, body)
+            found.append(version)
         return found
 
-    def keep(self, versions: Sequence[Version], entries: Sequence[Stored]) -> None:
-        """Keep versions made of these entries: nothing was erased between then and now."""
+    def keep(
+        self, versions: Sequence[Version], entries: Sequence[Stored], erased: Mapping[str, int]
+    ) -> None:
+        """Keep versions made of these entries.
+
+        Args:
+            erased: The last erasure in each of their namespaces when the entries were read.
+        """
         for version, entry in zip(versions, entries, strict=True):
-            size = len(entry.body or b"") + _BESIDE
-            if size <= _LARGEST:
+            size = len(entry.record) + len(entry.body or b"") + _BESIDE
+            if size <= _LARGEST and not entry.erased:
                 namespace = version.namespace
-                self._add(entry.seq, _Kept(version, namespace, self._erased(namespace), size))
+                self._add(
+                    entry.seq,
+                    (namespace, erased[namespace], size, version.id, entry.record, entry.body),
+                )
 
     def _add(self, seq: int, kept: _Kept) -> None:
         self._young[seq] = kept
-        self._young_bytes += kept.size_bytes
+        self._young_bytes += kept[2]
         if self._young_bytes > MOST_BYTES // 2:
             self._old, self._old_bytes = self._young, self._young_bytes
             self._young, self._young_bytes = {}, 0
