@@ -12,7 +12,7 @@ from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.masks import Masks
 from koru_delta.search.plan import asked_of
-from koru_delta.search.readings import Graph, KeptMask, Reading
+from koru_delta.search.readings import Coded, Graph, KeptMask, Reading
 from koru_delta.search.scoring import Hit, Target
 from koru_delta.search.seen import Mask, Numbers
 from koru_delta.search.truth import Matrix, Truth
@@ -204,10 +204,10 @@ class Candidates(Masks):
         """
         truth, query = reading.truth, target.vector
         kept = self._kept_of(visible)
-        if kept is not None and kept.coded is not None:
-            own, own_codes = kept.coded
-            some = _asked(own_codes, query, k, recall, widened, None)
-            return None if some is None else (own[some], _late(some, own_codes))
+        own = own_codes(kept, k, recall)
+        if own is not None:
+            some = _asked(own.codes, query, k, recall, widened, None)
+            return None if some is None else (own.slots[some], _late(some, own.codes))
         mask = self._slot_mask(reading, visible)
         if kept is not None and kept.uses >= _OFTEN and not kept.is_to_be_coded:
             assert mask is not None
@@ -345,6 +345,12 @@ def candidates_of(codes: Codes | None, k: int, recall: float) -> int | None:
         if wanted is not None:
             return max(wanted, 2 * k + codes.spare(recall))
     return None
+
+
+def own_codes(kept: KeptMask | None, k: int, recall: float) -> Coded | None:
+    """Codes of just what is under a mask, if there are any that hold the recall."""
+    own = None if kept is None else kept.coded  # which others may let go of
+    return own if own is not None and candidates_of(own.codes, k, recall) is not None else None
 
 
 def _asked(

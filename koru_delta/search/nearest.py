@@ -19,6 +19,7 @@ from koru_delta.search.candidates import (
     NARROWED,
     Candidates,
     candidates_of,
+    own_codes,
     span_of,
     unfed_of,
 )
@@ -241,7 +242,7 @@ class VectorSpace(Candidates):
         if count > k and not reading.tiny:
             bounded = sum(segment.rows for segment in truth.segments if segment.bounds is not None)
         if recall <= HIGHEST_APPROXIMATE and count > 2 * k and not reading.tiny:
-            own = None if kept is None else kept.coded
+            own = own_codes(kept, k, recall)
             uncoded = truth.slots if own is None else 0
             if own is not None:
                 kinds, coded = {own.codes.name}, own.codes.toil(own.codes.rows)
@@ -397,15 +398,15 @@ class VectorSpace(Candidates):
     ) -> list[Numbers | None]:
         seen, truth = reading.seen, reading.truth
         kept = self._kept_of(visible)
-        if kept is not None and kept.coded is not None:
-            own, own_codes = kept.coded
-            wanted = candidates_of(own_codes, k, recall)
+        own = own_codes(kept, k, recall)
+        if own is not None:
+            wanted = candidates_of(own.codes, k, recall)
             assert wanted is not None
             try:
-                some = own[own_codes.nearest_many(queries, wanted, None)]
+                chosen = own.slots[own.codes.nearest_many(queries, wanted, None)]
             except CodesUnavailable:
                 return [None] * len(queries)
-            return [seen.rows_of(mine, visible) for mine in some]
+            return [seen.rows_of(mine, visible) for mine in chosen]
         mask = self._slot_mask(reading, visible)
         parts: list[list[Numbers]] = [[] for _ in queries]
         for segment in truth.segments:

@@ -463,6 +463,37 @@ def test_codes_of_a_filters_own_that_fail_are_done_without(small):
                 check_approximate(found, exact, 10)
 
 
+def test_codes_of_a_filters_own_are_asked_for_no_more_recall_than_they_hold(small):
+    encode = codes.encode
+
+    def poorly(vectors, metric):
+        found = encode(vectors, metric, kind="signs")
+        found.needs = (20, 20, 20, 20, 0)  # never .99
+        return found
+
+    small.setattr(codes, "encode", poorly)
+    numbers = np.random.default_rng(44)
+    with koru_delta.open() as db:
+        items = [(f"k{n:03}", row, {"n": n % 2}) for n, row in enumerate(rows_of(numbers, 200, 16))]
+        db.embed_many("v", items)
+        db.build_index()
+        with forced(db, "codes"):
+            for query in rows_of(numbers, 3, 16):
+                db.similar("v", query, filter={"n": 1})
+            db.build_index()
+            [space] = db._vectors.opened()
+            assert any(kept.coded for kept in space._masks.values())
+            for recall, plan in ((0.98, "codes"), (0.99, "scan")):
+                _choose_again(db)
+                for query in rows_of(numbers, 3, 16):
+                    options = {"filter": {"n": 1}, "recall": recall}
+                    exact = db.similar("v", query, filter={"n": 1}, k=200, exact=True)
+                    [together] = db.similar_many("v", query[None], **options)
+                    for found in (db.similar("v", query, **options), together):
+                        assert found.plan == plan
+                        check_approximate(found, exact, 10)
+
+
 def test_some_of_many_segments_may_have_codes_that_do_not_hold_the_recall(small):
     encode = codes.encode
     made = []
