@@ -6,7 +6,7 @@ nothing has been erased in its namespace since it was read, by whatever process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from koru_delta.causal import Version
@@ -68,13 +68,19 @@ class Lately:
             found.append(None if kept is None else kept.version)
         return found
 
-    def keep(self, versions: Sequence[Version], entries: Sequence[Stored]) -> None:
-        """Keep versions made of these entries: nothing was erased between then and now."""
+    def keep(
+        self, versions: Sequence[Version], entries: Sequence[Stored], erased: Mapping[str, int]
+    ) -> None:
+        """Keep versions made of these entries.
+
+        Args:
+            erased: The last erasure in each of their namespaces when the entries were read.
+        """
         for version, entry in zip(versions, entries, strict=True):
             size = len(entry.body or b"") + _BESIDE
             if size <= _LARGEST:
                 namespace = version.namespace
-                self._add(entry.seq, _Kept(version, namespace, self._erased(namespace), size))
+                self._add(entry.seq, _Kept(version, namespace, erased[namespace], size))
 
     def _add(self, seq: int, kept: _Kept) -> None:
         self._young[seq] = kept
