@@ -149,7 +149,6 @@ class ToCode(NamedTuple):
     """A mask that is used often, of whose slots codes like these are wanted."""
 
     kept: KeptMask
-    truth: Truth
     slots: Numbers
     like: Codes
 

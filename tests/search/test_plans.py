@@ -461,6 +461,25 @@ def test_codes_of_a_filters_own_that_fail_are_done_without(small):
                 assert found.plan == "codes"
                 exact = db.similar("v", query, filter={"n": 1}, k=200, exact=True)
                 check_approximate(found, exact, 10)
+        db.embed_many("v", [(f"x{n}", row) for n, row in enumerate(rows_of(numbers, 50, 16))])
+        db.build_index()  # all else is made as before
+        assert db.stats()["vector_spaces"][0]["in_tail"] == 0
+
+
+def test_more_filters_than_can_wait_for_codes_have_some_later(small):
+    numbers = np.random.default_rng(45)
+    with koru_delta.open() as db:
+        items = [(f"k{n:03}", row, {"n": n % 9}) for n, row in enumerate(rows_of(numbers, 200, 16))]
+        db.embed_many("v", items)
+        db.build_index()
+        [space] = db._vectors.opened()
+        with forced(db, "codes"):
+            for _ in range(3):
+                for n in range(9):
+                    for query in rows_of(numbers, 3, 16):
+                        db.similar("v", query, filter={"n": n})
+                db.build_index()
+            assert sum(kept.coded is not None for kept in space._masks.values()) == 9
 
 
 def test_codes_of_a_filters_own_are_asked_for_no_more_recall_than_they_hold(small):
