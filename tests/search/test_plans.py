@@ -466,6 +466,39 @@ def test_codes_of_a_filters_own_that_fail_are_done_without(small):
         assert db.stats()["vector_spaces"][0]["in_tail"] == 0
 
 
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.skipif(codes.best_kind() != "turbo4", reason="turbovec is not installed")
+def test_codes_that_cannot_tell_what_is_near_are_asked_for_more(monkeypatch, metric, own):
+    """A few rows lie so close together that codes, good enough for most, give any of them."""
+    numbers = np.random.default_rng(46)
+    vectors = numbers.standard_normal((6000, 64))
+    vectors[::50] = vectors[0] + numbers.standard_normal((120, 64)) * 0.1
+    queries = vectors[0] + numbers.standard_normal((60, 64)) * 0.1
+    with koru_delta.open() as db:
+        items = [(f"k{n:04}", vector, {"n": n % 2}) for n, vector in enumerate(vectors)]
+        db.embed_many("v", items, metric=metric)
+        db.build_index()
+        with forced(db, "codes"):
+            if own:
+                for query in queries[:10]:
+                    db.similar("v", query, filter={"n": 0})
+                db.build_index()
+            [space] = db._vectors.opened()
+            assert any(kept.coded for kept in space._masks.values()) is own
+            _choose_again(db)
+            for k in (1, 10):
+                found, alone = 0, 0
+                together = db.similar_many("v", queries, k=k, filter={"n": 0})
+                for query, one in zip(queries, together, strict=True):
+                    exact = db.similar("v", query, k=k, filter={"n": 0}, exact=True)
+                    best = {match.key for match in exact}
+                    found += len(best & {match.key for match in one})
+                    by_itself = db.similar("v", query, k=k, filter={"n": 0})
+                    alone += len(best & {match.key for match in by_itself})
+                assert min(found, alone) >= 0.95 * 60 * k, (k, found, alone)
+
+
 def test_more_filters_than_can_wait_for_codes_have_some_later(small):
     numbers = np.random.default_rng(45)
     with koru_delta.open() as db:
