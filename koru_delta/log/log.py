@@ -162,6 +162,7 @@ class CausalLog(Moments):
         if ticket.error is not None:
             raise ticket.error
         if any(write.operation == ERASE for write in writes):
+            self._lately.clear()
             self.after_erase()
         return ticket
 
@@ -348,8 +349,9 @@ class CausalLog(Moments):
             generation = self.engine.generation()
             entries = self.engine.at_many(missing)
             loaded = self.loaded(entries)
+            erased = {name: self.engine.erased(name) for name in {v.namespace for v in loaded}}
             if not generation & 1 and self.engine.generation() == generation:
-                self._lately.keep(loaded, entries)
+                self._lately.keep(loaded, entries, erased)
             if len(missing) == len(seqs):
                 return loaded
             fresh = iter(loaded)

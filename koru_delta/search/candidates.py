@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 
 from koru_delta.search.codes import Codes
-from koru_delta.search.frame import CodesUnavailable
+from koru_delta.search.frame import TRIED_K, CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
 from koru_delta.search.masks import Masks
 from koru_delta.search.plan import asked_of
-from koru_delta.search.readings import Graph, KeptMask, Reading
+from koru_delta.search.readings import Coded, Graph, KeptMask, Reading
 from koru_delta.search.scoring import Hit, Target
 from koru_delta.search.seen import Mask, Numbers
 from koru_delta.search.truth import Matrix, Truth
@@ -25,6 +25,7 @@ _COMPARED: Final = 96  # candidates, so few that all are scored exactly
 _WIDENED: Final = (1, 4, 16)
 _WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
 _OFTEN: Final = 8  # uses of a mask, from which codes of just what is under it are made
+_FEW_STAND: Final = 4  # places further back than the share of the ten best that are sought
 _SMALL: Final = 4096  # rows of a segment, of which any number is quickly looked at
 _SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
 
@@ -204,10 +205,10 @@ class Candidates(Masks):
         """
         truth, query = reading.truth, target.vector
         kept = self._kept_of(visible)
-        if kept is not None and kept.coded is not None:
-            own, own_codes = kept.coded
-            some = _asked(own_codes, query, k, recall, widened, None)
-            return None if some is None else (own[some], _late(some, own_codes))
+        own = own_codes(kept, k, recall)
+        if own is not None:
+            some = _asked(own.codes, query, k, recall, widened, None)
+            return None if some is None else (own.slots[some], _late(some, own.codes, k))
         mask = self._slot_mask(reading, visible)
         if kept is not None and kept.uses >= _OFTEN and not kept.is_to_be_coded:
             assert mask is not None
@@ -227,7 +228,7 @@ class Candidates(Masks):
             if some is None:
                 return None
             found.append(segment.start + some)
-            doubts.append(_late(some, segment.codes))
+            doubts.append(_late(some, segment.codes, k))
         if truth.sealed < truth.slots:
             part = None if mask is None else mask[truth.sealed :]
             found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
@@ -347,6 +348,12 @@ def candidates_of(codes: Codes | None, k: int, recall: float) -> int | None:
     return None
 
 
+def own_codes(kept: KeptMask | None, k: int, recall: float) -> Coded | None:
+    """Codes of just what is under a mask, if there are any that hold the recall."""
+    own = None if kept is None else kept.coded  # which others may let go of
+    return own if own is not None and candidates_of(own.codes, k, recall) is not None else None
+
+
 def _asked(
     codes: Codes, query: Vector, k: int, recall: float, widened: int, mask: Mask | None
 ) -> Numbers | None:
@@ -360,8 +367,16 @@ def _asked(
         return None
 
 
-def _late(some: Numbers, codes: Codes) -> Mask:
+def late_from(count: int, codes: Codes, k: int) -> int:
+    """The first place among `count` that codes gave at which the `k` best should not stand.
+
+    Less than ten stand nearer to the front, unless codes tell what is near from nothing.
+    """
+    return ceil(count * codes.shallow * min(1.0, (k + _FEW_STAND) / (TRIED_K + _FEW_STAND)))
+
+
+def _late(some: Numbers, codes: Codes, k: int) -> Mask:
     """Which of the rows that codes gave stand late among them."""
     late = np.zeros(len(some), dtype=np.bool_)
-    late[ceil(len(some) * codes.shallow) :] = True
+    late[late_from(len(some), codes, k) :] = True
     return late

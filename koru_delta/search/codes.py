@@ -78,6 +78,11 @@ class Codes(Protocol):
         ...
 
     @property
+    def nested(self) -> bool:
+        """Whether, asked for few, they give the first of those when asked for many."""
+        ...
+
+    @property
     def shallow(self) -> float:
         """Where among those given the last of the best may stand, as a share of their number.
 
@@ -208,7 +213,7 @@ class _Turbo:
     """Four bits a dimension, by the library turbovec."""
 
     name: Final = "turbo4"
-    nested: Final = False  # asked for few, it looks less closely than when asked for many
+    nested: Final = False  # asked for few, it looks less closely
     shallow: Final = 0.75
 
     def __init__(self, index: Any, frame: Frame, rows: int, size: int) -> None:
@@ -223,13 +228,19 @@ class _Turbo:
     def made(cls, vectors: Vectors, frame: Frame) -> Self:
         """Codes of `vectors`."""
         library, width, rows = _library(), cls._width(frame), vectors.shape[0]
-        with foreign("turbovec could not make codes"):
+        failed = "turbovec could not make codes"  # and not: the vectors could not be read
+        with foreign(failed):
             index = library.TurboQuantIndex(width, 4)
-            if rows >= _SAMPLE // 4:
-                chosen = np.random.default_rng(1).choice(rows, min(_SAMPLE, rows), replace=False)
-                index.calibrate(cls._items(vectors[np.sort(chosen)], frame, width))
-            for start in range(0, rows, BLOCK):
-                index.add(cls._items(vectors[start : start + BLOCK], frame, width))
+        if rows >= _SAMPLE // 4:
+            chosen = np.random.default_rng(1).choice(rows, min(_SAMPLE, rows), replace=False)
+            items = cls._items(vectors[np.sort(chosen)], frame, width)
+            with foreign(failed):
+                index.calibrate(items)
+        for start in range(0, rows, BLOCK):
+            items = cls._items(vectors[start : start + BLOCK], frame, width)
+            with foreign(failed):
+                index.add(items)
+        with foreign(failed):
             # What is read back has no room to grow, which may be half of it.
             data = [index.to_bytes()]
         del index

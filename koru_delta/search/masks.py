@@ -119,15 +119,17 @@ class Masks(Scoring):
 
     def _want_codes(self, reading: Reading, kept: KeptMask, mask: Mask) -> None:
         """Have codes made of just what is under a mask that is used often."""
+        if len(self.to_code) > _TO_CODE_MOST:
+            return  # it will come again
         kept.is_to_be_coded = True
         held = [s.codes for s in reading.truth.segments if s.codes is not None and s.codes.nbytes]
-        if kept.count < _LEAST_CODED or not held or len(self.to_code) > _TO_CODE_MOST:
+        if kept.count < _LEAST_CODED or not held:
             return
         like = max(held, key=lambda each: each.rows)
         fits = kept.count * (like.nbytes // like.rows + _SLOT_BYTES) <= self.copied_kept // 2
         toil = sum(each.toil(each.rows) for each in held)
         if fits and like.toil(kept.count) < _WORTH_CODING * toil:
-            self.to_code.append(ToCode(kept, reading.truth, np.flatnonzero(mask), like))
+            self.to_code.append(ToCode(kept, np.flatnonzero(mask), like))
             self.moved()
 
     def code(self, wanted: ToCode) -> None:
@@ -136,9 +138,9 @@ class Masks(Scoring):
         Raises:
             CodesUnavailable, Unusable: they cannot be made.
         """
-        kept, truth, slots, like = wanted
+        kept, slots, like = wanted
         if self._kept_of(kept.mask) is kept:
-            kept.coded = Coded(slots, like.of_others(Chosen(truth, slots)))
+            kept.coded = Coded(slots, like.of_others(Chosen(self.reading.truth, slots)))
             kept.ways = {}
             self._bound_copies(kept)
 

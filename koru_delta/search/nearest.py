@@ -19,10 +19,13 @@ from koru_delta.search.candidates import (
     NARROWED,
     Candidates,
     candidates_of,
+    late_from,
+    own_codes,
     span_of,
     unfed_of,
 )
 from koru_delta.search.causality import Condition
+from koru_delta.search.codes import Codes
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
@@ -241,7 +244,7 @@ class VectorSpace(Candidates):
         if count > k and not reading.tiny:
             bounded = sum(segment.rows for segment in truth.segments if segment.bounds is not None)
         if recall <= HIGHEST_APPROXIMATE and count > 2 * k and not reading.tiny:
-            own = None if kept is None else kept.coded
+            own = own_codes(kept, k, recall)
             uncoded = truth.slots if own is None else 0
             if own is not None:
                 kinds, coded = {own.codes.name}, own.codes.toil(own.codes.rows)
@@ -300,10 +303,11 @@ class VectorSpace(Candidates):
         targets = [Target.of(query) for query in queries]
         way, effort = self._way(reading, visible, count, k, recall, cut.clock)
         found: list[Numbers | None] = [None] * len(queries)
+        doubted: list[Numbers] = []
         if way == "graph":
             found = self._many_by_graph(reading, queries, targets, k, effort, visible)
         elif way == "codes":
-            found = self._many_by_codes(reading, queries, targets, k, visible, recall)
+            found, doubted = self._many_by_codes(reading, queries, targets, k, visible, recall)
         elif way in ("scan", "bounds", "packed") and not reading.tiny and count > k:
             found = self._many_by_scan(reading, queries, targets, k, visible, pack=way == "packed")
         wanted = min(k, count)
@@ -343,11 +347,14 @@ class VectorSpace(Candidates):
                 and not narrow
                 and self._unusual(graph, target, hits)
             )
+            if length and doubted and len(doubted[n]):  # by itself, it is asked for more
+                late = set(seen.seq.take(doubted[n]).tolist())
+                unusual = any(seq in late for _, _, seq in hits)
             if not length or unusual:
                 answers.append(
                     self._search(
                         reading, target, k, cut, valid_at, where, causal, threshold, recall,
-                        graph=not unusual and not narrow,
+                        graph=way != "graph" or (not unusual and not narrow),
                     )
                 )  # fmt: skip
             else:
@@ -394,20 +401,26 @@ class VectorSpace(Candidates):
         k: int,
         visible: Mask | None,
         recall: float,
-    ) -> list[Numbers | None]:
+    ) -> tuple[list[Numbers | None], list[Numbers]]:
+        """Rows that seem near to each query, and which of them are in doubt; None if codes fail."""
         seen, truth = reading.seen, reading.truth
         kept = self._kept_of(visible)
-        if kept is not None and kept.coded is not None:
-            own, own_codes = kept.coded
-            wanted = candidates_of(own_codes, k, recall)
+        own = own_codes(kept, k, recall)
+        if own is not None:
+            wanted = candidates_of(own.codes, k, recall)
             assert wanted is not None
             try:
-                some = own[own_codes.nearest_many(queries, wanted, None)]
+                some = own.codes.nearest_many(queries, wanted, None)
             except CodesUnavailable:
-                return [None] * len(queries)
-            return [seen.rows_of(mine, visible) for mine in some]
+                return [None] * len(queries), []
+            chosen, first = own.slots[some], _doubted_from(some.shape[1], own.codes, k)
+            return (
+                [seen.rows_of(mine, visible) for mine in chosen],
+                [seen.rows_of(mine[first:], visible) for mine in chosen],
+            )
         mask = self._slot_mask(reading, visible)
         parts: list[list[Numbers]] = [[] for _ in queries]
+        lates: list[list[Numbers]] = [[np.empty(0, dtype=np.int64)] for _ in queries]
         for segment in truth.segments:
             part = None if mask is None else mask[segment.start : segment.stop]
             if part is not None and not part.any():
@@ -419,13 +432,18 @@ class VectorSpace(Candidates):
             try:
                 rows = segment.codes.nearest_many(queries, wanted, part)
             except CodesUnavailable:
-                return [None] * len(queries)
-            for some, mine in zip(rows, parts, strict=True):
-                mine.append(segment.start + some)
+                return [None] * len(queries), []
+            first = _doubted_from(rows.shape[1], segment.codes, k)
+            for some, mine, late in zip(segment.start + rows, parts, lates, strict=True):
+                mine.append(some)
+                late.append(some[first:])
         if truth.sealed < truth.slots:
             part = None if mask is None else mask[truth.sealed :]
             self._many_near(truth, targets, truth.sealed, truth.slots, k, part, parts)
-        return [seen.rows_of(np.concatenate(mine), visible) for mine in parts]
+        return (
+            [seen.rows_of(np.concatenate(mine), visible) for mine in parts],
+            [seen.rows_of(np.concatenate(mine), visible) for mine in lates],
+        )
 
     def _many_near(
         self,
@@ -490,6 +508,14 @@ class VectorSpace(Candidates):
                     best = self._possible(truth, scores, whole, target, k)
                     found.append(best if best is None or rows is None else rows[best])
         return found
+
+
+def _doubted_from(count: int, codes: Codes, k: int) -> int:
+    """As `late_from`, of one query among many.
+
+    Of signs none is doubted: they are asked for so many that doubts cost more than they find.
+    """
+    return count if codes.nested else late_from(count, codes, k)
 
 
 def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:

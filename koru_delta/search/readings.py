@@ -44,6 +44,7 @@ _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
 _FEW_MORE: Final = 128  # until so many more are there
 _TRIES: Final = 8  # of a graph under a mask, which tell how often it leads to too little
 _SHIFTED: Final = 0.05  # share in vain that has changed so much changes what is cheapest
+_FEW_ENTRIES: Final = 1024  # of the log, which a writer reads so that a search need not
 _FEW: Final = 8  # numbers that Python is through with before numpy has begun
 
 
@@ -149,7 +150,6 @@ class ToCode(NamedTuple):
     """A mask that is used often, of whose slots codes like these are wanted."""
 
     kept: KeptMask
-    truth: Truth
     slots: Numbers
     like: Codes
 
@@ -161,6 +161,7 @@ class SpaceReadings:
         self.space = space
         self.log = log
         self.lock = threading.RLock()  # held to read the log, and to publish a reading
+        self._is_following = False  # in whatever thread; a signal handler may write meanwhile
         self._costs = costs
         self.erased = log.engine.erased(space.namespace)  # the last erasure it takes account of
         self._names: dict[int, str] = {}
@@ -238,12 +239,18 @@ class SpaceReadings:
     def keep_up(self) -> None:
         """Take up what this process has just written, so that the next search need not.
 
-        If nobody has asked since the write before, nobody may ask now either.
+        If nobody has asked since the write before, nobody may ask now either. Who writes waits
+        for no other thread here, and does not read the much that another process wrote.
         """
-        if self.reading.asked and not self.is_stale:
-            with self.lock:
+        reading = self.reading
+        if not reading.asked or self._is_following or self.is_stale:
+            return
+        if self.log.head().seq - reading.seq <= _FEW_ENTRIES and self.lock.acquire(blocking=False):
+            try:
                 self._catch_up()
                 self.moved()
+            finally:
+                self.lock.release()
 
     @property
     def is_stale(self) -> bool:
@@ -264,6 +271,7 @@ class SpaceReadings:
     def _follow(self) -> None:
         head = self.log.head().seq
         before = self.reading
+        self._is_following = True
         try:
             entries = self.log.engine.entries(self.space, before.seq)
             if entries and entries[-1].seq > head:
@@ -275,6 +283,8 @@ class SpaceReadings:
             if self.reading is before:  # interrupted anywhere before the last step
                 self.forget()  # half a reading answers wrongly; none is read again
             raise
+        finally:
+            self._is_following = False
 
     def _followed(self, before: Reading, head: int) -> Reading:
         """The reading after `before`, with what has been taken up since."""

@@ -147,7 +147,9 @@ class Upkeep:
             return True
         tail = reading.truth.slots - reading.truth.sealed
         uncoded = tail >= SEAL_ROWS or any(s.uncoded for s in reading.truth.segments)
-        if (uncoded or space.to_code) and not self._has_given_up("codes", space):
+        if uncoded and not self._has_given_up("codes", space):
+            return True
+        if space.to_code and not self._has_given_up("codes of filters", space):
             return True
         if self._is_held(space) and not self._has_given_up("files", space):
             return True
@@ -254,7 +256,7 @@ class Upkeep:
             ("codes", self._seal),
             ("memory", self._share_out),
             ("codes", self._recode),
-            ("codes", self._code_masks),
+            ("codes of filters", self._code_masks),
             ("files", self._save),
             ("memory", self._fit),
             ("graph", self._load_graph),
@@ -393,9 +395,11 @@ class Upkeep:
 
     def _code_masks(self, space: VectorSpace, complete: bool) -> None:
         """Make codes of just what is under the masks that are used often."""
-        while space.to_code:
+        waiting = space.to_code  # another takes its place if the space begins again
+        while waiting:
             self._check_unless(complete)
-            space.code(space.to_code.pop())
+            space.code(waiting[0])
+            del waiting[0]
 
     def _bound(self, space: VectorSpace, complete: bool) -> None:
         """Give large segments bounds for exact scans."""

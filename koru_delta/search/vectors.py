@@ -43,14 +43,17 @@ class Vectors:
             return list(self._spaces.values())
 
     def keep_up(self, writes: Sequence[Write]) -> None:
-        """Have spaces that are searched between writes take up a few that were committed."""
+        """Have spaces that are searched between writes take up a few that were committed.
+
+        Nothing is raised: these are made, whatever becomes of what follows them.
+        """
         if len(writes) > _FEW_WRITES:
             return
         for namespace in {write.namespace for write in writes}:
             for space in list(self._of.get(namespace, {}).values()):
                 try:
                     space.keep_up()
-                except KoruDeltaError as error:  # what was written is: a search will say it
+                except (KoruDeltaError, MemoryError) as error:  # a search will say it
                     _log.info("%r could not be followed: %s", namespace, error)
 
     def known(self, namespace: str, cut: Cut) -> list[Space]:

@@ -65,6 +65,34 @@ def test_a_value_that_another_handle_erased_is_not_given_from_memory(tmp_path):
         assert [hit.value for hit in db.similar("v", [1.0, 1.0], k=2)] == [{"n": 1}, {"n": 2}]
 
 
+def test_a_value_that_is_erased_while_it_is_read_is_not_kept(tmp_path, monkeypatch):
+    """By another process, that is: between the reading and the keeping."""
+    engine = type(koru_delta.open()._log.engine)
+    erased, waiting = engine.erased, []
+
+    def interrupted(self: Any, namespace: str) -> int:
+        if waiting and self is db._log.engine:
+            other.erase(waiting.pop())
+        return int(erased(self, namespace))
+
+    monkeypatch.setattr(engine, "erased", interrupted)
+    with filled(tmp_path / "db") as db, koru_delta.open(tmp_path / "db") as other:
+        then = other.version("v", "k00")
+        waiting.append(then.id)
+        db._log.versions([then.seq])
+        assert not waiting
+        [found] = db._log.versions([then.seq])
+        assert (found.id, found.is_erased) == (then.id, True)
+
+
+def test_nothing_that_is_erased_here_stays_in_memory():
+    with filled() as db:
+        [hit] = db.similar("v", [1.0, 1.0], k=1).load()
+        assert db._log._lately.size_bytes > 0
+        db.erase(hit.version)
+        assert db._log._lately.size_bytes == 0
+
+
 def test_no_more_is_kept_than_fits_and_what_is_asked_for_stays(monkeypatch, asked):
     monkeypatch.setattr(lately, "MOST_BYTES", 40_000)
     with filled(rows=200) as db:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import koru_delta
 from koru_delta import Database
 from koru_delta.errors import CorruptionError, InvalidDataError
-from koru_delta.search import upkeep
+from koru_delta.search import readings, upkeep
 from tests.indexing import SMALL, check_exact, lower
 from tests.search.test_plans import METRICS, WAYS, forced
 
@@ -173,19 +174,65 @@ def test_a_write_between_searches_is_taken_up_by_the_writer_and_one_of_many_is_n
         assert [hit.key for hit in db.similar("v", [1.0, 0.0])] == ["b"]
 
 
-def test_a_write_is_made_though_what_it_is_taken_up_into_fails(monkeypatch, caplog):
+def test_a_writer_does_not_read_the_much_that_another_has_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(readings, "_FEW_ENTRIES", 20)
+    with koru_delta.open(tmp_path / "db") as db, koru_delta.open(tmp_path / "db") as other:
+        db.embed("v", "a", [1.0, 0.0])
+        for rows in (19, 20):
+            db.similar("v", [1.0, 0.0])
+            [space] = db._vectors.opened()
+            known = space.reading.seq
+            other.embed_many("v", [(f"k{n}", [1.0, n]) for n in range(rows)])
+            written = db.embed("v", "b", [0.0, 1.0])
+            assert space.reading.seq == (written.seq if rows == 19 else known)
+            assert len(db.similar("v", [1.0, 0.0], k=50)) == rows + 2
+
+
+def test_a_writer_does_not_wait_for_another_thread_that_reads_the_log():
+    with koru_delta.open() as db, ThreadPoolExecutor(1) as pool:
+        db.embed("v", "a", [1.0, 0.0])
+        db.similar("v", [1.0, 0.0])
+        [space] = db._vectors.opened()
+        with space.lock:
+            pool.submit(db.embed, "v", "b", [0.0, 1.0]).result(timeout=60)
+        assert [hit.key for hit in db.similar("v", [0.0, 1.0])] == ["b", "a"]
+
+
+def test_a_write_while_its_thread_reads_the_log_is_found_once(monkeypatch):
+    """As of a signal handler, or of what ends when memory is collected."""
+    with koru_delta.open() as db:
+        db.embed_many("v", [("a", [1.0, 0.0]), ("b", [1.0, 1.0])])
+        db.similar("v", [1.0, 0.0])
+        [space] = db._vectors.opened()
+        read, pending = type(space).vectors_of, ["c"]
+
+        def interrupted(self: Any, objects: Any) -> Any:
+            if pending:
+                db.embed("v", pending.pop(), [0.5, 1.0])
+            return read(self, objects)
+
+        monkeypatch.setattr(type(space), "vectors_of", interrupted)
+        db.embed("v", "d", [0.0, 1.0])
+        assert not pending
+        assert [hit.key for hit in db.similar("v", [0.0, 1.0])] == ["d", "c", "b", "a"]
+        check_exact(db, "v", "cosine", np.array([0.3, 1.0], dtype=np.float32))
+        assert space.reading.seen.count == 4
+
+
+@pytest.mark.parametrize("error", [CorruptionError("it does not match"), MemoryError("it is full")])
+def test_a_write_is_made_though_what_it_is_taken_up_into_fails(monkeypatch, caplog, error):
     with koru_delta.open() as db:
         db.embed("v", "a", [1.0, 0.0])
         db.similar("v", [1.0, 0.0])
         [space] = db._vectors.opened()
 
         def fails() -> None:
-            raise CorruptionError("it does not match")
+            raise error
 
         with monkeypatch.context() as patch, caplog.at_level("INFO", logger="koru_delta"):
             patch.setattr(space, "_catch_up", fails)
             db.embed("v", "b", [0.0, 1.0])
-        assert "it does not match" in caplog.text
+        assert str(error) in caplog.text
         assert [hit.key for hit in db.similar("v", [0.0, 1.0])] == ["b", "a"]
 
 

@@ -25,6 +25,7 @@ from tests.test_fork import in_child
 FLIPS = int(os.environ.get("KORU_FLIPS", "150"))
 DIMENSIONS = 16
 QUERIES = rows_of(np.random.default_rng(20), 3, DIMENSIONS)
+MORE = np.random.default_rng(21)
 
 
 @pytest.fixture(autouse=True)
@@ -354,6 +355,30 @@ def test_damage_that_is_found_while_codes_are_made_anew_is_no_error(copy, small,
                 assert db.similar("v", QUERIES[0], k=6).plan == "codes"
 
     in_child(child)
+
+
+def test_damage_that_is_found_while_filters_are_given_codes_is_no_error(copy, answers, caplog):
+    with koru_delta.open(copy, durability="relaxed") as db:
+        db.similar("v", QUERIES[0])
+        db.build_index()
+        with forced(db, "codes"):
+            for n in (0, 1, 0, 1, 0, 1):
+                db.similar("v", QUERIES[0], k=6, filter={"n": n})
+            [space] = db._vectors.opened()
+            assert len(space.to_code) == 2
+            for file in some(copy, "vectors"):
+                flip(file, 4096 + 100, 255)  # among the vectors, which come first
+            db.build_index()
+            assert sum(kept.coded is not None for kept in space._masks.values()) == 2
+            check(db, answers)
+            for n in (0, 1):
+                right = db.similar("v", QUERIES[0], k=300, filter={"n": n}, exact=True)
+                check_approximate(db.similar("v", QUERIES[0], k=6, filter={"n": n}), right, 6)
+        sealed = db.stats()["vector_spaces"][0]["in_tail"]
+        db.embed_many("v", [(f"x{n}", row) for n, row in enumerate(rows_of(MORE, 50, DIMENSIONS))])
+        db.build_index()
+        assert db.stats()["vector_spaces"][0]["in_tail"] <= sealed
+    assert "until the database is opened again" not in caplog.text
 
 
 def test_what_was_made_of_a_file_that_has_gone_bad_since_is_not_put_in_its_place(copy, answers):

@@ -461,6 +461,89 @@ def test_codes_of_a_filters_own_that_fail_are_done_without(small):
                 assert found.plan == "codes"
                 exact = db.similar("v", query, filter={"n": 1}, k=200, exact=True)
                 check_approximate(found, exact, 10)
+        db.embed_many("v", [(f"x{n}", row) for n, row in enumerate(rows_of(numbers, 50, 16))])
+        db.build_index()  # all else is made as before
+        assert db.stats()["vector_spaces"][0]["in_tail"] == 0
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.skipif(codes.best_kind() != "turbo4", reason="turbovec is not installed")
+def test_codes_that_cannot_tell_what_is_near_are_asked_for_more(monkeypatch, metric, own):
+    """A few rows lie so close together that codes, good enough for most, give any of them."""
+    numbers = np.random.default_rng(46)
+    vectors = numbers.standard_normal((6000, 64))
+    vectors[::50] = vectors[0] + numbers.standard_normal((120, 64)) * 0.1
+    queries = vectors[0] + numbers.standard_normal((60, 64)) * 0.1
+    with koru_delta.open() as db:
+        items = [(f"k{n:04}", vector, {"n": n % 2}) for n, vector in enumerate(vectors)]
+        db.embed_many("v", items, metric=metric)
+        db.build_index()
+        with forced(db, "codes"):
+            if own:
+                for query in queries[:10]:
+                    db.similar("v", query, filter={"n": 0})
+                db.build_index()
+            [space] = db._vectors.opened()
+            assert any(kept.coded for kept in space._masks.values()) is own
+            _choose_again(db)
+            for k in (1, 10):
+                found, alone = 0, 0
+                together = db.similar_many("v", queries, k=k, filter={"n": 0})
+                for query, one in zip(queries, together, strict=True):
+                    exact = db.similar("v", query, k=k, filter={"n": 0}, exact=True)
+                    best = {match.key for match in exact}
+                    found += len(best & {match.key for match in one})
+                    by_itself = db.similar("v", query, k=k, filter={"n": 0})
+                    alone += len(best & {match.key for match in by_itself})
+                assert min(found, alone) >= 0.95 * 60 * k, (k, found, alone)
+
+
+def test_more_filters_than_can_wait_for_codes_have_some_later(small):
+    numbers = np.random.default_rng(45)
+    with koru_delta.open() as db:
+        items = [(f"k{n:03}", row, {"n": n % 9}) for n, row in enumerate(rows_of(numbers, 200, 16))]
+        db.embed_many("v", items)
+        db.build_index()
+        [space] = db._vectors.opened()
+        with forced(db, "codes"):
+            for _ in range(3):
+                for n in range(9):
+                    for query in rows_of(numbers, 3, 16):
+                        db.similar("v", query, filter={"n": n})
+                db.build_index()
+            assert sum(kept.coded is not None for kept in space._masks.values()) == 9
+
+
+def test_codes_of_a_filters_own_are_asked_for_no_more_recall_than_they_hold(small):
+    encode = codes.encode
+
+    def poorly(vectors, metric):
+        found = encode(vectors, metric, kind="signs")
+        found.needs = (20, 20, 20, 20, 0)  # never .99
+        return found
+
+    small.setattr(codes, "encode", poorly)
+    numbers = np.random.default_rng(44)
+    with koru_delta.open() as db:
+        items = [(f"k{n:03}", row, {"n": n % 2}) for n, row in enumerate(rows_of(numbers, 200, 16))]
+        db.embed_many("v", items)
+        db.build_index()
+        with forced(db, "codes"):
+            for query in rows_of(numbers, 3, 16):
+                db.similar("v", query, filter={"n": 1})
+            db.build_index()
+            [space] = db._vectors.opened()
+            assert any(kept.coded for kept in space._masks.values())
+            for recall, plan in ((0.98, "codes"), (0.99, "scan")):
+                _choose_again(db)
+                for query in rows_of(numbers, 3, 16):
+                    options = {"filter": {"n": 1}, "recall": recall}
+                    exact = db.similar("v", query, filter={"n": 1}, k=200, exact=True)
+                    [together] = db.similar_many("v", query[None], **options)
+                    for found in (db.similar("v", query, **options), together):
+                        assert found.plan == plan
+                        check_approximate(found, exact, 10)
 
 
 def test_some_of_many_segments_may_have_codes_that_do_not_hold_the_recall(small):
