@@ -314,7 +314,8 @@ class DimensionMismatchError(KoruDeltaError, ValueError):
     def __str__(self) -> str:
         return (
             f"namespace {self.namespace!r} holds vectors of {self.expected} numbers, this "
-            f"one has {self.got}; embed it with the model that filled the namespace"
+            f"one has {self.got}; embed it with the model that filled the namespace, or "
+            "say of which it is (model=)"
         )
 
 

@@ -31,6 +31,7 @@ from koru_delta.errors import (
     ErasedError,
     InvalidDataError,
     KeyNotFoundError,
+    ModelMismatchError,
     QueryError,
     TransactionError,
     UnknownCauseError,
@@ -235,14 +236,20 @@ class Intents:
         return [as_vector(row) for row in self.embedder.embed_documents(list(texts))]
 
     def model_for(self, namespace: str, model: str | None, *, texts: bool) -> str:
-        """The model a vector is filed under when the caller named none."""
+        """The model a vector is filed under when the caller named none.
+
+        Raises:
+            ModelMismatchError: the namespace has, or had, several.
+        """
         if model is not None:
             check_name("model", model, MAX_NAMESPACE_BYTES)
             return model
         if texts and self.embedder is not None:
             return self.embedder.name
-        known = [space.model for space in self.log.engine.spaces(namespace)]
-        return known[0] if len(known) == 1 else DEFAULT_MODEL
+        known = tuple(space.model for space in self.log.engine.spaces(namespace))
+        if len(known) > 1:  # after a reembed it would go to the model that was left, unfound
+            raise ModelMismatchError(namespace, None, known)
+        return known[0] if known else DEFAULT_MODEL
 
     def _with(self, write: Write, options: WriteOptions) -> Write:
         if options:

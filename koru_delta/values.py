@@ -121,7 +121,8 @@ def as_vector(given: VectorLike) -> Vector:
     """
     array = _numbers(given)
     if array.ndim != 1:
-        raise InvalidDataError(f"a vector has one dimension, this has shape {array.shape}")
+        rows = "; give one of its rows, or all to similar_many" if array.ndim == 2 else ""
+        raise InvalidDataError(f"a vector has one dimension, this has shape {array.shape}{rows}")
     return _float32(array)
 
 
@@ -129,7 +130,10 @@ def as_matrix(given: Sequence[VectorLike] | npt.NDArray[Any]) -> npt.NDArray[np.
     """Turn several vectors of one length into a float32 array of shape (n, dimensions)."""
     array = _numbers(given)
     if array.ndim != 2:
-        raise InvalidDataError(f"a batch of vectors has shape (n, d), this has {array.shape}")
+        one = "; put one vector in a list" if array.ndim == 1 else ""
+        raise InvalidDataError(
+            f"a batch of vectors has shape (n, dimensions), this has {array.shape}{one}"
+        )
     return _float32(array)
 
 
@@ -153,6 +157,11 @@ def encoded_vectors(given: Sequence[VectorLike]) -> list[bytes]:
         else:
             found += [vector_bytes(as_vector(vector)) for vector in some]
     return found
+
+
+def is_numpy(given: object) -> bool:
+    """Whether it is an array or a scalar of numpy's, which plain Python values stand for."""
+    return isinstance(given, (np.ndarray, np.generic))
 
 
 def points_nowhere(vector: bytes) -> bool:
@@ -290,7 +299,8 @@ def _scalar_problem(item: object) -> str | None:
         return "text holds a lone surrogate; decode it with errors='replace' first"
     if item is None or kind in (bool, int, float, str, list, dict):
         return None
-    return f"{_named(item)} is not a JSON type; convert it to one (a date to an ISO string, say)"
+    how = "its tolist() is one" if is_numpy(item) else "convert it (a date to an ISO string, say)"
+    return f"{_named(item)} is not a JSON type; {how}"
 
 
 def _surrogate(text: str) -> bool:
@@ -320,7 +330,10 @@ def _numbers(given: object) -> npt.NDArray[Any]:
     try:
         array = np.asarray(given)
     except ValueError as error:
-        raise InvalidDataError(f"not a vector of numbers: {error}") from error
+        raise InvalidDataError(
+            "a vector is a flat list of numbers, a batch has vectors of one length; parts of this "
+            "are longer than others"
+        ) from error
     if array.dtype.kind not in "fiu":
         raise InvalidDataError(
             f"a vector holds numbers, this holds {array.dtype}; pass a list or an array of floats, "

@@ -18,6 +18,7 @@ import pytest
 
 import koru_delta
 from koru_delta import Database, TreeHead, Version, errors, verify_consistency, verify_inclusion
+from koru_delta.search import tune as tuning
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.test_database import keys
 
@@ -41,6 +42,25 @@ def test_a_stranger_can_check_that_a_version_is_in_the_log(db: Database) -> None
     assert not verify_consistency(link, TreeHead(early.size, "00" * 32), head)
     with pytest.raises(errors.QueryError):
         db.prove_consistency(head.size + 1)
+
+
+@pytest.mark.parametrize("call", ["build_index", "tune", "verify"])
+def test_what_takes_long_shows_a_bar_if_told_to_and_none_if_not(
+    db: Database, call: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "_CODED_ROWS", (64, 128))
+    monkeypatch.setattr(tuning, "_FED_ROWS", 64)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes standard error for a terminal
+    db.embed_many("v", [(f"k{n}", vector) for n, vector in enumerate(np.eye(8))])
+    done: list[tuple[int, int]] = []
+    getattr(db, call)(progress=lambda *so_far: done.append(so_far))
+    assert done[-1][0] == done[-1][1] > 0
+    for quiet in (False, None):
+        getattr(db, call)(progress=quiet)
+        assert capsys.readouterr() == ("", "")
+    getattr(db, call)(progress=True)
+    assert capsys.readouterr().err
 
 
 def _fields(proof: Any) -> dict[str, Any]:

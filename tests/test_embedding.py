@@ -95,6 +95,23 @@ def test_models_stand_side_by_side(db: Database) -> None:
     assert db.vectors(small_only)["small"].tolist() == [0.0, 1.0]
 
 
+def test_a_vector_that_may_be_of_several_models_is_not_filed_under_any(db: Database) -> None:
+    """After a reembed it would be beside those that are there, in the model they have left."""
+    first = db.embed("n", "k", [1.0, 0.0], {"text": "x"})
+    db.reembed("n", "new", lambda texts: [[0.0, 1.0] for _ in texts])
+    before = db.stats()["root"]
+    with pytest.raises(errors.ModelMismatchError, match="'default', 'new', no model was named"):
+        db.embed("n", "l", [0.0, 1.0])
+    with pytest.raises(errors.ModelMismatchError):
+        db.embed_many("n", [("l", [0.0, 1.0])])
+    with pytest.raises(errors.ModelMismatchError), db.transaction() as tx:
+        tx.embed("n", "l", [0.0, 1.0])
+    assert db.stats()["root"] == before
+    db.embed("n", "l", [0.0, 1.0], model="new")
+    assert keys(db.similar("n", [0.0, 1.0])) == ["k", "l"]
+    assert keys(db.similar("n", [0.0, 1.0], as_of=first)) == ["k"]
+
+
 def test_vectors_are_those_of_a_version_of_this_database(db: Database) -> None:
     first = db.embed("n", "k", [1.0, 0.0])
     second = db.embed("n", "k", [0.0, 1.0])

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from koru_delta.errors import InvalidDataError, ValueTooLargeError
 from koru_delta.values import (
     MAX_DEPTH,
+    as_matrix,
     as_vector,
     canonical_bytes,
     check_key,
@@ -144,6 +145,13 @@ def test_what_json_cannot_say_is_refused_with_the_path_to_it(value: Any, path: s
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("value", [np.int64(1), np.float32(0.5), np.bool_(1), np.arange(3)])
+def test_a_refused_number_of_numpys_is_told_what_is_taken_in_its_place(value: Any) -> None:
+    with pytest.raises(InvalidDataError, match=r"is not a JSON type; its tolist\(\) is one"):
+        canonical_bytes({"n": value})
+    assert decode(canonical_bytes({"n": value.tolist()})) == {"n": value.tolist()}
+
+
 def test_nesting_has_a_limit_and_never_exhausts_the_stack() -> None:
     def nested(levels: int) -> Any:
         value: Any = 1
@@ -182,6 +190,15 @@ def test_a_value_that_doubles_at_each_level_is_refused_before_memory_runs_out() 
 def test_what_is_no_vector_is_refused(given_vector: Any) -> None:
     with pytest.raises(InvalidDataError):
         as_vector(given_vector)
+
+
+def test_a_shape_that_is_no_vectors_is_told_what_would_be_one() -> None:
+    with pytest.raises(InvalidDataError, match=r"shape \(1, 4\); give one of its rows, or all to"):
+        as_vector(np.ones((1, 4)))
+    with pytest.raises(InvalidDataError, match=r"has \(4,\); put one vector in a list"):
+        as_matrix([1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(InvalidDataError, match="vectors of one length; parts of this are longer"):
+        as_matrix([np.ones(4), np.ones(3)])
 
 
 def test_a_vector_is_a_copy() -> None:

@@ -50,7 +50,7 @@ class CareVerbs(Opened):
         self,
         namespace: str | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], None] | bool | None = None,
     ) -> None:
         """Make now, and keep in files, what search otherwise makes in the background.
 
@@ -61,8 +61,11 @@ class CareVerbs(Opened):
         Args:
             namespace: Only the vectors and words of this one; None is all vectors, and
                 the words of every namespace that has some.
-            progress: Called with `(done, total)` vectors alive.
+            progress: Called with `(done, total)` vectors alive; True shows a bar on standard
+                error, False nothing, None a bar for more than 1,000 vectors on a terminal.
         """
+        from koru_delta.ingest.progress import shown
+
         cut = self._log.now()
         names = [namespace] if namespace is not None else self.list_namespaces(as_of=cut)
         spaces = {}
@@ -71,21 +74,21 @@ class CareVerbs(Opened):
             spaces[name] = [self._vectors.open(known) for known in self._vectors.known(name, cut)]
         sizes = {space: space.at(cut.seq).seen.live for some in spaces.values() for space in some}
         done, total = 0, sum(sizes.values())
-        for name, some in spaces.items():
-            for space in some:
-                tell = progress and partial(_tell, progress, done, total)
-                self._vectors.upkeep.work(space, complete=True, tell=tell)
-                done += sizes[space]
-                if progress is not None:
-                    progress(done, total)
-            if namespace is not None or some:
-                self._texts.index(name, cut).build(cut)
+        with shown(progress, "indexing", total) as tell:
+            for name, some in spaces.items():
+                for space in some:
+                    part = partial(_tell, tell, done, total)
+                    self._vectors.upkeep.work(space, complete=True, tell=part)
+                    done += sizes[space]
+                    tell(done, total)
+                if namespace is not None or some:
+                    self._texts.index(name, cut).build(cut)
 
     def tune(
         self,
         namespace: str | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], None] | bool | None = None,
     ) -> dict[str, Any]:
         """Measure what ways of searching cost on this machine, and choose by that from now on.
 
@@ -95,7 +98,7 @@ class CareVerbs(Opened):
         Args:
             namespace: Measure on vectors of this one; None is all. Where there are too few,
                 made-up ones take their place.
-            progress: Called with `(done, total)` steps.
+            progress: Called with `(done, total)` steps; True shows a bar on standard error.
 
         Raises:
             QueryError: there are no vectors in that namespace.
@@ -105,6 +108,7 @@ class CareVerbs(Opened):
             whose vectors (`namespace` and `model`, None: made up; `dimensions`, `rows`), in
             how many `seconds`, and as `plans` what both would do in some situations.
         """
+        from koru_delta.ingest.progress import shown
         from koru_delta.search.tune import tune
 
         spaces = self._read_spaces(namespace, self._log.now())
@@ -113,19 +117,24 @@ class CareVerbs(Opened):
                 f"namespace {namespace!r} holds no vectors to measure; leave it out to measure "
                 "on those of the whole database"
             )
-        tuned = tune(spaces, progress or (lambda _done, _total: None))
+        with shown(progress, "measuring") as tell:
+            tuned = tune(spaces, tell)
         self._vectors.upkeep.set_costs(tuned.costs)
         for space in self._vectors.opened():
             space.reading.ways.clear()  # chosen by the costs before
         return tuned.to_json()
 
-    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+    def verify(self, *, progress: Callable[[int, int], None] | bool | None = None) -> VerifyReport:
         """Check every byte that matters against its hash; the report lists what fails.
 
         Args:
-            progress: Called with `(done, total)` entries of the log.
+            progress: Called with `(done, total)` entries of the log; otherwise as for
+                `build_index`.
         """
-        return Audit(self._log, progress).run()
+        from koru_delta.ingest.progress import shown
+
+        with shown(progress, "verifying") as tell:
+            return Audit(self._log, tell).run()
 
     def tree_head(self) -> TreeHead:
         """The Merkle root over all commits so far: keep it, to hold the log to it later."""

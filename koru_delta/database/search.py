@@ -133,8 +133,10 @@ class SearchVerbs(Handle):
         k = check_search(k, threshold, recall)
         if isinstance(queries, (str, bytes)):
             raise InvalidDataError("queries is a list of them; for one query there is similar()")
-        if not isinstance(queries, (Sequence, np.ndarray)):
+        if not isinstance(queries, Sequence) and not hasattr(queries, "__array__"):
             raise InvalidDataError(f"queries is a list or an array, not {type(queries).__name__}")
+        if not isinstance(queries, Sequence):  # such as a tensor
+            queries = np.asarray(queries)
         if isinstance(queries, np.ndarray) and not queries.ndim:
             raise InvalidDataError("queries is a list of vectors, this is a single number")
         where = None if filter is None else compiled(filter)

@@ -241,12 +241,14 @@ class WriteVerbs(Opened):
             value: Left out, the key keeps the value it has; where it has none, text
                 is stored as `{"text": ...}` and a bare vector as null.
             model: Files the vector; by default the embedder's name for text, else the
-                one model the namespace has, else "default".
+                one model the namespace has ever had, or "default". With a new value, vectors
+                that other models made of the one before are dropped.
             metric: Fixed by the first vector of a namespace and model ("cosine" then).
 
         Raises:
-            DimensionMismatchError, MetricMismatchError, InvalidDataError (NaN, infinity,
-            a zero vector under cosine), EmbedderError; and those of `put`.
+            DimensionMismatchError, ModelMismatchError (several models, and none named),
+            MetricMismatchError, InvalidDataError (NaN, infinity, a zero vector under cosine),
+            EmbedderError; and those of `put`.
         """
         options = write_options(if_match, causes, ttl, valid_from, valid_to, author, message, run)
         write = self._intents.embed(

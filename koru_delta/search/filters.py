@@ -46,6 +46,7 @@ from koru_delta.search.columns import (
     look_up,
     typed_key,
 )
+from koru_delta.values import is_numpy
 
 Filter: TypeAlias = "Mapping[Any, object] | CompiledFilter"
 """Keys are dotted paths, tuples of keys, or `$and`, `$or`, `$not`; values are JSON."""
@@ -568,7 +569,8 @@ def _check_depth(depth: int) -> None:
 
 
 def _wrong(name: str, path: Path, wanted: str, got: object) -> QueryError:
-    return QueryError(f"{name} at {_name(path)} needs {wanted}; got {_show(got)}")
+    plain = "; pass its tolist()" if is_numpy(got) and not isinstance(got, float) else ""
+    return QueryError(f"{name} at {_name(path)} needs {wanted}; got {_show(got)}{plain}")
 
 
 def _known() -> str:

@@ -118,9 +118,11 @@ class SqliteFeeds(SqliteReader):
 
     def vectors(self, rows: Sequence[int]) -> list[bytes]:
         """The float32 bytes of vector objects, in the order asked for."""
-        recent = self._recent.vectors(rows)
-        if recent is not None:
-            return recent
+        recent = self._recent
+        if recent.at == self.generation():  # else another may have erased one, and used its number
+            known = recent.vectors(rows)
+            if known is not None:
+                return known
         found: dict[int, bytes] = {}
         far: list[tuple[int, int, bytes]] = []
         for some in chunks(rows):

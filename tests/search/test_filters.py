@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -541,3 +542,16 @@ def test_a_filter_that_multiplies_itself_is_refused() -> None:
         with pytest.raises(QueryError):
             compile_filter(filter)
     assert compile_filter({"a": {"$in": list(range(100_000))}}).matches({"a": 99_999})
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"year": np.int64(1843)}, {"year": {"$lt": np.int32(1900)}},
+        {"year": {"$in": np.array([1843])}}, {"year": {"$in": [np.int64(1843)]}},
+    ],
+)  # fmt: skip
+def test_a_refused_number_of_numpys_is_told_what_is_taken_in_its_place(filter: Filter) -> None:
+    with pytest.raises(QueryError, match=r"; pass its tolist\(\)$"):
+        compile_filter(filter)
+    assert passes({"year": {"$in": np.array([1843]).tolist()}})

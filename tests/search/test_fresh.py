@@ -157,6 +157,29 @@ def test_numbers_of_numpy_are_numbers(db: Database) -> None:
         db.similar("v", [1.0, 2.0], k=0)
 
 
+class Tensor:
+    """What is no array and no list, and says what it holds as an array, as tensors do."""
+
+    def __init__(self, held: np.ndarray) -> None:
+        self._held = held
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._held
+
+
+def test_a_tensor_is_a_query_or_several(db: Database) -> None:
+    vectors = np.random.default_rng(63).standard_normal((50, 8)).astype(np.float32)
+    db.embed_many("v", [(f"k{n:02}", Tensor(vector)) for n, vector in enumerate(vectors)])
+    right = db.similar_many("v", vectors[:3], k=5)
+    assert [each[0].key for each in right] == ["k00", "k01", "k02"]
+    assert db.similar("v", Tensor(vectors[2]), k=5) == right[2]
+    assert db.similar_many("v", Tensor(vectors[:3]), k=5) == right
+    assert db.similar_many("v", Tensor(vectors[:0]), k=5) == []
+    for wrong, why in ((iter(vectors), "not"), (Tensor(vectors[0]), "one vector in a list")):
+        with pytest.raises(InvalidDataError, match=why):
+            db.similar_many("v", wrong)
+
+
 def test_a_write_between_searches_is_taken_up_by_the_writer_and_one_of_many_is_not():
     """So the search after it has nothing to read; who only writes does not read either."""
     with koru_delta.open() as db:

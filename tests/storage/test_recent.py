@@ -57,6 +57,19 @@ def test_a_search_after_a_write_of_this_process_asks_sqlite_nothing(tmp_path, co
         assert counted == []
 
 
+def test_a_vector_in_the_place_of_one_that_another_erased_is_not_taken_for_it(tmp_path):
+    """Whoever wrote the erased one has it in memory under a number that is free again."""
+    with koru_delta.open(tmp_path / "db") as db, koru_delta.open(tmp_path / "db") as other:
+        gone = db.embed("v", "k", -VECTORS[0])
+        assert found(db, 0)["k"] == pytest.approx(-1)
+        other.erase(gone)
+        assert found(db, 0) == {}
+        other.embed("v", "k", VECTORS[0], "anew")
+        for each in (db, other):
+            assert found(each, 0)["k"] == pytest.approx(1)
+            assert found(each.as_of(gone), 0) == {}
+
+
 def test_what_others_write_in_between_is_seen_too(tmp_path):
     with koru_delta.open(tmp_path / "db") as ours, koru_delta.open(tmp_path / "db") as theirs:
         keys = set()

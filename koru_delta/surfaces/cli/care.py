@@ -35,8 +35,11 @@ def stats(ctx: typer.Context, db: Db = None, as_json: Json = False) -> None:
     rows = [
         (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
         for name, value in counted.items()
-        if name != "vector_spaces"
+        if not isinstance(value, (dict, list))
     ]
+    memory = counted["vector_memory"]
+    held, least = (show.size(memory[name]) for name in ("held_bytes", "least_bytes"))
+    rows.append(("vector memory", f"{held} (with vector_memory=0: {least})"))
     out = show.console()
     out.print(show.table(("what", "how much"), rows))
     for space in counted["vector_spaces"]:
