@@ -335,3 +335,27 @@ def test_vectors_erased_while_a_damaged_file_is_read_anew_are_not_found(
         found = db.similar("v", [1.0, 0.0], k=100, exact=True)
 
         assert [hit.key for hit in found] == [f"k{n:02}" for n in range(2, 60)]
+
+
+def test_a_vector_whose_number_goes_to_another_while_it_is_read_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with koru_delta.open(tmp_path / "db") as db, koru_delta.open(tmp_path / "db") as other:
+        other.embed_many("v", [(f"k{n}", [1.0, float(n)]) for n in range(6)])
+        engine = db._log.engine
+        read_vectors, left = engine.vectors, iter(range(1))
+
+        def vectors(objects: Any) -> Any:
+            for _ in left:  # after the entries that carry them were read
+                other.erase(other.version("v", "k5"))
+                with koru_delta.open(tmp_path / "db") as third:
+                    third.embed("v", "new", [-1.0, 0.0])
+            return read_vectors(objects)
+
+        monkeypatch.setattr(engine, "vectors", vectors)
+        found = db.similar("v", [1.0, 0.0], k=10)
+
+        assert [hit.key for hit in found] == [f"k{n}" for n in range(5)]
+        assert [hit.key for hit in db.similar("v", [1.0, 0.0], k=10)] == [
+            *(f"k{n}" for n in range(5)), "new",
+        ]  # fmt: skip
