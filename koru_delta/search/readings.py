@@ -258,21 +258,15 @@ class SpaceReadings:
         return self.erased != self.log.engine.erased(self.space.namespace)
 
     def _catch_up(self) -> None:
-        known = self.erased
+        erased = self.erased
         while True:
-            # A vector may be erased after the entry that carries it was read.
-            before = self.log.engine.erased(self.space.namespace)
             try:
-                self._follow()
+                return self._follow()
             except CorruptionError:
-                now = self.log.engine.erased(self.space.namespace)
-                if now == known:
+                # A vector may have been erased after the entry that carries it was read.
+                before, erased = erased, self.log.engine.erased(self.space.namespace)
+                if erased == before:
                     raise
-                known = now
-            else:
-                if self.log.engine.erased(self.space.namespace) == before:
-                    return
-                self.forget()  # what was read under its number may have been another
 
     def _follow(self) -> None:
         head = self.log.head().seq

@@ -130,6 +130,8 @@ ADD_MARK = """INSERT INTO marks SELECT k.ns, ?, ?, v.seq
     FROM versions v JOIN keys k USING (key_id) WHERE v.seq = ?"""
 SHADE = f"""SELECT kind FROM marks WHERE target = ? AND seq <= ? AND kind <> {ERASE}
     ORDER BY seq"""
+# The highest number of an object that was erased: none is given twice.
+LAST_OBJECT = "SELECT value FROM meta WHERE name = 'last_object'"
 # The last erasure in a namespace.
 ERASED = f"""SELECT max(seq) FROM marks WHERE kind = {ERASE}
     AND ns = (SELECT ns FROM namespaces WHERE name = ?)"""

@@ -36,6 +36,7 @@ from koru_delta.storage.schema import (
     IS_USED,
     KEY_HEAD,
     KEY_HEADS,
+    LAST_OBJECT,
     MOVED,
     OBJECTS_LIKE,
     RAW,
@@ -357,6 +358,12 @@ class SqliteWriter:
             if base is not None and base < 0:
                 places_left.append(base)
             con.execute("DELETE FROM objects WHERE object = ?", (item,))
+        if dead:  # whoever has read a number may still ask for it, and is not to find another
+            con.execute(
+                """INSERT INTO meta VALUES('last_object', :last) ON CONFLICT(name)
+                DO UPDATE SET value = max(CAST(value AS INTEGER), :last)""",
+                {"last": dead[-1]},
+            )
         self._taint(places_left, [*named, *(-item for item in dead)])
 
     def _taint(self, places: Sequence[int], owners: Sequence[int]) -> None:
@@ -418,6 +425,8 @@ class SqliteWriter:
         number = self._next.get(table)
         if number is None:
             number = 1 + (self._con.execute(f"SELECT max({column}) FROM {table}").get or 0)
+            if table == "objects":
+                number = max(number, 1 + int(self._con.execute(LAST_OBJECT).get or 0))
         self._next[table] = number + 1
         return number
 

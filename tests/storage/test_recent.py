@@ -165,3 +165,23 @@ def test_a_forked_child_does_not_trust_what_its_parent_wrote_before(tmp_path: Pa
         assert found(db, 0).keys() == {"a", "b"}
         db.embed("v", "c", VECTORS[2])
         assert found(db, 0).keys() == {"a", "b", "c"}
+
+
+def test_the_number_of_what_was_erased_is_not_given_again_by_any_handle(tmp_path):
+    def numbers() -> list[int]:
+        return [each for (each,) in db._log.engine._rows("SELECT object FROM objects ORDER BY 1")]
+
+    with koru_delta.open(tmp_path / "db") as db:
+        first = [db.embed("v", f"k{n}", VECTORS[n]) for n in range(3)]
+        before = numbers()
+        for gone in first[1:]:
+            db.erase(gone)
+        with koru_delta.open(tmp_path / "db") as other:
+            other.embed("v", "anew", VECTORS[3])
+        db.embed("v", "again", VECTORS[4])
+        assert numbers()[0] == before[0]
+        assert not set(numbers()[1:]) & set(before)
+        db.compact()
+        with koru_delta.open(tmp_path / "db") as other:
+            other.embed("v", "last", VECTORS[5])
+        assert len(set(numbers()) - set(before)) == 3
