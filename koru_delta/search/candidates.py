@@ -25,7 +25,7 @@ _COMPARED: Final = 96  # candidates, so few that all are scored exactly
 _WIDENED: Final = (1, 4, 16)
 _WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
 _OFTEN: Final = 8  # uses of a mask, from which codes of just what is under it are made
-_FEW_STAND: Final = 4  # places further back than the share of the ten best that are sought
+_FEW_STAND: Final = 1  # place further back than their share of ten, of fewer that are sought
 _SMALL: Final = 4096  # rows of a segment, of which any number is quickly looked at
 _SPARE_FOR_DEAD: Final = (6, 64)  # asked of the graph for those that died since it was fed
 
@@ -367,16 +367,16 @@ def _asked(
         return None
 
 
-def late_from(count: int, codes: Codes, k: int) -> int:
+def late_from(count: int, shallow: float, k: int) -> int:
     """The first place among `count` that codes gave at which the `k` best should not stand.
 
     Less than ten stand nearer to the front, unless codes tell what is near from nothing.
     """
-    return ceil(count * codes.shallow * min(1.0, (k + _FEW_STAND) / (TRIED_K + _FEW_STAND)))
+    return ceil(count * shallow * min(1.0, (k + _FEW_STAND) / (TRIED_K + _FEW_STAND)))
 
 
 def _late(some: Numbers, codes: Codes, k: int) -> Mask:
     """Which of the rows that codes gave stand late among them."""
     late = np.zeros(len(some), dtype=np.bool_)
-    late[late_from(len(some), codes, k) :] = True
+    late[late_from(len(some), codes.shallow, k) :] = True
     return late

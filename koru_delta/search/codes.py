@@ -78,11 +78,6 @@ class Codes(Protocol):
         ...
 
     @property
-    def nested(self) -> bool:
-        """Whether, asked for few, they give the first of those when asked for many."""
-        ...
-
-    @property
     def shallow(self) -> float:
         """Where among those given the last of the best may stand, as a share of their number.
 
@@ -213,7 +208,7 @@ class _Turbo:
     """Four bits a dimension, by the library turbovec."""
 
     name: Final = "turbo4"
-    nested: Final = False  # asked for few, it looks less closely
+    nested: Final = False  # asked for few, it looks less closely than when asked for many
     shallow: Final = 0.75
 
     def __init__(self, index: Any, frame: Frame, rows: int, size: int) -> None:

@@ -25,7 +25,6 @@ from koru_delta.search.candidates import (
     unfed_of,
 )
 from koru_delta.search.causality import Condition
-from koru_delta.search.codes import Codes
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
@@ -42,6 +41,7 @@ _NOWHERE: Final = (
 )
 _PACKED_MOST: Final = 12_000_000  # bytes of vectors under one mask, that fit into a cache
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
+_DOUBTED: Final = 0.75  # at least, of what codes gave to each of many queries, is none late
 _BATCH_VALUES: Final = 32 * 1024 * 1024  # scores of a batch held at once
 
 
@@ -413,7 +413,10 @@ class VectorSpace(Candidates):
                 some = own.codes.nearest_many(queries, wanted, None)
             except CodesUnavailable:
                 return [None] * len(queries), []
-            chosen, first = own.slots[some], _doubted_from(some.shape[1], own.codes, k)
+            chosen, first = (
+                own.slots[some],
+                late_from(some.shape[1], max(own.codes.shallow, _DOUBTED), k),
+            )
             return (
                 [seen.rows_of(mine, visible) for mine in chosen],
                 [seen.rows_of(mine[first:], visible) for mine in chosen],
@@ -433,7 +436,7 @@ class VectorSpace(Candidates):
                 rows = segment.codes.nearest_many(queries, wanted, part)
             except CodesUnavailable:
                 return [None] * len(queries), []
-            first = _doubted_from(rows.shape[1], segment.codes, k)
+            first = late_from(rows.shape[1], max(segment.codes.shallow, _DOUBTED), k)
             for some, mine, late in zip(segment.start + rows, parts, lates, strict=True):
                 mine.append(some)
                 late.append(some[first:])
@@ -508,14 +511,6 @@ class VectorSpace(Candidates):
                     best = self._possible(truth, scores, whole, target, k)
                     found.append(best if best is None or rows is None else rows[best])
         return found
-
-
-def _doubted_from(count: int, codes: Codes, k: int) -> int:
-    """As `late_from`, of one query among many.
-
-    Of signs none is doubted: they are asked for so many that doubts cost more than they find.
-    """
-    return count if codes.nested else late_from(count, codes, k)
 
 
 def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:

@@ -240,17 +240,15 @@ class SpaceReadings:
         """Take up what this process has just written, so that the next search need not.
 
         If nobody has asked since the write before, nobody may ask now either. Who writes waits
-        for no other thread here, and does not read the much that another process wrote.
+        for no other thread that reads, and does not read the much that another process wrote.
         """
         reading = self.reading
         if not reading.asked or self._is_following or self.is_stale:
             return
-        if self.log.head().seq - reading.seq <= _FEW_ENTRIES and self.lock.acquire(blocking=False):
-            try:
+        if self.log.head().seq - reading.seq <= _FEW_ENTRIES:
+            with self.lock:  # not `acquire`: an interrupt after it would leave it locked
                 self._catch_up()
                 self.moved()
-            finally:
-                self.lock.release()
 
     @property
     def is_stale(self) -> bool:
@@ -271,8 +269,8 @@ class SpaceReadings:
     def _follow(self) -> None:
         head = self.log.head().seq
         before = self.reading
-        self._is_following = True
         try:
+            self._is_following = True
             entries = self.log.engine.entries(self.space, before.seq)
             if entries and entries[-1].seq > head:
                 entries = [entry for entry in entries if entry.seq <= head]

@@ -211,14 +211,22 @@ def test_a_writer_does_not_read_the_much_that_another_has_written(tmp_path, monk
             assert len(db.similar("v", [1.0, 0.0], k=50)) == rows + 2
 
 
-def test_a_writer_does_not_wait_for_another_thread_that_reads_the_log():
+def test_a_writer_does_not_wait_for_another_thread_that_reads_the_log(monkeypatch):
     with koru_delta.open() as db, ThreadPoolExecutor(1) as pool:
         db.embed("v", "a", [1.0, 0.0])
         db.similar("v", [1.0, 0.0])
         [space] = db._vectors.opened()
-        with space.lock:
-            pool.submit(db.embed, "v", "b", [0.0, 1.0]).result(timeout=60)
-        assert [hit.key for hit in db.similar("v", [0.0, 1.0])] == ["b", "a"]
+        read, pending = type(space).vectors_of, ["c"]
+
+        def slowly(self: Any, objects: Any) -> Any:
+            if pending:
+                pool.submit(db.embed, "v", pending.pop(), [1.0, 1.0]).result(timeout=60)
+            return read(self, objects)
+
+        monkeypatch.setattr(type(space), "vectors_of", slowly)
+        db.embed("v", "b", [0.0, 1.0])
+        assert not pending
+        assert [hit.key for hit in db.similar("v", [0.0, 1.0])] == ["b", "c", "a"]
 
 
 def test_a_write_while_its_thread_reads_the_log_is_found_once(monkeypatch):

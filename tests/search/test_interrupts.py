@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,27 @@ def test_an_interrupted_search_leaves_the_past_as_it_was(
         [f"a{n:02}" for n in range(30)] + [f"b{n:02}" for n in range(30)]
     )
     assert len(db.similar("v", vectors[0], k=99)) == 61
+
+
+@pytest.mark.parametrize("step", ["_truth", "_tiny", "_followed", "_load_vectors"])
+def test_a_write_that_is_interrupted_while_it_is_taken_up_is_made(
+    db: koru_delta.Database, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    db.embed("v", "a", [1.0, 0.0])
+    db.similar("v", [1.0, 0.0])
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpaceReadings, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            db.embed("v", "b", [0.0, 1.0])
+    assert [hit.key for hit in db.similar("v", [0.0, 1.0])] == ["b", "a"]
+    db.embed("v", "c", [1.0, 1.0])
+    with ThreadPoolExecutor(1) as pool:  # no lock was left behind
+        found = pool.submit(db.similar, "v", [0.0, 1.0]).result(timeout=60)
+    assert [hit.key for hit in found] == ["b", "c", "a"]
 
 
 def test_closing_while_threads_search_closes_everything(tmp_path: Path) -> None:

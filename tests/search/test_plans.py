@@ -468,7 +468,6 @@ def test_codes_of_a_filters_own_that_fail_are_done_without(small):
 
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-@pytest.mark.skipif(codes.best_kind() != "turbo4", reason="turbovec is not installed")
 def test_codes_that_cannot_tell_what_is_near_are_asked_for_more(monkeypatch, metric, own):
     """A few rows lie so close together that codes, good enough for most, give any of them."""
     numbers = np.random.default_rng(46)
