@@ -19,6 +19,7 @@ SIZES = (20_000, 100_000)
 WANTED = 0.95
 _ENOUGH = 0.99  # no more effort is tried beyond it
 _SECONDS = 400.0
+_FAR_BEHIND = 20  # times our time: whoever takes it among few is not filled with many
 # What must import, and what brings it: told without importing any of it.
 PACKAGES = {
     "koru": ("koru_delta", "koru-delta"),
@@ -36,6 +37,7 @@ PACKAGES = {
 
 def run(bench: Bench) -> Part:
     part = Part("now", "The newest state, unfiltered, k = 10")
+    behind: dict[str, float] = {}  # by peer: times ours, among the few before
     for size in bench.some(SIZES):
         data = bench.made_up(bench.sized(size))
         found: dict[str, dict[str, Any]] = {}
@@ -44,6 +46,9 @@ def run(bench: Bench) -> Part:
                 continue  # measured below
             if not installed(PACKAGES[peer][0]):
                 found[peer] = {"missing": f"not installed: {PACKAGES[peer][1]}"}
+                continue
+            if behind.get(peer, 0) > _FAR_BEHIND:
+                found[peer] = {"missing": f"left out: {behind[peer]:.0f} x ours among fewer"}
                 continue
             try:
                 found[peer] = bench.run(
@@ -55,6 +60,10 @@ def run(bench: Bench) -> Part:
                 found[peer] = {"missing": str(error)}
         together = _together(bench, data, found)
         found = {peer: found[peer] for peer in NAMES if peer in found}
+        reached = {peer: reaching(each.get("settings", [])) for peer, each in found.items()}
+        ours = reached["koru"]
+        if ours is not None:
+            behind = {peer: good["us"] / ours["us"] for peer, good in reached.items() if good}
         part.tables += [
             _table(data.title, found), _turns(data.title, together), _settings(data.title, found)
         ]  # fmt: skip
@@ -146,7 +155,8 @@ def _table(title: str, found: dict[str, dict[str, Any]]) -> Table:
             "default recall", "default call, us", "filled, s", "call returns",
         ),
         note="Filled is all of it, to the end of indexing. A call that puts off reading is "
-        "measured with it too; the others have read what they return.",
+        "measured with it too; the others have read what they return. Who takes more than "
+        f"{_FAR_BEHIND} times as long as KoruDelta among the fewer is not filled with the many.",
     )  # fmt: skip
     for name, each in found.items():
         if "missing" in each:

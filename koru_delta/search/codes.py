@@ -52,7 +52,7 @@ _COUNTS: Final = (
 _COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
 _CLOSELY: Final = 32_768  # fewer rows than this, and turbovec looks at each more closely
 _CLOSER: Final = 2.7  # which takes so many times as long
-_SPARE: Final = ((0.95, 4), (0.98, 16), (1.0, 28))  # by the recall that is asked
+_SPARE: Final = ((0.95, 12), (0.98, 16), (1.0, 28))  # by the recall that is asked
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
 

@@ -30,7 +30,7 @@ from koru_delta.errors import (
     QueryError,
 )
 from koru_delta.log import CausalLog
-from koru_delta.search import codes, graph, nearest, readings, upkeep
+from koru_delta.search import candidates, codes, graph, nearest, readings, upkeep
 from koru_delta.search.budget import page_bytes
 from koru_delta.testing import FixedClock, HashEmbedder
 from tests.indexing import SMALL, check_approximate, check_exact, lower
@@ -470,6 +470,7 @@ def test_codes_of_a_filters_own_that_fail_are_done_without(small):
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_codes_that_cannot_tell_what_is_near_are_asked_for_more(monkeypatch, metric, own):
     """A few rows lie so close together that codes, good enough for most, give any of them."""
+    monkeypatch.setattr(candidates, "_OFTEN", 8)
     numbers = np.random.default_rng(46)
     vectors = numbers.standard_normal((6000, 64))
     vectors[::50] = vectors[0] + numbers.standard_normal((120, 64)) * 0.1
