@@ -190,8 +190,10 @@ def document(parts: Iterable[Part], facts: dict[str, str], plot: str | None) -> 
         "Written by `make bench-vectors`. " + ", ".join(f"{k} {v}" for k, v in facts.items()) + ".",
         "",
         "Every figure is the median over distinct queries that are asked once, after a warm-up "
-        "with others, from one thread; no result cache takes part. Each subject runs in a "
-        "process of its own. Recall is recall@10 against every row that a query may see. "
+        "with others, from one thread; no result cache takes part (KoruDelta keeps in memory "
+        "what hits held that were read lately, up to 16 MB, as other stores keep pages). Each "
+        "subject runs in a process of its own. Recall is recall@10 against every row that a query "
+        "may see. "
         "LID is the local intrinsic dimension of a set around its queries (maximum likelihood, "
         "100 neighbours). On a machine shared with other work the figures move, by half and "
         "more: each part says how long a plain loop of Python and a numpy product took before "

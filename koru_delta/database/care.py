@@ -16,7 +16,9 @@ from koru_delta.errors import InvalidDataError, KoruDeltaError, QueryError, Stor
 from koru_delta.log import VerifyReport
 from koru_delta.log.audit import Audit, prove, prove_consistency, tree_head
 from koru_delta.log.moments import AsOf
+from koru_delta.progress import shown
 from koru_delta.search.nearest import VectorSpace
+from koru_delta.search.pages import trim
 
 
 class CareVerbs(Opened):
@@ -64,8 +66,6 @@ class CareVerbs(Opened):
             progress: Called with `(done, total)` vectors alive; True shows a bar on standard
                 error, False nothing, None a bar for more than 1,000 vectors on a terminal.
         """
-        from koru_delta.ingest.progress import shown
-
         cut = self._log.now()
         names = [namespace] if namespace is not None else self.list_namespaces(as_of=cut)
         spaces = {}
@@ -83,6 +83,7 @@ class CareVerbs(Opened):
                     tell(done, total)
                 if namespace is not None or some:
                     self._texts.index(name, cut).build(cut)
+        trim()
 
     def tune(
         self,
@@ -108,7 +109,6 @@ class CareVerbs(Opened):
             whose vectors (`namespace` and `model`, None: made up; `dimensions`, `rows`), in
             how many `seconds`, and as `plans` what both would do in some situations.
         """
-        from koru_delta.ingest.progress import shown
         from koru_delta.search.tune import tune
 
         spaces = self._read_spaces(namespace, self._log.now())
@@ -131,8 +131,6 @@ class CareVerbs(Opened):
             progress: Called with `(done, total)` entries of the log; otherwise as for
                 `build_index`.
         """
-        from koru_delta.ingest.progress import shown
-
         with shown(progress, "verifying") as tell:
             return Audit(self._log, tell).run()
 

@@ -19,11 +19,11 @@ from koru_delta.ingest.files import (
     SourceFile,
     read_files,
 )
-from koru_delta.ingest.progress import Progress, shown
 from koru_delta.ingest.run import Run
 from koru_delta.ingest.settings import settings_of
 from koru_delta.ingest.store import EmbedderChoice, Store, chosen_embedder
 from koru_delta.ingest.writer import Moment, Writer
+from koru_delta.progress import Progress, shown
 from koru_delta.values import Value
 
 

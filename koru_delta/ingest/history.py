@@ -21,12 +21,12 @@ from koru_delta.ingest.cutting import cut_as
 from koru_delta.ingest.files import DEFAULT_MAX_BYTES
 from koru_delta.ingest.git import BlobReader, Commit, CommitRef, History, read_history
 from koru_delta.ingest.layout import commits_of
-from koru_delta.ingest.progress import Progress, shown
 from koru_delta.ingest.reasons import SkipReason
 from koru_delta.ingest.run import Run
 from koru_delta.ingest.settings import settings_of
 from koru_delta.ingest.store import EmbedderChoice, Store, chosen_embedder
 from koru_delta.ingest.writer import Entry, Moment, Writer
+from koru_delta.progress import Progress, shown
 from koru_delta.values import Value
 
 _END_OF_TIME: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)

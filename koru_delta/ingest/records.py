@@ -11,11 +11,11 @@ from koru_delta.ingest.chunking import ChunkingConfig
 from koru_delta.ingest.cutting import cut_as
 from koru_delta.ingest.files import DEFAULT_MAX_BYTES
 from koru_delta.ingest.layout import document_key
-from koru_delta.ingest.progress import Progress, shown
 from koru_delta.ingest.run import Run
 from koru_delta.ingest.settings import settings_of
 from koru_delta.ingest.store import EmbedderChoice, Store, chosen_embedder
 from koru_delta.ingest.writer import Moment, Writer
+from koru_delta.progress import Progress, shown
 from koru_delta.values import MAX_VALUE_BYTES, Value, canonical_bytes, decode
 
 Record = Mapping[str, Value] | tuple[str, str] | tuple[str, str, Mapping[str, Value] | None]

@@ -22,9 +22,9 @@ from koru_delta.errors import (
     InvalidDataError,
     ReadOnlyError,
 )
-from koru_delta.ingest.progress import Progress, shown
 from koru_delta.log import Pending, Write
 from koru_delta.log.append import NewVector
+from koru_delta.progress import Progress, shown
 from koru_delta.storage import Stored
 from koru_delta.transaction import CauseLike, Intents, WriteOptions
 from koru_delta.values import (

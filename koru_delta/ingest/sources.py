@@ -12,10 +12,10 @@ from koru_delta.ingest.chunking import ChunkingConfig
 from koru_delta.ingest.files import DEFAULT_MAX_BYTES
 from koru_delta.ingest.folders import ingest_files
 from koru_delta.ingest.history import ingest_git
-from koru_delta.ingest.progress import Progress
 from koru_delta.ingest.records import Record, ingest_records
 from koru_delta.ingest.run import Run
 from koru_delta.ingest.store import EmbedderChoice, Store
+from koru_delta.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
