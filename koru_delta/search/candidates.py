@@ -181,12 +181,15 @@ class Candidates(Masks):
             found = self._promising(reading, target, k, visible, recall, widened)
             if found is None:
                 return None
-            slots, doubt = found
+            slots, late = found
+            best = None
             if len(slots) > max(k, _COMPARED):
-                slots, doubt = self._contenders(truth, target, k, slots, doubt)
+                best = self._contenders(truth, target, k, slots)
+                slots = slots if best is None else slots[best]
             least = self._least(truth, target, slots)
             order = sorted(range(len(least)), key=least.__getitem__)
-            if not doubt.take(order[:k]).any():
+            top = order[:k] if best is None else best.take(order[:k]).tolist()
+            if not any(place in some for some in late for place in top):
                 break
         return self._hits_of(reading, slots, least, order, k, visible)
 
@@ -198,8 +201,8 @@ class Candidates(Masks):
         visible: Mask | None,
         recall: float,
         widened: int,
-    ) -> tuple[Numbers, Mask] | None:
-        """Slots that seem near by codes, or have none, and whether each stands late among them.
+    ) -> tuple[Numbers, list[range]] | None:
+        """Slots that seem near by codes, or have none, and which of them stand late there.
 
         None where codes fail, or so many are asked for that a scan is quicker.
         """
@@ -207,44 +210,40 @@ class Candidates(Masks):
         kept = self._kept_of(visible)
         own = own_codes(kept, k, recall)
         if own is not None:
-            some = _asked(own.codes, query, k, recall, widened, None)
-            return None if some is None else (own.slots[some], _late(some, own.codes, k))
+            wanted = candidates_of(own.codes, k, recall)
+            some = _asked(own.codes, query, wanted, widened, None)
+            return None if some is None else (own.slots[some], [_late(0, some, own.codes, k)])
         mask = self._slot_mask(reading, visible)
         if kept is not None and kept.uses >= _OFTEN and not kept.is_to_be_coded:
             assert mask is not None
             self._want_codes(reading, kept, mask)
         found: list[Numbers] = []
-        doubts: list[Mask] = []
+        late: list[range] = []
+        count = 0
         for segment in truth.segments:
             part = None if mask is None else mask[segment.start : segment.stop]
             if part is not None and not part.any():
                 continue
-            if candidates_of(segment.codes, k, recall) is None:
+            wanted = candidates_of(segment.codes, k, recall)
+            if segment.codes is None or wanted is None:
                 found.append(self._possible_of(truth, target, k, segment.start, segment.stop, part))
-                doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
-                continue
-            assert segment.codes is not None
-            some = _asked(segment.codes, query, k, recall, widened, part)
-            if some is None:
-                return None
-            found.append(segment.start + some)
-            doubts.append(_late(some, segment.codes, k))
+            else:
+                some = _asked(segment.codes, query, wanted, widened, part)
+                if some is None:
+                    return None
+                found.append(segment.start + some if segment.start else some)
+                late.append(_late(count, some, segment.codes, k))
+            count += len(found[-1])
         if truth.sealed < truth.slots:
             part = None if mask is None else mask[truth.sealed :]
             found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
-            doubts.append(np.zeros(len(found[-1]), dtype=np.bool_))
-        if len(found) == 1:
-            return found[0], doubts[0]
-        return np.concatenate(found), np.concatenate(doubts)
+        return (found[0] if len(found) == 1 else np.concatenate(found)), late
 
-    def _contenders(
-        self, truth: Truth, target: Target, k: int, slots: Numbers, doubt: Mask
-    ) -> tuple[Numbers, Mask]:
-        """Those slots that may be among the `k` best of them."""
+    def _contenders(self, truth: Truth, target: Target, k: int, slots: Numbers) -> Numbers | None:
+        """The places of those slots that may be among the `k` best of them; None is all."""
         with np.errstate(over="ignore", invalid="ignore"):
             near = truth.gathered(target.vector, slots)
-            best = self._possible(truth, near, slots, target, k)
-        return (slots, doubt) if best is None else (slots[best], doubt[best])
+            return self._possible(truth, near, slots, target, k)
 
     # By all that is visible
 
@@ -355,10 +354,9 @@ def own_codes(kept: KeptMask | None, k: int, recall: float) -> Coded | None:
 
 
 def _asked(
-    codes: Codes, query: Vector, k: int, recall: float, widened: int, mask: Mask | None
+    codes: Codes, query: Vector, wanted: int | None, widened: int, mask: Mask | None
 ) -> Numbers | None:
     """Rows that seem near by codes; None if they fail, or are too many to pay."""
-    wanted = candidates_of(codes, k, recall)
     if wanted is None or (widened > 1 and wanted * widened * _WORTH > codes.rows > _SMALL):
         return None
     try:
@@ -375,8 +373,6 @@ def late_from(count: int, shallow: float, k: int) -> int:
     return ceil(count * shallow * min(1.0, (k + _FEW_STAND) / (TRIED_K + _FEW_STAND)))
 
 
-def _late(some: Numbers, codes: Codes, k: int) -> Mask:
-    """Which of the rows that codes gave stand late among them."""
-    late = np.zeros(len(some), dtype=np.bool_)
-    late[late_from(len(some), codes.shallow, k) :] = True
-    return late
+def _late(start: int, some: Numbers, codes: Codes, k: int) -> range:
+    """Which places stand late, of rows that codes gave and that come from `start` on."""
+    return range(start + late_from(len(some), codes.shallow, k), start + len(some))

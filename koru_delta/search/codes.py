@@ -283,7 +283,7 @@ class _Turbo:
         asked = np.zeros((len(queries), self._index.dim), dtype=np.float32)
         seen = queries.astype(np.float64)
         squares = np.vecdot(seen, seen)
-        if not np.isfinite(squares).all():
+        if not math.isfinite(squares.sum()):
             raise CodesUnavailable("the query holds something that is no finite number")
         if frame.metric == "l2":
             seen = np.ldexp(seen - frame.centre, -frame.exponent)
@@ -293,7 +293,7 @@ class _Turbo:
             squares += (weight * weight - 1) * along * along
             seen += ((weight - 1) * along)[:, None] * self._direction
         lengths = np.sqrt(np.maximum(squares, 1e-300))
-        asked[:, :dimensions] = seen / lengths[:, None]
+        np.divide(seen, lengths[:, None], out=asked[:, :dimensions])
         if frame.metric == "l2":
             asked[:, dimensions] = weight / lengths
         return asked

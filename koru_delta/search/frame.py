@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, Self
 
@@ -185,17 +184,21 @@ def enough(needs: tuple[int, ...], k: int, recall: float) -> int | None:
     return None
 
 
-@contextmanager
-def foreign(what: str) -> Iterator[None]:
-    """Turn what a library raises into `CodesUnavailable`."""
-    try:
-        yield
-    except Exception as error:
-        raise CodesUnavailable(f"{what}: {error}") from error
-    except BaseException as error:
-        if type(error).__name__ == "PanicException":  # of Rust
-            raise CodesUnavailable(f"{what}: {error}") from error
-        raise
+class foreign:  # noqa: N801 - a context, read as a verb's object
+    """Turn what a library raises inside into `CodesUnavailable`, which says `what`."""
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        # A panic of Rust is no exception of the usual kind.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise CodesUnavailable(f"{self.what}: {error}") from error
 
 
 def hiding(mask: Mask) -> Vector:
