@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 import koru_delta
+from koru_delta.storage import SqliteEngine
 from koru_delta.testing import FixedClock, HashEmbedder
 
 # How long anything takes is a matter of the machine, and of what else it does.
@@ -29,3 +31,17 @@ def clock() -> FixedClock:
 def db(clock: FixedClock) -> Iterator[koru_delta.Database]:
     with koru_delta.open(embedder=HashEmbedder(), clock=clock) as database:
         yield database
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Places of the log whose entries were read with their values, one after the other."""
+    found: list[int] = []
+    plain = SqliteEngine.at_many
+
+    def at_many(self: Any, seqs: Any) -> Any:
+        found.extend(seqs)
+        return plain(self, seqs)
+
+    monkeypatch.setattr(SqliteEngine, "at_many", at_many)
+    return found

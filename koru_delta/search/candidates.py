@@ -10,9 +10,10 @@ import numpy as np
 from koru_delta.search.codes import Codes
 from koru_delta.search.frame import TRIED_K, CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
+from koru_delta.search.kept import Coded, KeptMask
 from koru_delta.search.masks import Masks
 from koru_delta.search.plan import asked_of
-from koru_delta.search.readings import Coded, Graph, KeptMask, Reading
+from koru_delta.search.readings import Graph, Reading
 from koru_delta.search.scoring import Hit, Target
 from koru_delta.search.seen import Mask, Numbers
 from koru_delta.search.truth import Matrix, Truth
@@ -220,13 +221,10 @@ class Candidates(Masks):
         found: list[Numbers] = []
         late: list[range] = []
         count = 0
-        for segment in truth.segments:
-            part = None if mask is None else mask[segment.start : segment.stop]
-            if part is not None and not part.any():
-                continue
+        for segment, part in truth.under(mask):
             wanted = candidates_of(segment.codes, k, recall)
             if segment.codes is None or wanted is None:
-                found.append(self._possible_of(truth, target, k, segment.start, segment.stop, part))
+                found.append(self._possible_of(truth, target, k, segment.start, segment.stop, mask))
             else:
                 some = _asked(segment.codes, query, wanted, widened, part)
                 if some is None:
@@ -235,8 +233,7 @@ class Candidates(Masks):
                 late.append(_late(count, some, segment.codes, k))
             count += len(found[-1])
         if truth.sealed < truth.slots:
-            part = None if mask is None else mask[truth.sealed :]
-            found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
+            found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, mask))
         return (found[0] if len(found) == 1 else np.concatenate(found)), late
 
     def _contenders(self, truth: Truth, target: Target, k: int, slots: Numbers) -> Numbers | None:
@@ -306,20 +303,16 @@ class Candidates(Masks):
         truth = reading.truth
         mask = self._slot_mask(reading, visible)
         found = []
-        for segment in truth.segments:
-            part = None if mask is None else mask[segment.start : segment.stop]
-            if part is not None and not part.any():
-                continue
+        for segment, part in truth.under(mask):
             if segment.bounds is None:
-                found.append(self._possible_of(truth, target, k, segment.start, segment.stop, part))
+                found.append(self._possible_of(truth, target, k, segment.start, segment.stop, mask))
                 continue
             try:
                 found.append(segment.start + segment.bounds.contenders(target.vector, k, part))
             except CodesUnavailable:
                 return None
         if truth.sealed < truth.slots:
-            part = None if mask is None else mask[truth.sealed :]
-            found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, part))
+            found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, mask))
         return reading.seen.rows_of(np.concatenate(found), visible)
 
 

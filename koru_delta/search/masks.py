@@ -9,7 +9,8 @@ import numpy as np
 from koru_delta.causal import Cut
 from koru_delta.search.causality import Condition
 from koru_delta.search.filters import CompiledFilter
-from koru_delta.search.readings import Coded, KeptMask, Packed, Reading, ToCode
+from koru_delta.search.kept import Coded, KeptMask, Packed, ToCode
+from koru_delta.search.readings import Reading
 from koru_delta.search.scoring import Scoring
 from koru_delta.search.seen import Mask, Seen
 from koru_delta.search.truth import Chosen

@@ -25,6 +25,7 @@ from koru_delta.search.candidates import (
     unfed_of,
 )
 from koru_delta.search.causality import Condition
+from koru_delta.search.codes import Codes
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
@@ -413,10 +414,7 @@ class VectorSpace(Candidates):
                 some = own.codes.nearest_many(queries, wanted, None)
             except CodesUnavailable:
                 return [None] * len(queries), []
-            chosen, first = (
-                own.slots[some],
-                late_from(some.shape[1], max(own.codes.shallow, _DOUBTED), k),
-            )
+            chosen, first = own.slots[some], _doubted_from(some.shape[1], own.codes, k)
             return (
                 [seen.rows_of(mine, visible) for mine in chosen],
                 [seen.rows_of(mine[first:], visible) for mine in chosen],
@@ -424,25 +422,21 @@ class VectorSpace(Candidates):
         mask = self._slot_mask(reading, visible)
         parts: list[list[Numbers]] = [[] for _ in queries]
         lates: list[list[Numbers]] = [[np.empty(0, dtype=np.int64)] for _ in queries]
-        for segment in truth.segments:
-            part = None if mask is None else mask[segment.start : segment.stop]
-            if part is not None and not part.any():
-                continue
+        for segment, part in truth.under(mask):
             wanted = candidates_of(segment.codes, k, recall)
             if segment.codes is None or wanted is None:
-                self._many_near(truth, targets, segment.start, segment.stop, k, part, parts)
+                self._many_near(truth, targets, segment.start, segment.stop, k, mask, parts)
                 continue
             try:
                 rows = segment.codes.nearest_many(queries, wanted, part)
             except CodesUnavailable:
                 return [None] * len(queries), []
-            first = late_from(rows.shape[1], max(segment.codes.shallow, _DOUBTED), k)
+            first = _doubted_from(rows.shape[1], segment.codes, k)
             for some, mine, late in zip(segment.start + rows, parts, lates, strict=True):
                 mine.append(some)
                 late.append(some[first:])
         if truth.sealed < truth.slots:
-            part = None if mask is None else mask[truth.sealed :]
-            self._many_near(truth, targets, truth.sealed, truth.slots, k, part, parts)
+            self._many_near(truth, targets, truth.sealed, truth.slots, k, mask, parts)
         return (
             [seen.rows_of(np.concatenate(mine), visible) for mine in parts],
             [seen.rows_of(np.concatenate(mine), visible) for mine in lates],
@@ -458,15 +452,16 @@ class VectorSpace(Candidates):
         mask: Mask | None,
         parts: list[list[Numbers]],
     ) -> None:
-        """Add to each query's part what may be its best among the slots `start` to `stop`."""
-        slots = np.arange(start, stop) if mask is None else start + np.flatnonzero(mask)
+        """Add to each query's part what may be its best of the slots `start` to `stop`."""
+        part = None if mask is None else mask[start:stop]
+        slots = np.arange(start, stop) if part is None else start + np.flatnonzero(part)
         together = max(1, _BATCH_VALUES // (stop - start))
         for first in range(0, len(targets), together):
             some = targets[first : first + together]
             with np.errstate(over="ignore", invalid="ignore"):
                 products = truth.products(np.stack([t.vector for t in some]), start, stop)
-                if mask is not None:
-                    products = products[:, mask]
+                if part is not None:
+                    products = products[:, part]
                 for near, target, mine in zip(
                     products, some, parts[first : first + together], strict=True
                 ):
@@ -511,6 +506,11 @@ class VectorSpace(Candidates):
                     best = self._possible(truth, scores, whole, target, k)
                     found.append(best if best is None or rows is None else rows[best])
         return found
+
+
+def _doubted_from(count: int, codes: Codes, k: int) -> int:
+    """As `late_from`, of one query among many: asking again costs more there."""
+    return late_from(count, max(codes.shallow, _DOUBTED), k)
 
 
 def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:

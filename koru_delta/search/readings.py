@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf, sqrt
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,9 @@ from koru_delta.causal import FOREVER, Cut
 from koru_delta.errors import CorruptionError
 from koru_delta.log import CausalLog
 from koru_delta.search.cache import Unusable
-from koru_delta.search.codes import Codes
 from koru_delta.search.columns import Columns
 from koru_delta.search.graph import Efforts, LiveGraph
+from koru_delta.search.kept import KeptMask, ToCode
 from koru_delta.search.lookup import ITEM_BYTES, Lookup
 from koru_delta.search.plan import Costs, Way
 from koru_delta.search.rows import Rows
@@ -42,8 +42,6 @@ _COPIED_BYTES: Final = 48_000_000  # of vectors and codes that are copied, under
 NAME_BYTES: Final = 160  # of a key's name in memory, about
 _MANY: Final = 4_000  # rows alive, from which what has been chosen is kept
 _FEW_MORE: Final = 128  # until so many more are there
-_TRIES: Final = 8  # of a graph under a mask, which tell how often it leads to too little
-_SHIFTED: Final = 0.05  # share in vain that has changed so much changes what is cheapest
 _FEW_ENTRIES: Final = 1024  # of the log, which a writer reads so that a search need not
 _FEW: Final = 8  # numbers that Python is through with before numpy has begun
 
@@ -78,80 +76,6 @@ class Reading:
     ways: dict[tuple[int, float], tuple[Way, int]]  # and effort, for all that is alive
     alive: Mask | None = None  # which vectors have a row that nothing has ended; made once
     asked: bool = False  # whether anybody has looked at it
-
-
-class Packed(NamedTuple):
-    """Copies of the vectors under a mask, side by side: `rows` are theirs, `slots` too."""
-
-    rows: Numbers
-    slots: Numbers
-    vectors: Matrix
-
-
-class Coded(NamedTuple):
-    """Codes of just the vectors under a mask: of the slots `slots`, in their order."""
-
-    slots: Numbers
-    codes: Codes
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        return self.slots.nbytes + self.codes.nbytes
-
-
-@dataclass(slots=True, eq=False)
-class KeptMask:
-    """Which rows pass a filter or are visible at a moment, and what was made of it since."""
-
-    mask: Mask  # never changed
-    count: int  # of those that pass
-    low: int  # clocks at which it holds, from this one on
-    high: int  # and up to this one, exclusive
-    present: bool  # whether it is all that is visible now
-    among_present: bool  # or a part of it
-    uses: int = 0
-    slots: Mask | None = None  # which vectors have such a row
-    packed: Packed | None = None
-    coded: Coded | None = None
-    is_to_be_coded: bool = False  # or was once
-    asked: int = 0  # how often a graph was asked for a part of what is visible now
-    missed: int = 0  # and how often it led to too few that pass, or is not to be trusted
-    ways: dict[tuple[int, float], tuple[Way, int]] = field(default_factory=dict)
-    chosen_for: tuple[Segment, ...] = ()  # the segments there were when these were chosen
-    chosen_with: Graph | None = None  # and the graph
-    chosen_at: float = 0.0  # and the share that it was asked in vain
-
-    @property
-    def in_vain(self) -> float:
-        """The share of searches for which a graph is asked in vain: less while few were tried."""
-        return self.missed / (self.asked + _TRIES)
-
-    def note(self, asked: int, missed: int) -> None:
-        """Count what a graph was asked, and what in vain: ways may be chosen anew then."""
-        self.asked += asked
-        self.missed += missed
-        if abs(self.in_vain - self.chosen_at) > _SHIFTED:
-            self.ways, self.chosen_at = {}, self.in_vain
-
-    @property
-    def copied_bytes(self) -> int:
-        """Bytes of what was copied of the vectors under it, and made of them."""
-        packed = 0 if self.packed is None else self.packed.vectors.nbytes
-        return packed + (0 if self.coded is None else self.coded.nbytes)
-
-    def let_go(self) -> None:
-        """Keep no copies."""
-        self.packed = self.coded = None
-        self.ways = {}
-
-
-class ToCode(NamedTuple):
-    """A mask that is used often, of whose slots codes like these are wanted."""
-
-    kept: KeptMask
-    slots: Numbers
-    like: Codes
 
 
 class SpaceReadings:

@@ -114,14 +114,15 @@ class Scoring(SpaceReadings):
     def _possible_of(
         self, truth: Truth, target: Target, k: int, start: int, stop: int, mask: Mask | None
     ) -> Numbers:
-        """Slots from `start` to `stop` that may be among the `k` best of these."""
-        slots = np.arange(start, stop) if mask is None else start + np.flatnonzero(mask)
+        """Slots from `start` to `stop`, under a mask of all, that may be the `k` best of these."""
+        part = None if mask is None else mask[start:stop]
+        slots = np.arange(start, stop) if part is None else start + np.flatnonzero(part)
         if len(slots) <= max(k, _ALL_POSSIBLE):
             return slots
         with np.errstate(over="ignore", invalid="ignore"):
             near = truth.products(target.vector, start, stop)
-            if mask is not None:
-                near = near[mask]
+            if part is not None:
+                near = near[part]
             best = self._possible(truth, near, slots, target, k)
         return slots if best is None else slots[best]
 

@@ -16,7 +16,7 @@ from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.budget import Tier
 from koru_delta.search.cache import Mapped
 from koru_delta.search.codes import Codes
-from koru_delta.search.seen import Numbers
+from koru_delta.search.seen import Mask, Numbers
 from koru_delta.values import Vector
 
 Matrix = npt.NDArray[np.float32]
@@ -140,6 +140,13 @@ class Truth:
         if len(inside):
             found[inside] = self.tail[slots[inside] - self.sealed]
         return found
+
+    def under(self, mask: Mask | None) -> Iterator[tuple[Segment, Mask | None]]:
+        """The segments with something under a mask of slots, and what of the mask is theirs."""
+        for segment in self.segments:
+            part = None if mask is None else mask[segment.start : segment.stop]
+            if part is None or part.any():
+                yield segment, part
 
     def pieces(self, start: int, stop: int) -> Iterator[Matrix]:
         """The vectors of the slots `start` to `stop`, where they lie, in order."""

@@ -346,20 +346,6 @@ def test_uses_are_known_however_few_are_read_at_once_and_although_a_read_failed(
 # Consolidating
 
 
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Places of the entries whose bodies were read."""
-    found: list[int] = []
-    plain = SqliteEngine.at_many
-
-    def at_many(self: Any, seqs: Any) -> Any:
-        found.extend(seqs)
-        return plain(self, seqs)
-
-    monkeypatch.setattr(SqliteEngine, "at_many", at_many)
-    return found
-
-
 def test_what_belongs_to_no_group_is_read_once(
     db: Database, clock: FixedClock, read: list[int]
 ) -> None:

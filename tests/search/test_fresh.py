@@ -12,18 +12,11 @@ import pytest
 import koru_delta
 from koru_delta import Database
 from koru_delta.errors import CorruptionError, InvalidDataError
-from koru_delta.search import readings, upkeep
-from tests.indexing import SMALL, check_exact, lower
+from koru_delta.search import readings
+from tests.indexing import check_exact
 from tests.search.test_plans import METRICS, WAYS, forced
 
 DIMENSIONS = 32
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    lower(SMALL, monkeypatch.setattr)
-    monkeypatch.setattr(upkeep.Upkeep, "nudge", lambda _self, _space: None)
-    return monkeypatch
 
 
 def shifted(numbers: np.random.Generator, rows: int) -> np.ndarray:

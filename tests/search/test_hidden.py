@@ -22,19 +22,12 @@ from koru_delta.causal import Cut, moment
 from koru_delta.search import graph, upkeep
 from koru_delta.search.seen import Seen
 from koru_delta.testing import FixedClock
-from tests.indexing import SMALL, check_approximate, lower
+from tests.indexing import check_approximate
 from tests.search.test_plans import forced
 from tests.test_fork import in_child
 
 DAY = timedelta(days=1)
 UP = [1.0, 0.0]
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    lower(SMALL, monkeypatch.setattr)
-    monkeypatch.setattr(upkeep.Upkeep, "nudge", lambda _self, _space: None)
-    return monkeypatch
 
 
 def found(db: Database, namespace: str = "n", **moment: Any) -> list[str]:

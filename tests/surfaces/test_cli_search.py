@@ -6,6 +6,7 @@ import json
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,16 @@ __all__ = ["plain_environment", "repo", "run"]
 
 
 # Ingest and search
+
+
+def ingested(run: Any, place: Path, **notes: str) -> Path:
+    """A folder with these notes, taken up."""
+    folder = place / "notes"
+    folder.mkdir()
+    for name, text in notes.items():
+        (folder / f"{name}.md").write_text(f"{text}\n")
+    run("ingest", "files", folder, "-m", "first")
+    return folder
 
 
 def test_a_history_is_ingested_and_searched_now_and_then(run, repo):
@@ -97,11 +108,7 @@ def test_the_lifecycle_is_told_with_what_is_wished_and_what_is_to_move(run):
 
 
 def test_a_hit_is_traced_and_what_it_came_from_is_quarantined(run, tmp_path):
-    folder = tmp_path / "notes"
-    folder.mkdir()
-    (folder / "rain.md").write_text("It rains on the plain.\n")
-    (folder / "snow.md").write_text("It snows on the hill.\n")
-    run("ingest", "files", folder, "-m", "first")
+    ingested(run, tmp_path, rain="It rains on the plain.", snow="It snows on the hill.")
     [chunk] = [key for key in said(run("keys", "docs.chunks", "--json")) if "rain" in key]
     version = said(run("log", "docs.chunks", chunk, "--json"))[0]["id"]
 
@@ -133,11 +140,7 @@ def test_a_hit_is_traced_and_what_it_came_from_is_quarantined(run, tmp_path):
 
 
 def test_files_are_ingested_and_the_gone_ones_told(run, tmp_path):
-    folder = tmp_path / "notes"
-    folder.mkdir()
-    (folder / "a.md").write_text("The moon is made of stone.\n")
-    (folder / "b.md").write_text("Cheese is made of milk.\n")
-    run("ingest", "files", folder, "-m", "first")
+    folder = ingested(run, tmp_path, a="The moon is made of stone.", b="Cheese is made of milk.")
     (folder / "b.md").unlink()
 
     assert "gone" in run("ingest", "files", folder).stderr
