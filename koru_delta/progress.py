@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from koru_delta.errors import InvalidDataError
+
 Tell = Callable[[int, int | None], None]
 Progress = Callable[[int, Any], None] | bool | None
 
@@ -20,10 +22,15 @@ def shown(progress: Progress, what: str, total: int | None = None) -> Iterator[T
     Args:
         progress: Called with both; True shows a bar, False nothing, None a bar on a
             terminal once there are more than `LONG` steps.
+
+    Raises:
+        InvalidDataError: it is none of these.
     """
     if callable(progress):
         yield progress
         return
+    if progress not in (True, False, None):
+        raise InvalidDataError(f"progress is a function, True, False or None, not {progress!r}")
     if progress is None and (sys.stderr is None or not sys.stderr.isatty()):
         progress = False
     if progress is False or (progress is None and total is not None and total <= LONG):

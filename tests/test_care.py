@@ -61,6 +61,8 @@ def test_what_takes_long_shows_a_bar_if_told_to_and_none_if_not(
         assert capsys.readouterr() == ("", "")
     getattr(db, call)(progress=True)
     assert capsys.readouterr().err
+    with pytest.raises(errors.InvalidDataError, match="progress is a function"):
+        getattr(db, call)(progress="yes")
 
 
 def _fields(proof: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from koru_delta.errors import (
     UnknownVersionError,
 )
 from koru_delta.testing import FixedClock
-from tests.search.test_plans import EVERY_WAY, forced, rows_of, small  # noqa: F401 - a fixture
+from tests.search.test_plans import EVERY_WAY, forced, rows_of
 from tests.test_fork import in_child
 
 EXAMPLES = int(os.environ.get("KORU_EXAMPLES", "40"))
@@ -349,7 +349,7 @@ def _names_a_later_moment(causal: CausalFilter, commit: koru_delta.Commit) -> bo
 @pytest.mark.parametrize("way", EVERY_WAY)
 def test_every_plan_chooses_among_what_passes(
     way: str,
-    small: pytest.MonkeyPatch,  # noqa: F811 - the fixture
+    small: pytest.MonkeyPatch,
 ) -> None:
     numbers = np.random.default_rng(5)
     vectors = rows_of(numbers, 900, 16)
