@@ -215,6 +215,7 @@ class _Turbo:
         self._index = index
         self._frame = frame
         self._direction = unit_of(frame.centre)
+        self._stretch = (frame.weight - 1) * self._direction
         self.rows = rows
         self.nbytes = size + frame.centre.nbytes
         self.needs: tuple[int, ...] = (0,) * len(RECALLS)
@@ -279,24 +280,28 @@ class _Turbo:
 
     def _asked(self, queries: Matrix) -> Matrix:
         """What the rows' items are multiplied with: of length one, or zero."""
-        frame, dimensions, weight = self._frame, queries.shape[1], self._frame.weight
         asked = np.zeros((len(queries), self._index.dim), dtype=np.float32)
-        seen = queries.astype(np.float64)
-        squares = np.vecdot(seen, seen)
-        if not math.isfinite(squares.sum()):
+        for query, its in zip(queries, asked, strict=True):
+            self._ask(query, its)
+        return asked
+
+    def _ask(self, query: Vector, asked: Vector) -> None:
+        frame, dimensions, weight = self._frame, len(query), self._frame.weight
+        seen = query.astype(np.float64)
+        square = float(seen.dot(seen))
+        if not math.isfinite(square):
             raise CodesUnavailable("the query holds something that is no finite number")
         if frame.metric == "l2":
             seen = np.ldexp(seen - frame.centre, -frame.exponent)
-            squares = np.vecdot(seen, seen) + weight * weight
+            square = float(seen.dot(seen)) + weight * weight
         else:
-            along = np.vecdot(seen, self._direction)
-            squares += (weight * weight - 1) * along * along
-            seen += ((weight - 1) * along)[:, None] * self._direction
-        lengths = np.sqrt(np.maximum(squares, 1e-300))
-        np.divide(seen, lengths[:, None], out=asked[:, :dimensions])
+            along = float(seen.dot(self._direction))
+            square += (weight * weight - 1) * along * along
+            seen += along * self._stretch
+        length = math.sqrt(max(square, 1e-300))
+        np.divide(seen, length, out=asked[:dimensions])
         if frame.metric == "l2":
-            asked[:, dimensions] = weight / lengths
-        return asked
+            asked[dimensions] = weight / length
 
     def spare(self, recall: float) -> int:
         """See `Codes`."""
