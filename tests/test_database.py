@@ -232,6 +232,15 @@ def test_what_is_no_moment_is_refused(db: Database, moment: Any, error: type[Exc
         db.get("a", "k", as_of=moment)
 
 
+def test_seconds_and_microseconds_for_a_moment_are_told_from_positions(db: Database) -> None:
+    version = db.put("a", "k", 1)
+    for moment in (version.tx_time, int(version.time.timestamp())):
+        with pytest.raises(errors.InvalidTimestampError, match="a time is a datetime or text"):
+            db.get("a", "k", as_of=moment)
+    with pytest.raises(errors.InvalidTimestampError, match=r"from 0 to 1$"):
+        db.get("a", "k", as_of=2)
+
+
 def test_a_version_of_another_database_is_no_moment_here(db: Database) -> None:
     with koru_delta.open(None) as other:
         stranger = other.put("x", "y", 1)

@@ -32,6 +32,7 @@ AsOf = int | datetime | str | Version | Commit | Cut | None
 TAGS: Final = "$tags"
 _HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
 _CUTS_KEPT = 4096
+_LIKE_A_TIME: Final = 1_000_000_000  # seconds since 1970, or finer parts of them
 
 
 class Moments:
@@ -158,7 +159,10 @@ class Moments:
             return Cut(0, 0)
         end = self.engine.head().seq
         if not 0 < seq <= end:
-            raise InvalidTimestampError(f"position {seq}", f"the log goes from 0 to {end}")
+            problem = f"the log goes from 0 to {end}"
+            if seq >= _LIKE_A_TIME:
+                problem += "; a whole number is a position in it, and a time is a datetime or text"
+            raise InvalidTimestampError(f"position {seq}", problem)
         cut = self._cut_around(seq)
         if cut.seq != seq:
             raise InvalidTimestampError(
