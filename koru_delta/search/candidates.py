@@ -23,8 +23,8 @@ NARROWED: Final = 0.98  # recall of a graph's nearest of which some pass
 _BY_CODES: Final = (0.99, 0.98)  # recall of codes, whatever less is asked: it costs little
 _FEW_UNFED: Final = 16  # beside the graph, so few that all are scored exactly
 _COMPARED: Final = 96  # candidates, so few that all are scored exactly
-_WIDENED: Final = (1, 4, 16)
-_WORTH: Final = 8  # times as many rows as candidates, for codes to be looked at again
+_WIDENED: Final = 4  # times as many are asked for, where one of the best stands late
+_ASKED_MOST: Final = 3  # times that codes are asked
 _OFTEN: Final = 500  # uses of a mask, after which codes of its own would have paid
 _FEW_STAND: Final = 1  # place further back than their share of ten, of fewer that are sought
 _SMALL: Final = 4096  # rows of a segment, of which any number is quickly looked at
@@ -172,17 +172,16 @@ class Candidates(Masks):
     def _by_codes(
         self, reading: Reading, target: Target, k: int, visible: Mask | None, recall: float
     ) -> list[Hit] | None:
-        """The best of those that seem near by their codes; None if a library fails.
+        """The best of those that seem near by their codes; None if these do not tell.
 
         More are asked for as long as some of the best were among the last that codes gave.
         """
-        truth = reading.truth
-        slots, least, order = np.empty(0, dtype=np.int64), list[float](), list[int]()
-        for widened in _WIDENED:
+        truth, widened = reading.truth, 1
+        for _ in range(_ASKED_MOST):
             found = self._promising(reading, target, k, visible, recall, widened)
             if found is None:
                 return None
-            slots, late = found
+            slots, late, short = found
             best = None
             if len(slots) > max(k, _COMPARED):
                 best = self._contenders(truth, target, k, slots)
@@ -190,9 +189,12 @@ class Candidates(Masks):
             least = self._least(truth, target, slots)
             order = sorted(range(len(least)), key=least.__getitem__)
             top = order[:k] if best is None else best.take(order[:k]).tolist()
-            if not any(place in some for some in late for place in top):
-                break
-        return self._hits_of(reading, slots, least, order, k, visible)
+            if any(place in some for some in late for place in top):
+                short = max(short, _WIDENED)
+            if short <= 1:
+                return self._hits_of(reading, slots, least, order, k, visible)
+            widened *= short
+        return None
 
     def _promising(
         self,
@@ -202,8 +204,8 @@ class Candidates(Masks):
         visible: Mask | None,
         recall: float,
         widened: int,
-    ) -> tuple[Numbers, list[range]] | None:
-        """Slots that seem near by codes, or have none, and which of them stand late there.
+    ) -> tuple[Numbers, list[range], int] | None:
+        """Slots that seem near by codes, or have none; which stand late; how wider to ask.
 
         None where codes fail, or so many are asked for that a scan is quicker.
         """
@@ -212,29 +214,35 @@ class Candidates(Masks):
         own = own_codes(kept, k, recall)
         if own is not None:
             wanted = candidates_of(own.codes, k, recall)
-            some = _asked(own.codes, query, wanted, widened, None)
-            return None if some is None else (own.slots[some], [_late(0, some, own.codes, k)])
+            near = _asked(own.codes, query, k, recall, wanted, widened, None)
+            if near is None:
+                return None
+            some, short = near
+            return own.slots[some], [_late(0, len(some), own.codes, k)] if short else [], short
         mask = self._slot_mask(reading, visible)
         if kept is not None and kept.uses >= _OFTEN and not kept.is_to_be_coded:
             assert mask is not None
             self._want_codes(reading, kept, mask)
         found: list[Numbers] = []
         late: list[range] = []
-        count = 0
+        count, short = 0, 0
         for segment, part in truth.under(mask):
             wanted = candidates_of(segment.codes, k, recall)
             if segment.codes is None or wanted is None:
                 found.append(self._possible_of(truth, target, k, segment.start, segment.stop, mask))
             else:
-                some = _asked(segment.codes, query, wanted, widened, part)
-                if some is None:
+                near = _asked(segment.codes, query, k, recall, wanted, widened, part)
+                if near is None:
                     return None
+                some, shorter = near
+                short = max(short, shorter)
                 found.append(segment.start + some if segment.start else some)
-                late.append(_late(count, some, segment.codes, k))
+                if shorter:
+                    late.append(_late(count, len(some), segment.codes, k))
             count += len(found[-1])
         if truth.sealed < truth.slots:
             found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, mask))
-        return (found[0] if len(found) == 1 else np.concatenate(found)), late
+        return (found[0] if len(found) == 1 else np.concatenate(found)), late, short
 
     def _contenders(self, truth: Truth, target: Target, k: int, slots: Numbers) -> Numbers | None:
         """The places of those slots that may be among the `k` best of them; None is all."""
@@ -347,13 +355,19 @@ def own_codes(kept: KeptMask | None, k: int, recall: float) -> Coded | None:
 
 
 def _asked(
-    codes: Codes, query: Vector, wanted: int | None, widened: int, mask: Mask | None
-) -> Numbers | None:
-    """Rows that seem near by codes; None if they fail, or are too many to pay."""
-    if wanted is None or (widened > 1 and wanted * widened * _WORTH > codes.rows > _SMALL):
+    codes: Codes,
+    query: Vector,
+    k: int,
+    recall: float,
+    wanted: int | None,
+    widened: int,
+    mask: Mask | None,
+) -> tuple[Numbers, int] | None:
+    """See `Codes.promising`; None if codes fail, or do not pay."""
+    if wanted is None or (widened > 1 and wanted * widened * codes.worth > codes.rows > _SMALL):
         return None
     try:
-        return codes.nearest(query, wanted * widened, mask)
+        return codes.promising(query, wanted * widened, mask, k, recall)
     except CodesUnavailable:
         return None
 
@@ -366,6 +380,6 @@ def late_from(count: int, shallow: float, k: int) -> int:
     return ceil(count * shallow * min(1.0, (k + _FEW_STAND) / (TRIED_K + _FEW_STAND)))
 
 
-def _late(start: int, some: Numbers, codes: Codes, k: int) -> range:
-    """Which places stand late, of rows that codes gave and that come from `start` on."""
-    return range(start + late_from(len(some), codes.shallow, k), start + len(some))
+def _late(start: int, count: int, codes: Codes, k: int) -> range:
+    """Which places stand late, of `count` rows that codes gave and that come from `start` on."""
+    return range(start + late_from(count, codes.shallow, k), start + count)

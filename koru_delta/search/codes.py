@@ -52,6 +52,15 @@ _COUNTS: Final = (
 _COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
 _CLOSELY: Final = 32_768  # fewer rows than this, and turbovec looks at each more closely
 _CLOSER: Final = 2.7  # which takes so many times as long
+_SHORTLIST_FEW: Final = 20  # rows on its shortlist, for each that is asked for
+_SHORTLIST_MANY: Final = 16  # the same
+_SHORTLIST_MANY_FROM: Final = 64  # if so many are asked for
+_SHORTLIST_LEAST: Final = 256
+_SIGN_ERROR: Final = math.sqrt(1 - 2 / math.pi)  # of a normal deviate told by its sign
+_CODE_ERROR: Final = math.sqrt(0.0095)  # and by the best four bits (Max, 1960)
+_MARGINS: Final = ((0.95, 1.25), (0.98, 1.5), (1.0, 2.0))  # in errors, by the recall asked
+_LEAST_APART: Final = 0.02
+_MOST_STEEP: Final = 30.0
 _SPARE: Final = ((0.95, 12), (0.98, 16), (1.0, 28))  # by the recall that is asked
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
@@ -107,12 +116,16 @@ class Codes(Protocol):
         """
         ...
 
+    @property
+    def worth(self) -> int:
+        """Times as many rows as candidates there should be, for codes to be looked at again."""
+        ...
+
     def nearest(self, query: Vector, count: int, mask: Mask | None) -> Numbers:
         """The rows that seem nearest, of those under `mask` if given, most promising first.
 
         Returns:
-            About `count` different row numbers, two thirds of it at least, or as many as
-            there are.
+            `count` different row numbers, or as many as there are.
 
         Raises:
             CodesUnavailable: the library failed, or the query is not finite.
@@ -123,12 +136,21 @@ class Codes(Protocol):
         """As `nearest`, for each query: shape (queries, `count` or as many as there are)."""
         ...
 
-    def of_others(self, vectors: Vectors) -> Codes:
-        """Codes of vectors of the same kind, made and asked as these are.
+    def promising(
+        self, query: Vector, count: int, mask: Mask | None, k: int, recall: float
+    ) -> tuple[Numbers, int]:
+        """As `nearest`, among which that share of the `k` best is sought.
 
-        Raises:
-            CodesUnavailable: the library failed.
+        Returns:
+            About `count` row numbers, two thirds of it at least; and how many times as many
+            should have been asked for, judging by these: 1 if it was enough, 0 if these are all.
         """
+        ...
+
+    def promising_many(
+        self, queries: Matrix, count: int, mask: Mask | None, k: int, recall: float
+    ) -> tuple[Numbers, list[int]]:
+        """As `nearest_many`, and for each query how many times as many should have been asked."""
         ...
 
     def dump(self) -> bytes:
@@ -210,6 +232,7 @@ class _Turbo:
     name: Final = "turbo4"
     nested: Final = False  # asked for few, it looks less closely than when asked for many
     shallow: Final = 0.75
+    worth: Final = 200
 
     def __init__(self, index: Any, frame: Frame, rows: int, size: int) -> None:
         self._index = index
@@ -306,7 +329,7 @@ class _Turbo:
     def spare(self, recall: float) -> int:
         """See `Codes`."""
         # It puts all that it keeps in order as it goes, so that each more is dear.
-        return next(spare for target, spare in _SPARE if recall <= target)
+        return int(_by_recall(_SPARE, recall))
 
     def toil(self, rows: int) -> int:
         """See `Codes`."""
@@ -318,41 +341,104 @@ class _Turbo:
 
     def nearest(self, query: Vector, count: int, mask: Mask | None) -> Numbers:
         """See `Codes`."""
+        rows: Numbers = self._found(self._asked(query[None]), count, mask)[1][0]
+        return rows
+
+    def nearest_many(self, queries: Matrix, count: int, mask: Mask | None) -> Numbers:
+        """See `Codes`."""
+        return self._found(self._asked(queries), count, mask)[1]
+
+    def promising(
+        self, query: Vector, count: int, mask: Mask | None, k: int, recall: float
+    ) -> tuple[Numbers, int]:
+        """See `Codes`."""
+        margin = _by_recall(_MARGINS, recall)
+        asked, passing = self._asked(query[None]), self.rows
         if mask is not None and len(mask) == self.rows:
             # The library looks at rows under a mask one by one, and without one in step and
             # on all cores: where most pass, it is quicker to let go of the others later. And
             # asked for more, it looks more closely, so that fewer need to pass.
-            share = np.count_nonzero(mask) / len(mask)
+            passing = int(np.count_nonzero(mask))
+            share = passing / self.rows
             if share >= _MOST_PASS:
                 fewer = -(-count * 2 // 3)
                 enough = int((fewer + 2.5 * math.sqrt(fewer)) / share) + 1
-                some: Numbers = self.nearest_many(query[None], enough, None)[0]
-                passing = some[mask[some]]
-                if len(passing) >= fewer:
-                    return passing[:count]
-        found: Numbers = self.nearest_many(query[None], count, mask)[0]
-        return found
+                scores, rows = self._found(asked, enough, None)
+                pass_it = mask[rows[0]]
+                some = rows[0][pass_it]
+                if len(some) >= fewer:
+                    some_scores = scores[0][pass_it]
+                    return some[:count], self._short(some_scores, k, enough, share, passing, margin)
+        scores, rows = self._found(asked, count, mask)
+        return rows[0], self._short(scores[0], k, count, 1.0, passing, margin)
 
-    def nearest_many(self, queries: Matrix, count: int, mask: Mask | None) -> Numbers:
+    def promising_many(
+        self, queries: Matrix, count: int, mask: Mask | None, k: int, recall: float
+    ) -> tuple[Numbers, list[int]]:
         """See `Codes`."""
+        scores, rows = self._found(self._asked(queries), count, mask)
+        passing = self.rows if mask is None else int(np.count_nonzero(mask))
+        margin = _by_recall(_MARGINS, recall)
+        return rows, [self._short(some, k, count, 1.0, passing, margin) for some in scores]
+
+    def _found(self, asked: Matrix, count: int, mask: Mask | None) -> tuple[Matrix, Numbers]:
+        """Scores and rows, by query."""
         if mask is not None and not mask.flags.c_contiguous:
             mask = np.ascontiguousarray(mask)
-        asked = self._asked(queries)
         with foreign("turbovec could not search"):
-            found: Numbers = self._index.search(asked, count, mask=mask)[1]
+            found: tuple[Matrix, Numbers] = self._index.search(asked, count, mask=mask)
         return found
 
-    def of_others(self, vectors: Vectors) -> Self:
-        """See `Codes`."""
-        made = self.made(vectors, self._frame)
-        made.needs = self.needs
-        return made
+    def _short(
+        self, scores: Vector, k: int, count: int, share: float, passing: int, margin: float
+    ) -> int:
+        """How many times as many should have been asked for, to find the `k` best.
+
+        What is not among them is left out for its score, which has an error; and of many rows
+        the library first makes a shortlist by their signs alone, with an error that no score
+        tells. How large both are is known: if they are large beside what the scores differ by,
+        as for queries unlike all rows, a longer list is needed. Rows are taken to be the more
+        the lower their scores, by the exponential that holds between the `k`-th and the last;
+        with errors they are so too, but shifted.
+
+        Args:
+            scores: Of those of `count` that pass the mask, highest first.
+            share: Of the shortlist, those that pass: of all rows `passing`.
+            margin: Errors that should lie between the worst of the best and what is left out.
+        """
+        if len(scores) >= passing:
+            return 0
+        if len(scores) <= k:
+            return 1
+        unit = self._frame.reach / math.sqrt(self._index.dim)
+        apart = max(float(scores[k - 1]) - float(scores[-1]), _LEAST_APART * unit)
+        steep = unit * math.log(len(scores) / k) / apart
+        short = _listed(steep * _CODE_ERROR, k, margin) / len(scores)
+        each = _SHORTLIST_FEW if count < _SHORTLIST_MANY_FROM else _SHORTLIST_MANY
+        listed = share * max(each * count, _SHORTLIST_LEAST)
+        if self.rows >= _CLOSELY and listed < passing:
+            wanted = _listed(steep * _SIGN_ERROR, k, margin)
+            short = max(short, wanted / listed * each / _SHORTLIST_MANY)
+        return 1 if short <= 1 else math.ceil(short)
 
     def dump(self) -> bytes:
         """See `Codes`."""
         with foreign("turbovec could not write"):
             data: bytes = self._index.to_bytes()
         return headed(self._frame, self.name, self.rows, self.needs, data)
+
+
+def _by_recall(table: tuple[tuple[float, float], ...], recall: float) -> float:
+    return next(value for most, value in table if recall <= most)
+
+
+def _listed(steep: float, k: int, margin: float) -> float:
+    """How long a list must be to hold the `k` best, where scores have an error.
+
+    Args:
+        steep: The error, times the rate at which rows become more frequent.
+    """
+    return k * math.exp(min(steep * (margin + steep / 2), _MOST_STEEP))
 
 
 def _library() -> Any:

@@ -25,12 +25,14 @@ BLOCK: Final = 2048  # rows encoded together: some megabytes
 FAR: Final = 2.0**20  # rows further from the centre, in typical distances, are drawn in
 RECALLS: Final = (0.8, 0.9, 0.95, 0.98, 0.99)
 TRIED_K: Final = 10
-HEAD_BYTES: Final = 70  # and eight for each dimension
+HEAD_BYTES: Final = 78  # and eight for each dimension
 _METRICS: Final = ("cosine", "dot", "l2")
 _KINDS: Final = ("turbo4", "signs")
-_MAGIC: Final = b"KDCODES\x01"
-_HEADER: Final = struct.Struct("<8sBBIQidd5IQ")
+_MAGIC: Final = b"KDCODES\x02"
+_HEADER: Final = struct.Struct("<8sBBIQiddd5IQ")
 _LARGEST: Final = float(np.finfo(np.float32).max)
+_LEAST_WEIGHT: Final = 2.0**-20
+_REACHED: Final = 95  # in 100 rows
 _ROUNDED: Final = 2.0**-40  # nearer to the centre than this, for its length, is being there
 
 
@@ -65,6 +67,7 @@ class Frame:
     exponent: int
     weight: float  # of the half squares among the coordinates, or along the centre
     middle: float  # for l2: a typical half square
+    reach: float  # how long what stands for a row is, with its weight: 95 in 100 are shorter
 
     @classmethod
     def around(cls, vectors: Vectors, metric: str) -> Self | None:
@@ -83,7 +86,7 @@ class Frame:
             near = some <= limit
             centre += block.sum(axis=0) if near.all() else block[near].sum(axis=0)
             counted += int(np.count_nonzero(near))
-        frame = cls(metric, centre / counted, 0, 1.0, 0.0)
+        frame = cls(metric, centre / counted, 0, 1.0, 0.0, 1.0)
         along, direction = np.empty(rows), unit_of(frame.centre)
         for start, block in blocks_of(vectors):
             offsets = frame.seen(block)
@@ -100,13 +103,19 @@ class Frame:
         # query: for l2 (1 + s^2 / w^2) * (1 + w^2), least at w^2 = s, the spread of half
         # squares. Else a query goes far along the direction of the centre, where the offsets
         # differ least: it goes that way by w as far, and they go farther.
+        scaled = np.ldexp(lengths[usual], -exponent)
         if metric == "l2":
-            half = np.square(np.ldexp(lengths[usual], -exponent)) / 2
+            half = np.square(scaled) / 2
             weight, middle = float(np.sqrt(np.std(half))), float(np.mean(half))
+            weight = max(weight, _LEAST_WEIGHT)
+            beside = (half - middle) / weight
         else:
-            spread = float(np.std(along[usual]))
-            weight, middle = float(np.sqrt(spread / max(np.hypot(spread, away), 1e-300))), 0.0
-        return cls(metric, frame.centre, exponent, max(weight, 2.0**-20), middle)
+            spread, middle = float(np.std(along[usual])), 0.0
+            weight = float(np.sqrt(spread / max(np.hypot(spread, away), 1e-300)))
+            weight = max(weight, _LEAST_WEIGHT)
+            beside = np.ldexp(along[usual], -exponent) * np.sqrt(max(1 / weight**2 - 1, 0.0))
+        reach = float(np.percentile(np.hypot(scaled, beside), _REACHED))
+        return cls(metric, frame.centre, exponent, weight, middle, reach)
 
     def offsets(self, vectors: Matrix) -> Doubles:
         """Shape (rows, dimensions)."""
@@ -155,23 +164,24 @@ def head_of(data: bytes | memoryview, metric: str, dimensions: int, rows: int) -
     magic, kind, known_metric, *about = _HEADER.unpack_from(view)
     if magic != _MAGIC or kind >= len(_KINDS):
         raise CodesUnavailable("the codes are of another format")
-    known_dimensions, known_rows, exponent, weight, middle, *needs, size = about
+    known_dimensions, known_rows, exponent, weight, middle, reach, *needs, size = about
     if (known_metric, known_dimensions, known_rows) != (_METRICS.index(metric), dimensions, rows):
         raise CorruptionError("these are codes of other vectors")
     if len(view) < HEAD_BYTES + 8 * dimensions:
         raise CorruptionError("these are no codes of vectors, or their beginning is missing")
     centre = np.frombuffer(view, np.float64, dimensions, HEAD_BYTES).astype(np.float64)
     sound = (np.abs(centre) <= _LARGEST).all() and abs(exponent) < 300
-    if not (sound and 0 < weight < 1e3 and abs(middle) < 1e3):
+    if not (sound and 0 < weight < 1e3 and abs(middle) < 1e3 and 0 < reach < 1e12):
         raise CorruptionError("codes have a centre that no vectors have")
-    return Head(_KINDS[kind], Frame(metric, centre, exponent, weight, middle), tuple(needs), size)
+    frame = Frame(metric, centre, exponent, weight, middle, reach)
+    return Head(_KINDS[kind], frame, tuple(needs), size)
 
 
 def headed(frame: Frame, kind: str, rows: int, needs: tuple[int, ...], payload: bytes) -> bytes:
     """Codes as they are in a file, with their head."""
     header = _HEADER.pack(
         _MAGIC, _KINDS.index(kind), _METRICS.index(frame.metric), len(frame.centre), rows,
-        frame.exponent, frame.weight, frame.middle, *needs, len(payload),
+        frame.exponent, frame.weight, frame.middle, frame.reach, *needs, len(payload),
     )  # fmt: skip
     return b"".join((header, frame.centre.astype("<f8").tobytes(), payload))
 

@@ -81,8 +81,8 @@ class KeptMask:
 
 
 class ToCode(NamedTuple):
-    """A mask that is used often, of whose slots codes like these are wanted."""
+    """A mask that is used often, of whose slots codes of this kind are wanted."""
 
     kept: KeptMask
     slots: Numbers
-    like: Codes
+    kind: str

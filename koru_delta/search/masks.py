@@ -8,6 +8,7 @@ import numpy as np
 
 from koru_delta.causal import Cut
 from koru_delta.search.causality import Condition
+from koru_delta.search.codes import encode
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.kept import Coded, KeptMask, Packed, ToCode
 from koru_delta.search.readings import Reading
@@ -130,18 +131,21 @@ class Masks(Scoring):
         fits = kept.count * (like.nbytes // like.rows + _SLOT_BYTES) <= self.copied_kept // 2
         toil = sum(each.toil(each.rows) for each in held)
         if fits and like.toil(kept.count) < _WORTH_CODING * toil:
-            self.to_code.append(ToCode(kept, np.flatnonzero(mask), like))
+            self.to_code.append(ToCode(kept, np.flatnonzero(mask), like.name))
             self.moved()
 
     def code(self, wanted: ToCode) -> None:
-        """Make the codes that are wanted of a mask.
+        """Make the codes that are wanted of a mask, if they hold any recall.
 
         Raises:
             CodesUnavailable, Unusable: they cannot be made.
         """
-        kept, slots, like = wanted
-        if self._kept_of(kept.mask) is kept:
-            kept.coded = Coded(slots, like.of_others(Chosen(self.reading.truth, slots)))
+        kept, slots, kind = wanted
+        if self._kept_of(kept.mask) is not kept:
+            return
+        codes = encode(Chosen(self.reading.truth, slots), self.space.metric, kind=kind)
+        if codes is not None:
+            kept.coded = Coded(slots, codes)
             kept.ways = {}
             self._bound_copies(kept)
 

@@ -175,7 +175,7 @@ class VectorSpace(Candidates):
             hits = self._by_codes(reading, target, k, visible, recall)
             if hits is not None and len(hits) >= min(k, count):
                 return Found(_above(hits, threshold), way, approximate=True, considered=count)
-            way = "scan"
+            way, _ = self._way(reading, visible, count, k, 1.0, cut.clock, graph=False)
         rows: Numbers | None = None
         if way == "bounds":
             rows = self._by_bounds(reading, target, k, visible)
@@ -411,13 +411,16 @@ class VectorSpace(Candidates):
             wanted = candidates_of(own.codes, k, recall)
             assert wanted is not None
             try:
-                some = own.codes.nearest_many(queries, wanted, None)
+                some, short = own.codes.promising_many(queries, wanted, None, k, recall)
             except CodesUnavailable:
                 return [None] * len(queries), []
-            chosen, first = own.slots[some], _doubted_from(some.shape[1], own.codes, k)
+            chosen, firsts = own.slots[some], _doubted(some, short, own.codes, k)
             return (
                 [seen.rows_of(mine, visible) for mine in chosen],
-                [seen.rows_of(mine[first:], visible) for mine in chosen],
+                [
+                    seen.rows_of(mine[first:], visible)
+                    for mine, first in zip(chosen, firsts, strict=True)
+                ],
             )
         mask = self._slot_mask(reading, visible)
         parts: list[list[Numbers]] = [[] for _ in queries]
@@ -428,11 +431,13 @@ class VectorSpace(Candidates):
                 self._many_near(truth, targets, segment.start, segment.stop, k, mask, parts)
                 continue
             try:
-                rows = segment.codes.nearest_many(queries, wanted, part)
+                rows, short = segment.codes.promising_many(queries, wanted, part, k, recall)
             except CodesUnavailable:
                 return [None] * len(queries), []
-            first = _doubted_from(rows.shape[1], segment.codes, k)
-            for some, mine, late in zip(segment.start + rows, parts, lates, strict=True):
+            firsts = _doubted(rows, short, segment.codes, k)
+            for some, first, mine, late in zip(
+                segment.start + rows, firsts, parts, lates, strict=True
+            ):
                 mine.append(some)
                 late.append(some[first:])
         if truth.sealed < truth.slots:
@@ -508,9 +513,14 @@ class VectorSpace(Candidates):
         return found
 
 
-def _doubted_from(count: int, codes: Codes, k: int) -> int:
-    """As `late_from`, of one query among many: asking again costs more there."""
-    return late_from(count, max(codes.shallow, _DOUBTED), k)
+def _doubted(found: Numbers, short: list[int], codes: Codes, k: int) -> list[int]:
+    """From which on rows found for each of many queries stand late; all, if too few were asked.
+
+    As `late_from`, but for many, as asking again costs more there.
+    """
+    count = found.shape[1]
+    first = late_from(count, max(codes.shallow, _DOUBTED), k)
+    return [(count, first)[each] if each <= 1 else 0 for each in short]
 
 
 def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:

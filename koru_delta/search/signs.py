@@ -60,6 +60,7 @@ class Signs:
     name: Final = "signs"
     nested: Final = True  # asked for few, it gives the first of those when asked for many
     shallow: Final = 0.35
+    worth: Final = 8
 
     def __init__(self, words: _Words, lengths: Vector, aside: Vector, frame: Frame) -> None:
         self._words = words  # shape (bits / 64, rows): a word of all rows lies together
@@ -109,12 +110,6 @@ class Signs:
             words, lengths.astype(narrow, copy=False), aside.astype(narrow, copy=False), frame
         )
 
-    def of_others(self, vectors: Vectors) -> Signs:
-        """See `Codes`."""
-        made = Signs.made(vectors, self._frame)
-        made.needs = self.needs
-        return made
-
     def dump(self) -> bytes:
         """See `Codes`."""
         payload = b"".join((
@@ -143,11 +138,9 @@ class Signs:
 
     def nearest_many(self, queries: Matrix, count: int, mask: Mask | None) -> Numbers:
         """See `Codes`."""
-        rows, chosen = self.rows, None
-        if mask is not None:
-            rows = int(np.count_nonzero(mask))
-            if rows < self.rows // 3:
-                chosen, mask = np.flatnonzero(mask), None
+        rows, chosen = self._passing(mask), None
+        if mask is not None and rows < self.rows // 3:
+            chosen, mask = np.flatnonzero(mask), None
         found = np.empty((len(queries), min(count, rows)), dtype=np.int64)
         for first in range(0, len(queries) if rows else 0, _QUERIES):
             some = slice(first, first + _QUERIES)
@@ -157,6 +150,23 @@ class Signs:
             for place, scores in zip(found[some], near, strict=True):
                 place[:] = _highest(scores, found.shape[1])
         return found if chosen is None else chosen[found]
+
+    def promising(
+        self, query: Vector, count: int, mask: Mask | None, _k: int, _recall: float
+    ) -> tuple[Numbers, int]:
+        """See `Codes`."""
+        # What it gives first it found nearest: the order tells how sure that is.
+        return self.nearest(query, count, mask), int(count < self._passing(mask))
+
+    def promising_many(
+        self, queries: Matrix, count: int, mask: Mask | None, _k: int, _recall: float
+    ) -> tuple[Numbers, list[int]]:
+        """See `Codes`."""
+        short = int(count < self._passing(mask))
+        return self.nearest_many(queries, count, mask), [short] * len(queries)
+
+    def _passing(self, mask: Mask | None) -> int:
+        return self.rows if mask is None else int(np.count_nonzero(mask))
 
     def _asked(self, query: Vector) -> _Asked:
         seen = self._frame.query(query)

@@ -12,7 +12,7 @@ import pytest
 
 import koru_delta
 from koru_delta import Database, Version
-from koru_delta.search import candidates, codes, readings
+from koru_delta.search import candidates, codes, masks, readings
 from tests.indexing import SMALL, check_approximate, check_exact, lower
 from tests.search.test_plans import METRICS, choose_again, forced, rows_of
 
@@ -114,21 +114,24 @@ def test_codes_of_a_filters_own_are_made_beside_searches(monkeypatch):
                 assert monotonic() < ends, "no codes were made"
 
 
-def test_codes_of_a_filters_own_that_fail_are_done_without(small):
+@pytest.mark.parametrize("failure", [codes.CodesUnavailable("no more of them"), None])
+def test_codes_of_a_filters_own_that_fail_or_hold_no_recall_are_done_without(small, failure):
     numbers = np.random.default_rng(42)
     with numbered(rows_of(numbers, 200, 16), 2) as db:
         with forced(db, "codes"):
             for query in rows_of(numbers, 3, 16):
                 db.similar("v", query, filter={"n": 1})
             [space] = db._vectors.opened()
-            [wanted] = space.to_code
+            assert len(space.to_code) == 1
 
-            class Failing:
-                def of_others(self, _vectors: Any) -> Any:
-                    raise codes.CodesUnavailable("no more of them")
+            def fail(*_args: Any, **_options: Any) -> None:
+                if failure is not None:
+                    raise failure
 
-            space.to_code[:] = [wanted._replace(like=Failing())]
-            db.build_index()
+            with small.context() as failing:
+                failing.setattr(masks, "encode", fail)
+                db.build_index()
+            assert not any(kept.coded for kept in space._masks.values())
             choose_again(db)
             for query in rows_of(numbers, 3, 16):
                 found = db.similar("v", query, filter={"n": 1})
@@ -185,12 +188,13 @@ def test_more_filters_than_can_wait_for_codes_have_some_later(small):
 def test_codes_of_a_filters_own_are_asked_for_no_more_recall_than_they_hold(small):
     encode = codes.encode
 
-    def poorly(vectors, metric):
+    def poorly(vectors, metric, **_options: Any):
         found = encode(vectors, metric, kind="signs")
         found.needs = (20, 20, 20, 20, 0)  # never .99
         return found
 
     small.setattr(codes, "encode", poorly)
+    small.setattr(masks, "encode", poorly)
     numbers = np.random.default_rng(44)
     with numbered(rows_of(numbers, 200, 16), 2) as db, forced(db, "codes"):
         for query in rows_of(numbers, 3, 16):

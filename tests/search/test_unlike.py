@@ -1,0 +1,77 @@
+"""Queries unlike all rows, and rows close together, are answered as well as was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import koru_delta
+from koru_delta import Database
+from koru_delta.search import codes, nearest, upkeep
+from koru_delta.search.frame import RECALLS
+from koru_delta.search.plan import Costs, Situation, Way, choose
+
+ROWS, DIMENSIONS, QUERIES = 33_000, 64, 40  # so many rows that codes first make a shortlist
+
+
+def flat(chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows near a surface of few dimensions, and queries from anywhere."""
+    bent = chance.standard_normal((12, DIMENSIONS))
+    rows = np.tanh(chance.standard_normal((ROWS, 12)) @ bent)
+    return rows, rows.mean(axis=0) + rows.std() * chance.standard_normal((QUERIES, DIMENSIONS))
+
+
+def ticked(chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of zeros and ones, of which none is near another, and queries like them."""
+    return tuple(
+        (chance.random((count, DIMENSIONS)) < 0.3).astype(np.float64) for count in (ROWS, QUERIES)
+    )
+
+
+def crowded(chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of which one in twenty lies close to the first, as all queries do."""
+    spread = np.arange(1, 25)[:, None] ** -0.7 * chance.standard_normal((24, DIMENSIONS))
+    rows, queries = (
+        chance.standard_normal((count, 24)) @ spread
+        + 0.05 * chance.standard_normal((count, DIMENSIONS))
+        for count in (ROWS, QUERIES)
+    )
+    rows[1::20] = rows[0] + 0.1 * rows[1::20]
+    return rows, rows[0] + 0.1 * queries
+
+
+def found_of_best(db: Database, queries: np.ndarray, k: int, **options: Any) -> tuple[float, float]:
+    """Recall of single searches, and of a batch; by scores, as rows may be equally near."""
+    together = db.similar_many("v", queries, k=k, **options)
+    found = np.zeros(2)
+    for query, one in zip(queries, together, strict=True):
+        least = db.similar("v", query, k=k, exact=True, **options)[-1].score
+        for n, answer in enumerate((db.similar("v", query, k=k, **options), one)):
+            assert len(answer) == k
+            found[n] += sum(match.score >= least for match in answer)
+    alone, batch = found / (k * len(queries))
+    return float(alone), float(batch)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("made", [flat, ticked, crowded])
+def test_what_codes_alone_would_miss_is_found(monkeypatch, made, metric):
+    def by_codes(it: Situation, costs: Costs) -> Way:
+        return "codes" if it.codes is not None and it.coded else choose(it, costs)
+
+    monkeypatch.setattr(nearest, "choose", by_codes)
+    monkeypatch.setattr(upkeep, "GRAPH_ROWS", 10**9)
+    # As if the few rows that are searched for when codes are made had been easy to find.
+    monkeypatch.setattr(codes, "_needs", lambda *_: (12,) * len(RECALLS))
+    rows, queries = made(np.random.default_rng(50))
+    with koru_delta.open() as db:
+        items = [(f"k{n}", row, {"near": n % 20 == 1}) for n, row in enumerate(rows)]
+        [*_, then] = db.embed_many("v", items, metric=metric)
+        db.build_index()
+        db.delete("v", "k0")
+        for k in (1, 10):
+            for options in ({}, {"as_of": then}, {"filter": {"near": True}}):
+                alone, batch = found_of_best(db, queries, k, **options)
+                assert min(alone, batch) >= 0.95, (k, options, alone, batch)
