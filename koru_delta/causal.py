@@ -74,8 +74,10 @@ def microseconds(when: When) -> int:
     else:
         raise InvalidTimestampError(repr(when), "not a time; pass a datetime or ISO 8601 text")
     if parsed.tzinfo is None or parsed.utcoffset() is None:
+        written = "write it as in 2026-02-01T12:00:00Z"
+        given = "give it one, such as tzinfo=datetime.UTC"
         raise InvalidTimestampError(
-            repr(when), "has no time zone; add one, such as tzinfo=datetime.UTC or a final Z"
+            repr(when), f"has no time zone; {written if isinstance(when, str) else given}"
         )
     return _in_range(repr(when), (parsed - EPOCH) // _MICROSECOND)
 

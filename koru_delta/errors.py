@@ -305,7 +305,12 @@ class QueryError(KoruDeltaError, ValueError):
 
 
 class DimensionMismatchError(KoruDeltaError, ValueError):
-    """A vector is not as long as the others in its namespace."""
+    """A vector is not as long as the others in its namespace.
+
+    `key` is that of the vector, where it is one that was to be stored.
+    """
+
+    key: str | None = None
 
     def __init__(self, namespace: str, expected: int, got: int) -> None:
         super().__init__(namespace, expected, got)
@@ -316,7 +321,7 @@ class DimensionMismatchError(KoruDeltaError, ValueError):
             f"namespace {self.namespace!r} holds vectors of {self.expected} numbers, this "
             f"one has {self.got}; embed it with the model that filled the namespace, or "
             "say of which it is (model=)"
-        )
+        ) + ("" if self.key is None else f"; it is of key {self.key!r}")
 
 
 class ModelMismatchError(KoruDeltaError, ValueError):

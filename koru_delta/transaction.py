@@ -203,10 +203,15 @@ class Intents:
                 )
             check_key(namespace, item[0])
         texts = [item[1] for item in items if isinstance(item[1], str)]
-        name = self.model_for(namespace, model, texts=bool(texts))
-        embedded = iter(self.embed_texts(texts)) if texts else iter(())
-        vectors = encoded_vectors(
-            [next(embedded) if isinstance(item[1], str) else item[1] for item in items]
+        if model is not None:
+            check_name("model", model, MAX_NAMESPACE_BYTES)
+        embedded = self.embed_texts(texts) if texts else []
+        name = model or self._model_for(namespace, len(embedded[0]) if embedded else None)
+        each = iter(embedded)
+        vectors = _encoded(
+            namespace,
+            [item[0] for item in items],
+            [next(each) if isinstance(item[1], str) else item[1] for item in items],
         )
         template = self._with(Write(PUT, namespace, "-"), options)
         writes = []
@@ -235,18 +240,23 @@ class Intents:
             )
         return [as_vector(row) for row in self.embedder.embed_documents(list(texts))]
 
-    def model_for(self, namespace: str, model: str | None, *, texts: bool) -> str:
+    def _model_for(self, namespace: str, of_text: int | None) -> str:
         """The model a vector is filed under when the caller named none.
+
+        Args:
+            of_text: How many numbers the embedder made of a text, if any was given.
 
         Raises:
             ModelMismatchError: the namespace has, or had, several.
         """
-        if model is not None:
-            check_name("model", model, MAX_NAMESPACE_BYTES)
-            return model
-        if texts and self.embedder is not None:
-            return self.embedder.name
-        known = tuple(space.model for space in self.log.engine.spaces(namespace))
+        spaces = self.log.engine.spaces(namespace)
+        known = tuple(space.model for space in spaces)
+        if of_text is not None and self.embedder is not None:
+            # What was embedded elsewhere and given no name is taken for this embedder's, as it
+            # is when text is searched for.
+            unnamed = [space.dimensions for space in spaces if space.model == DEFAULT_MODEL]
+            taken = len(spaces) == 1 and unnamed == [of_text]
+            return DEFAULT_MODEL if taken else self.embedder.name
         if len(known) > 1:  # after a reembed it would go to the model that was left, unfound
             raise ModelMismatchError(namespace, None, known)
         return known[0] if known else DEFAULT_MODEL
@@ -587,6 +597,20 @@ def _body(namespace: str, key: str, value: Value) -> bytes:
         return canonical_bytes(value)
     except InvalidDataError as error:
         error.namespace, error.key = namespace, key
+        raise
+
+
+def _encoded(namespace: str, keys: Sequence[str], given: Sequence[VectorLike]) -> list[bytes]:
+    """The bytes of vectors; what is none is told of with its key."""
+    try:
+        return encoded_vectors(given)
+    except InvalidDataError:
+        for key, vector in zip(keys, given, strict=True):
+            try:
+                encoded_vectors([vector])
+            except InvalidDataError as error:
+                error.namespace, error.key = namespace, key
+                raise
         raise
 
 

@@ -128,6 +128,8 @@ def as_vector(given: VectorLike) -> Vector:
 
 def as_matrix(given: Sequence[VectorLike] | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Turn several vectors of one length into a float32 array of shape (n, dimensions)."""
+    if not isinstance(given, np.ndarray):
+        _check_whole(*given)
     array = _numbers(given)
     if array.ndim != 2:
         one = "; put one vector in a list" if array.ndim == 1 else ""
@@ -194,7 +196,8 @@ def check_name(what: str, name: object, limit: int) -> None:
         InvalidDataError: that, or it holds NUL or a lone surrogate.
     """
     if type_(name) is not str:
-        raise InvalidDataError(f"a {what} is a string, not {type_(name).__name__}")
+        hint = "; pass str() of it" if isinstance(name, (str, np.generic)) else ""
+        raise InvalidDataError(f"a {what} is a string, not {type_(name).__name__}{hint}")
     if not name:
         raise InvalidDataError(f"a {what} cannot be empty")
     if "\0" in name:
@@ -322,11 +325,15 @@ def _alike(vectors: Sequence[VectorLike]) -> TypeGuard[Sequence[npt.NDArray[Any]
     return len(kinds) == 1 and isinstance(first, np.ndarray) and first.ndim == 1 and first.size > 0
 
 
-def _numbers(given: object) -> npt.NDArray[Any]:
+def _check_whole(*given: object) -> None:
     # Without it nobody has one, and it loads slowly; in another thread, perhaps, just now.
     masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
-    if masked is not None and isinstance(given, masked):
+    if masked is not None and any(isinstance(each, masked) for each in given):
         raise InvalidDataError("a vector has all its numbers; fill those that are masked")
+
+
+def _numbers(given: object) -> npt.NDArray[Any]:
+    _check_whole(given)
     try:
         array = np.asarray(given)
     except ValueError as error:
@@ -336,8 +343,8 @@ def _numbers(given: object) -> npt.NDArray[Any]:
         ) from error
     if array.dtype.kind not in "fiu":
         raise InvalidDataError(
-            f"a vector holds numbers, this holds {array.dtype}; pass a list or an array of floats, "
-            "or text with an embedder"
+            f"a vector holds numbers, this holds {array.dtype}; pass a list or an array of floats "
+            "(of a column of vectors, its tolist()), or text with an embedder"
         )
     return array
 

@@ -339,6 +339,22 @@ def test_what_cannot_be_stored_is_told_of_by_its_key_and_the_first_of_its_faults
     assert db.list_keys("n") == []
 
 
+@pytest.mark.parametrize(
+    "vector", [[float("nan"), 1.0], None, [[1.0], [2.0]], [0.0, 0.0], [1.0, 2.0, 3.0]]
+)
+def test_a_vector_that_cannot_be_stored_is_told_of_by_its_key(
+    db: koru_delta.Database, vector: Any
+) -> None:
+    rows: list[Any] = [(f"r{n}", [1.0, float(n)]) for n in range(200)]
+    rows[137] = ("r137", vector)
+    with pytest.raises((errors.InvalidDataError, errors.DimensionMismatchError)) as caught:
+        db.embed_many("n", rows)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert error.key == "r137"
+        assert "it is of key 'r137'" in str(error)
+    assert db.list_keys("n") == []
+
+
 def test_a_check_tells_how_far_it_is(db: koru_delta.Database) -> None:
     told: list[tuple[int, int]] = []
     db.put_many([("n", f"k{number}", number) for number in range(1_500)])

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import koru_delta
@@ -159,6 +160,25 @@ def test_a_signal_amid_closing_may_close(db: Database, job: Job) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not tell")
+def test_what_is_closed_holds_no_file_even_while_its_handle_lives(tmp_path: Path) -> None:
+    def held() -> set[str]:
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8").split()
+        opened = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.exists()]
+        return {path for path in mapped + opened if path.startswith(str(tmp_path))}
+
+    rows = np.random.default_rng(1).standard_normal((12_000, 16))
+    for _ in range(2):
+        db = koru_delta.open(tmp_path / "db")
+        db.embed_many("v", [(f"k{n}", row, {"n": n % 3}) for n, row in enumerate(rows)])
+        db.build_index()
+        found = db.similar("v", rows[0], filter={"n": 0})
+        assert held()
+        db.close()
+        assert held() == set()
+        assert found[0].key == "k0"
+
+
 def test_a_child_forked_while_another_thread_closes_can_close(db: Database, job: Job) -> None:
     at_work = begun(lambda: db.lifecycle.run_once("slow"))
     assert job.began.wait(LONG)

@@ -232,6 +232,25 @@ def test_what_is_no_moment_is_refused(db: Database, moment: Any, error: type[Exc
         db.get("a", "k", as_of=moment)
 
 
+@pytest.mark.parametrize(
+    ("moment", "advice"),
+    [
+        ("1795835096", "write a time as in 2026-"),
+        ("2026-01-01", "no time zone; write it as in 2026-"),
+        (datetime(2026, 1, 1), "no time zone; give it one, such as tzinfo="),  # noqa: DTZ001
+        ("release", "pass 'tag:release'"),
+    ],
+)
+def test_what_is_nearly_a_moment_is_told_how_to_be_one(
+    db: Database, moment: Any, advice: str
+) -> None:
+    db.put("a", "k", 1)
+    db.tag("release")
+    with pytest.raises(errors.InvalidTimestampError) as caught:
+        db.get("a", "k", as_of=moment)
+    assert advice in str(caught.value)
+
+
 def test_seconds_and_microseconds_for_a_moment_are_told_from_positions(db: Database) -> None:
     version = db.put("a", "k", 1)
     for moment in (version.tx_time, int(version.time.timestamp())):

@@ -112,6 +112,38 @@ def test_a_vector_that_may_be_of_several_models_is_not_filed_under_any(db: Datab
     assert keys(db.similar("n", [0.0, 1.0], as_of=first)) == ["k"]
 
 
+class Lengths:
+    """Embeds a text by how long it is, in two numbers."""
+
+    model_name = "lengths"
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [[1.0, float(len(text))] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+def test_a_text_joins_vectors_of_its_length_that_were_given_no_model() -> None:
+    with koru_delta.open(embedder=Lengths()) as db:
+        db.embed_many("n", [("a", [1.0, 1.0]), ("b", [1.0, 9.0])])
+        assert keys(db.similar("n", "x")) == ["a", "b"]
+        db.embed("n", "c", "xxx")
+        assert keys(db.similar("n", "x")) == ["a", "c", "b"]
+        assert keys(db.similar("n", [1.0, 9.0], k=1)) == ["b"]
+        assert list(db.vectors(db.version("n", "c"))) == ["default"]
+
+
+def test_a_text_does_not_join_what_its_embedder_cannot_have_made() -> None:
+    with koru_delta.open(embedder=Lengths()) as db:
+        db.embed("longer", "a", [1.0, 1.0, 1.0])
+        db.embed("named", "a", [1.0, 1.0], model="another")
+        for namespace in ("longer", "named", "empty"):
+            version = db.embed(namespace, "b", "xx")
+            assert list(db.vectors(version)) == ["lengths"]
+            assert keys(db.similar(namespace, "x")) == ["b"]
+
+
 def test_vectors_are_those_of_a_version_of_this_database(db: Database) -> None:
     first = db.embed("n", "k", [1.0, 0.0])
     second = db.embed("n", "k", [0.0, 1.0])

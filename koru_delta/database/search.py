@@ -135,8 +135,12 @@ class SearchVerbs(Handle):
             raise InvalidDataError("queries is a list of them; for one query there is similar()")
         if not isinstance(queries, Sequence) and not hasattr(queries, "__array__"):
             raise InvalidDataError(f"queries is a list or an array, not {type(queries).__name__}")
-        if not isinstance(queries, Sequence):  # such as a tensor
-            queries = np.asarray(queries)
+        given: Any = queries
+        if not isinstance(given, (Sequence, np.ndarray)):
+            try:  # such as a tensor
+                queries = np.asarray(given)
+            except ValueError as error:
+                raise InvalidDataError(f"queries cannot be read as an array: {error}") from error
         if isinstance(queries, np.ndarray) and not queries.ndim:
             raise InvalidDataError("queries is a list of vectors, this is a single number")
         where = None if filter is None else compiled(filter)

@@ -544,12 +544,18 @@ class Appender:
     ) -> dict[str, Any]:
         described: dict[str, Any] = {}
         for new in write.vectors:
-            space = self._space(write.namespace, new.model, new.metric, new.dimensions)
+            try:
+                space = self._space(write.namespace, new.model, new.metric, new.dimensions)
+            except DimensionMismatchError as error:
+                error.key = write.key
+                raise
             if space.metric == "cosine" and points_nowhere(new.data):
-                raise InvalidDataError(
+                nowhere = InvalidDataError(
                     "a zero vector points nowhere, which cosine needs; leave the vector out, "
                     "or begin the namespace with metric='dot' or 'l2'"
                 )
+                nowhere.namespace, nowhere.key = write.namespace, write.key
+                raise nowhere
             described[new.model] = {
                 "id": new.id.hex(), "dimensions": new.dimensions, "metric": space.metric,
             }  # fmt: skip

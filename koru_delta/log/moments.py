@@ -31,6 +31,7 @@ from koru_delta.values import canonical_bytes, decode
 AsOf = int | datetime | str | Version | Commit | Cut | None
 TAGS: Final = "$tags"
 _HEX_ID = re.compile(r"[0-9a-f]{8,64}\Z")
+_HEX_ID_LONG: Final = 24  # digits, more than any time has
 _CUTS_KEPT = 4096
 _LIKE_A_TIME: Final = 1_000_000_000  # seconds since 1970, or finer parts of them
 
@@ -83,10 +84,24 @@ class Moments:
                 identity = self.full_id(as_of, missing_ok=True)
                 if identity is not None:
                     return self._cut_at_id(identity)
+                if as_of.isdigit() and len(as_of) < _HEX_ID_LONG:
+                    raise InvalidTimestampError(
+                        repr(as_of),
+                        "no version's id, and not a time; write a time as in "
+                        "2026-02-01T12:00:00Z, and give a position as a number",
+                    )
                 if len(as_of) > 8:
                     raise UnknownVersionError(f"version {as_of}")
         if isinstance(as_of, (datetime, str)):
-            return self._cut_at_time(as_of, ahead=ahead)
+            try:
+                return self._cut_at_time(as_of, ahead=ahead)
+            except InvalidTimestampError as error:
+                if isinstance(as_of, str) and self._tagged(as_of) is not None:
+                    tag = f"'tag:{as_of}'"
+                    raise InvalidTimestampError(
+                        repr(as_of), f"not a time; for the tag of that name pass {tag}"
+                    ) from error
+                raise
         raise InvalidTimestampError(
             repr(as_of),
             "not a moment; pass a datetime, ISO 8601 text, a version, a commit, "
@@ -185,11 +200,16 @@ class Moments:
         return Cut(self.position(time), time)
 
     def _cut_at_tag(self, name: str) -> Cut:
-        found = self.engine.visible(TAGS, name, FOREVER, self.now().clock)
-        if found is None or found.operation == DELETE or found.body is None:
+        body = self._tagged(name)
+        if body is None:
             raise UnknownVersionError(f"tag {name!r}")
-        pointed = decode(found.body)
+        pointed = decode(body)
         return Cut(int(pointed["seq"]), int(pointed["time"]))
+
+    def _tagged(self, name: str) -> bytes | None:
+        """What a tag says, if there is one of that name."""
+        found = self.engine.visible(TAGS, name, FOREVER, self.now().clock)
+        return None if found is None or found.operation == DELETE else found.body
 
     def position(self, time: int) -> int:
         """The last entry written at or before `time` (microseconds); 0 if none was."""

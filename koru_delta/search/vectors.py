@@ -121,5 +121,7 @@ class Vectors:
         }  # fmt: skip
 
     def close(self) -> None:
-        """Stop what runs in the background, and keep what it has made."""
+        """Stop what runs in the background, keep what it has made, and let go of all files."""
         self.upkeep.close()
+        for space in self.opened():
+            space.forget()

@@ -144,6 +144,19 @@ def test_numbers_of_numpy_are_numbers(db: Database) -> None:
         db.similar_many("v", np.array(1.0))
     with pytest.raises(InvalidDataError, match="masked"):
         db.similar("v", np.ma.masked_array(vectors[0], mask=vectors[0] > 0))
+    for masked in (
+        [np.ma.masked_array(vectors[0], mask=vectors[0] > 0)],
+        np.ma.masked_array(vectors[:2], mask=vectors[:2] > 0),
+    ):
+        with pytest.raises(InvalidDataError, match="masked"):
+            db.similar_many("v", masked)
+
+    class Unreadable:
+        def __array__(self, *_args: object, **_options: object) -> np.ndarray:
+            raise ValueError("no array of this")
+
+    with pytest.raises(InvalidDataError, match="no array of this"):
+        db.similar_many("v", Unreadable())
     with pytest.raises(koru_delta.errors.QueryError, match="threshold"):
         db.similar("v", vectors[0], threshold=True)
     with pytest.raises(koru_delta.errors.DimensionMismatchError):
