@@ -293,10 +293,11 @@ def test_a_namespace_moves_to_the_local_model(run):
     assert "kdelta reembed" in run("search", "docs", "gate", code=1).stderr
 
     moved = said(run("reembed", "docs", "-m", "one model for all", "--json"))
-    again = run("reembed", "docs")
+    again, nowhere = run("reembed", "docs"), run("reembed", "nope")
 
     assert (moved["namespace"], moved["written"]) == ("docs", 300)
     assert "0 keys" in again.stderr
+    assert "nothing is in nope" in nowhere.stderr
     assert len(said(run("search", "docs", "the gate of 7", "--json"))["hits"]) == 5
     [last, first] = said(run("log", "docs", "k7", "--json"))
     assert (last["message"], last["author"]) == ("one model for all", "tester")

@@ -124,8 +124,11 @@ def reembed(
             place, embedder.name, embedder, progress=bar.update, author=author or writer(),
             message=message,
         )  # fmt: skip
+        empty = not written and place not in database.list_namespaces()
     if as_json:
         show.print_json({"namespace": place, "model": embedder.name, "written": written})
+    elif empty:
+        note(f"nothing is in {show.clean(place)}; kdelta stats tells what there is")
     else:
         note(
             show.clean(
