@@ -176,8 +176,9 @@ class Candidates(Masks):
 
         More are asked for as long as some of the best were among the last that codes gave.
         """
-        truth, widened = reading.truth, 1
-        for _ in range(_ASKED_MOST):
+        truth, kept = reading.truth, self._kept_of(visible)
+        widened = 1 if kept is None else kept.longer
+        for nth in range(_ASKED_MOST):
             found = self._promising(reading, target, k, visible, recall, widened)
             if found is None:
                 return None
@@ -191,6 +192,8 @@ class Candidates(Masks):
             top = order[:k] if best is None else best.take(order[:k]).tolist()
             if any(place in some for some in late for place in top):
                 short = max(short, _WIDENED)
+            if kept is not None and not nth:
+                kept.note_list(short > 1)
             if short <= 1:
                 return self._hits_of(reading, slots, least, order, k, visible)
             widened *= short

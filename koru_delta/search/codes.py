@@ -58,9 +58,8 @@ _SHORTLIST_MANY_FROM: Final = 64  # if so many are asked for
 _SHORTLIST_LEAST: Final = 256
 _SIGN_ERROR: Final = math.sqrt(1 - 2 / math.pi)  # of a normal deviate told by its sign
 _CODE_ERROR: Final = math.sqrt(0.0095)  # and by the best four bits (Max, 1960)
-_MARGINS: Final = ((0.95, 1.25), (0.98, 1.5), (1.0, 2.0))  # in errors, by the recall asked
-_LEAST_APART: Final = 0.02
-_MOST_STEEP: Final = 30.0
+_MARGINS: Final = ((0.95, 2.0), (0.98, 2.25), (1.0, 2.5))  # in errors, by the recall asked
+_LEAST_APART: Final = 0.02  # of what scores differ by, where they do not
 _SPARE: Final = ((0.95, 12), (0.98, 16), (1.0, 28))  # by the recall that is asked
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
@@ -397,29 +396,30 @@ class _Turbo:
         What is not among them is left out for its score, which has an error; and of many rows
         the library first makes a shortlist by their signs alone, with an error that no score
         tells. How large both are is known: if they are large beside what the scores differ by,
-        as for queries unlike all rows, a longer list is needed. Rows are taken to be the more
-        the lower their scores, by the exponential that holds between the `k`-th and the last;
-        with errors they are so too, but shifted.
+        as for queries unlike all rows, a longer list is needed. Scores of rows are taken to be
+        distributed normally, by how far the `k`-th and the last of those given are apart.
 
         Args:
             scores: Of those of `count` that pass the mask, highest first.
             share: Of the shortlist, those that pass: of all rows `passing`.
             margin: Errors that should lie between the worst of the best and what is left out.
         """
-        if len(scores) >= passing:
+        given = len(scores)
+        if given >= passing:
             return 0
-        if len(scores) <= k:
+        if given <= k:
             return 1
         unit = self._frame.reach / math.sqrt(self._index.dim)
         apart = max(float(scores[k - 1]) - float(scores[-1]), _LEAST_APART * unit)
-        steep = unit * math.log(len(scores) / k) / apart
-        short = _listed(steep * _CODE_ERROR, k, margin) / len(scores)
+        high = _deviate(k, passing)
+        spread = apart / (high - _deviate(given, passing))
+        short = _listed(spread, high, _CODE_ERROR * unit, margin, passing) / given
         each = _SHORTLIST_FEW if count < _SHORTLIST_MANY_FROM else _SHORTLIST_MANY
         listed = share * max(each * count, _SHORTLIST_LEAST)
         if self.rows >= _CLOSELY and listed < passing:
-            wanted = _listed(steep * _SIGN_ERROR, k, margin)
+            wanted = _listed(spread, high, _SIGN_ERROR * unit, margin, passing)
             short = max(short, wanted / listed * each / _SHORTLIST_MANY)
-        return 1 if short <= 1 else math.ceil(short)
+        return math.ceil(short) if short > 1 else 1
 
     def dump(self) -> bytes:
         """See `Codes`."""
@@ -432,13 +432,29 @@ def _by_recall(table: tuple[tuple[float, float], ...], recall: float) -> float:
     return next(value for most, value in table if recall <= most)
 
 
-def _listed(steep: float, k: int, margin: float) -> float:
-    """How long a list must be to hold the `k` best, where scores have an error.
+@functools.lru_cache(4096)
+def _deviate(rank: int, of: int) -> float:
+    """How many deviations above the mean the `rank`-th highest of so many normal numbers is.
+
+    To half a thousandth: Abramowitz and Stegun, 1964, 26.2.23.
+    """
+    share = (rank - 0.5) / of
+    t = math.sqrt(-2 * math.log(min(share, 1 - share)))
+    above = 2.515517 + t * (0.802853 + t * 0.010328)
+    below = 1 + t * (1.432788 + t * (0.189269 + t * 0.001308))
+    return (t - above / below) * (1 if share < 0.5 else -1)
+
+
+def _listed(spread: float, high: float, error: float, margin: float, of: int) -> float:
+    """How long a list by scores with an error must be, to hold what has a high score without.
 
     Args:
-        steep: The error, times the rate at which rows become more frequent.
+        spread: The deviation of scores.
+        high: The score that should be `margin` errors above the last of the list, in deviations.
+        of: The rows there are.
     """
-    return k * math.exp(min(steep * (margin + steep / 2), _MOST_STEEP))
+    last = (spread * high - margin * error) / math.hypot(spread, error)
+    return of * math.erfc(last / math.sqrt(2)) / 2
 
 
 def _library() -> Any:

@@ -11,6 +11,8 @@ from koru_delta.search.seen import Mask, Numbers
 from koru_delta.search.truth import Matrix, Segment
 
 _TRIES: Final = 8  # of a graph under a mask, which tell how often it leads to too little
+_TOO_SHORT: Final = 0.3  # share of lists too short, at which longer ones are asked for at once
+_LONGEST: Final = 4  # times as long
 _SHIFTED: Final = 0.05  # share in vain that has changed so much changes what is cheapest
 
 
@@ -49,6 +51,9 @@ class KeptMask:
     packed: Packed | None = None
     coded: Coded | None = None
     is_to_be_coded: bool = False  # or was once
+    longer: int = 1  # times as many as usual are asked of codes
+    listed: int = 0  # how often that was done
+    short: int = 0  # and how often too few were asked for
     asked: int = 0  # how often a graph was asked for a part of what is visible now
     missed: int = 0  # and how often it led to too few that pass, or is not to be trusted
     ways: dict[tuple[int, float], tuple[Way, int]] = field(default_factory=dict)
@@ -67,6 +72,14 @@ class KeptMask:
         self.missed += missed
         if abs(self.in_vain - self.chosen_at) > _SHIFTED:
             self.ways, self.chosen_at = {}, self.in_vain
+
+    def note_list(self, short: int) -> None:
+        """Count a list that codes gave, and whether a longer one was needed."""
+        self.listed += 1
+        self.short += short
+        if self.short > _TOO_SHORT * (self.listed + _TRIES) and self.longer < _LONGEST:
+            self.longer += 1
+            self.listed = self.short = 0
 
     @property
     def copied_bytes(self) -> int:

@@ -145,7 +145,7 @@ class Masks(Scoring):
             return
         codes = encode(Chosen(self.reading.truth, slots), self.space.metric, kind=kind)
         if codes is not None:
-            kept.coded = Coded(slots, codes)
+            kept.coded, kept.longer = Coded(slots, codes), 1
             kept.ways = {}
             self._bound_copies(kept)
 

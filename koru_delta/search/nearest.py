@@ -410,6 +410,8 @@ class VectorSpace(Candidates):
         if own is not None:
             wanted = candidates_of(own.codes, k, recall)
             assert wanted is not None
+            assert kept is not None
+            wanted *= kept.longer
             try:
                 some, short = own.codes.promising_many(queries, wanted, None, k, recall)
             except CodesUnavailable:
@@ -430,6 +432,8 @@ class VectorSpace(Candidates):
             if segment.codes is None or wanted is None:
                 self._many_near(truth, targets, segment.start, segment.stop, k, mask, parts)
                 continue
+            if kept is not None:
+                wanted *= kept.longer
             try:
                 rows, short = segment.codes.promising_many(queries, wanted, part, k, recall)
             except CodesUnavailable:
