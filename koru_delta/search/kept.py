@@ -12,6 +12,7 @@ from koru_delta.search.truth import Matrix, Segment
 
 _TRIES: Final = 8  # of a graph under a mask, which tell how often it leads to too little
 _TOO_SHORT: Final = 0.3  # share of lists too short, at which longer ones are asked for at once
+_LISTS: Final = 32  # which tell how often that is, at least
 _LONGEST: Final = 4  # times as long
 _SHIFTED: Final = 0.05  # share in vain that has changed so much changes what is cheapest
 
@@ -77,7 +78,7 @@ class KeptMask:
         """Count a list that codes gave, and whether a longer one was needed."""
         self.listed += 1
         self.short += short
-        if self.short > _TOO_SHORT * (self.listed + _TRIES) and self.longer < _LONGEST:
+        if self.short > _TOO_SHORT * max(self.listed, _LISTS) and self.longer < _LONGEST:
             self.longer += 1
             self.listed = self.short = 0
 
