@@ -42,7 +42,6 @@ _NOWHERE: Final = (
 )
 _PACKED_MOST: Final = 12_000_000  # bytes of vectors under one mask, that fit into a cache
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
-_DOUBTED: Final = 0.75  # at least, of what codes gave to each of many queries, is none late
 _BATCH_VALUES: Final = 32 * 1024 * 1024  # scores of a batch held at once
 
 
@@ -518,12 +517,9 @@ class VectorSpace(Candidates):
 
 
 def _doubted(found: Numbers, short: list[int], codes: Codes, k: int) -> list[int]:
-    """From which on rows found for each of many queries stand late; all, if too few were asked.
-
-    As `late_from`, but for many, as asking again costs more there.
-    """
+    """From which on rows found for each of many queries stand late; all, if too few were asked."""
     count = found.shape[1]
-    first = late_from(count, max(codes.shallow, _DOUBTED), k)
+    first = late_from(count, codes.shallow, k)
     return [(count, first)[each] if each <= 1 else 0 for each in short]
 
 
