@@ -21,7 +21,8 @@ def test_every_subject_runs_and_prints_its_figures(name, tmp_path, capsys):
     figures = json.loads(kept.read_text())["figures"][name]
     printed = capsys.readouterr().out
     assert figures
-    assert all(figure["ours"] > 0 for figure in figures)
+    # So few vectors may fit into what the process had already.
+    assert all(figure["ours"] > 0 or "memory above idle" in figure["what"] for figure in figures)
     assert all(figure["what"].split(",")[0] in printed for figure in figures)
 
 
