@@ -38,6 +38,7 @@ from koru_delta.search.frame import (
     headed,
     unit_of,
 )
+from koru_delta.search.shortlist import CLOSELY, by_recall, times_too_short
 from koru_delta.search.signs import Signs
 from koru_delta.values import Vector
 
@@ -50,16 +51,7 @@ _COUNTS: Final = (
     800, 1024, 1280, 1600, 2048, 2560,
 )  # fmt: skip
 _COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
-_CLOSELY: Final = 32_768  # fewer rows than this, and turbovec looks at each more closely
-_CLOSER: Final = 2.7  # which takes so many times as long
-_SHORTLIST_FEW: Final = 20  # rows on its shortlist, for each that is asked for
-_SHORTLIST_MANY: Final = 16  # the same
-_SHORTLIST_MANY_FROM: Final = 64  # if so many are asked for
-_SHORTLIST_LEAST: Final = 256
-_SIGN_ERROR: Final = math.sqrt(1 - 2 / math.pi)  # of a normal deviate told by its sign
-_CODE_ERROR: Final = math.sqrt(0.0095)  # and by the best four bits (Max, 1960)
-_MARGINS: Final = ((0.95, 2.0), (0.98, 2.25), (1.0, 2.5))  # in errors, by the recall asked
-_LEAST_APART: Final = 0.02  # of what scores differ by, where they do not
+_CLOSER: Final = 2.7  # times as long take fewer rows than turbovec makes a shortlist of
 _SPARE: Final = ((0.95, 12), (0.98, 16), (1.0, 28))  # by the recall that is asked
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
@@ -328,11 +320,11 @@ class _Turbo:
     def spare(self, recall: float) -> int:
         """See `Codes`."""
         # It puts all that it keeps in order as it goes, so that each more is dear.
-        return int(_by_recall(_SPARE, recall))
+        return int(by_recall(_SPARE, recall))
 
     def toil(self, rows: int) -> int:
         """See `Codes`."""
-        return rows if rows >= _CLOSELY else int(rows * _CLOSER)
+        return rows if rows >= CLOSELY else int(rows * _CLOSER)
 
     def candidates(self, k: int, recall: float) -> int | None:
         """See `Codes`."""
@@ -351,7 +343,6 @@ class _Turbo:
         self, query: Vector, count: int, mask: Mask | None, k: int, recall: float
     ) -> tuple[Numbers, int]:
         """See `Codes`."""
-        margin = _by_recall(_MARGINS, recall)
         asked, passing = self._asked(query[None]), self.rows
         if mask is not None and len(mask) == self.rows:
             # The library looks at rows under a mask one by one, and without one in step and
@@ -367,9 +358,9 @@ class _Turbo:
                 some = rows[0][pass_it]
                 if len(some) >= fewer:
                     some_scores = scores[0][pass_it]
-                    return some[:count], self._short(some_scores, k, enough, share, passing, margin)
+                    return some[:count], self._short(some_scores, k, recall, enough, share, passing)
         scores, rows = self._found(asked, count, mask)
-        return rows[0], self._short(scores[0], k, count, 1.0, passing, margin)
+        return rows[0], self._short(scores[0], k, recall, count, 1.0, passing)
 
     def promising_many(
         self, queries: Matrix, count: int, mask: Mask | None, k: int, recall: float
@@ -377,8 +368,7 @@ class _Turbo:
         """See `Codes`."""
         scores, rows = self._found(self._asked(queries), count, mask)
         passing = self.rows if mask is None else int(np.count_nonzero(mask))
-        margin = _by_recall(_MARGINS, recall)
-        return rows, [self._short(some, k, count, 1.0, passing, margin) for some in scores]
+        return rows, [self._short(some, k, recall, count, 1.0, passing) for some in scores]
 
     def _found(self, asked: Matrix, count: int, mask: Mask | None) -> tuple[Matrix, Numbers]:
         """Scores and rows, by query."""
@@ -389,72 +379,18 @@ class _Turbo:
         return found
 
     def _short(
-        self, scores: Vector, k: int, count: int, share: float, passing: int, margin: float
+        self, scores: Vector, k: int, recall: float, asked: int, share: float, passing: int
     ) -> int:
-        """How many times as many should have been asked for, to find the `k` best.
-
-        What is not among them is left out for its score, which has an error; and of many rows
-        the library first makes a shortlist by their signs alone, with an error that no score
-        tells. How large both are is known: if they are large beside what the scores differ by,
-        as for queries unlike all rows, a longer list is needed. Scores of rows are taken to be
-        distributed normally, by how far the `k`-th and the last of those given are apart.
-
-        Args:
-            scores: Of those of `count` that pass the mask, highest first.
-            share: Of the shortlist, those that pass: of all rows `passing`.
-            margin: Errors that should lie between the worst of the best and what is left out.
-        """
-        given = len(scores)
-        if given >= passing:
-            return 0
-        if given <= k:
-            return 1
-        unit = self._frame.reach / math.sqrt(self._index.dim)
-        apart = max(float(scores[k - 1]) - float(scores[-1]), _LEAST_APART * unit)
-        high = _deviate(k, passing)
-        spread = apart / (high - _deviate(given, passing))
-        short = _listed(spread, high, _CODE_ERROR * unit, margin, passing) / given
-        each = _SHORTLIST_FEW if count < _SHORTLIST_MANY_FROM else _SHORTLIST_MANY
-        listed = share * max(each * count, _SHORTLIST_LEAST)
-        if self.rows >= _CLOSELY and listed < passing:
-            wanted = _listed(spread, high, _SIGN_ERROR * unit, margin, passing)
-            short = max(short, wanted / listed * each / _SHORTLIST_MANY)
-        return math.ceil(short) if short > 1 else 1
+        return times_too_short(
+            scores, k, recall, asked=asked, share=share, rows=self.rows, passing=passing,
+            unit=self._frame.reach / math.sqrt(self._index.dim),
+        )  # fmt: skip
 
     def dump(self) -> bytes:
         """See `Codes`."""
         with foreign("turbovec could not write"):
             data: bytes = self._index.to_bytes()
         return headed(self._frame, self.name, self.rows, self.needs, data)
-
-
-def _by_recall(table: tuple[tuple[float, float], ...], recall: float) -> float:
-    return next(value for most, value in table if recall <= most)
-
-
-@functools.lru_cache(4096)
-def _deviate(rank: int, of: int) -> float:
-    """How many deviations above the mean the `rank`-th highest of so many normal numbers is.
-
-    To half a thousandth: Abramowitz and Stegun, 1964, 26.2.23.
-    """
-    share = (rank - 0.5) / of
-    t = math.sqrt(-2 * math.log(min(share, 1 - share)))
-    above = 2.515517 + t * (0.802853 + t * 0.010328)
-    below = 1 + t * (1.432788 + t * (0.189269 + t * 0.001308))
-    return (t - above / below) * (1 if share < 0.5 else -1)
-
-
-def _listed(spread: float, high: float, error: float, margin: float, of: int) -> float:
-    """How long a list by scores with an error must be, to hold what has a high score without.
-
-    Args:
-        spread: The deviation of scores.
-        high: The score that should be `margin` errors above the last of the list, in deviations.
-        of: The rows there are.
-    """
-    last = (spread * high - margin * error) / math.hypot(spread, error)
-    return of * math.erfc(last / math.sqrt(2)) / 2
 
 
 def _library() -> Any:
