@@ -40,6 +40,8 @@ _PACKAGES = (
     "langchain-community", "zvec", "qdrant-edge-py", "chromadb", "lancedb", "milvus-lite",
     "sqlite-vec",
 )  # fmt: skip
+_FAILED = "it could not be measured"
+_NEEDED = 15  # GB free, for all parts at full scale
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,6 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     unknown = set(given.parts) - set(PARTS)
     if unknown:
         parser.error(f"no part {min(unknown)!r}; there are {', '.join(PARTS)}")
+    roomy = given.work or Path(tempfile.gettempdir())
+    roomy.mkdir(parents=True, exist_ok=True)
+    free, needed = shutil.disk_usage(roomy).free / 1e9, 0 if given.quick else _NEEDED * given.scale
+    if free < needed:
+        parser.error(
+            f"databases take {needed:.0f} GB, and {roomy} has {free:.0f}: make room, "
+            "pass --work a folder with more, or --scale a smaller number"
+        )
     console = Console(width=None if Console().is_terminal else 160)
     facts = machine()
     console.print(" · ".join(f"{name} {value}" for name, value in facts.items()))
@@ -82,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(f"ahead of peers in {sum(each.met for each in ahead)} of {len(ahead)} figures")
     console.print(f"{perf_counter() - begin:.0f} s in all")
     write(parts, facts, given.json, given.plot, given.docs, console)
+    failed = [part.name for part in parts if part.title == _FAILED]
+    if failed:
+        raise SystemExit(f"not measured: {', '.join(failed)}")
 
 
 def measure(name: str, bench: Bench, console: Console) -> Part:
@@ -89,8 +102,8 @@ def measure(name: str, bench: Bench, console: Console) -> Part:
     begin, before = perf_counter(), pace()
     try:
         part: Part = importlib.import_module(f"benchmarks.vectors.{name}").run(bench)
-    except ApartError as error:
-        part = Part(name, "it could not be measured", skipped=str(error))
+    except (ApartError, OSError) as error:
+        part = Part(name, _FAILED, skipped=str(error))
     part.pace = f"{before} before; {pace()} after"
     show(part, console)
     console.print(f"  {name}: {perf_counter() - begin:.0f} s")
