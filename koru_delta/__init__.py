@@ -19,6 +19,7 @@ from koru_delta.causal import (
 )
 from koru_delta.database import Database, Erased, View, open
 from koru_delta.errors import ErasedError, KoruDeltaError
+from koru_delta.intents import KEEP
 from koru_delta.lifecycle import Consolidate, Consolidation
 from koru_delta.log import VerifyReport
 from koru_delta.log.moments import AsOf
@@ -40,7 +41,7 @@ from koru_delta.search.synthesis import (
     Toward,
     Words,
 )
-from koru_delta.transaction import KEEP, Transaction
+from koru_delta.transaction import Transaction
 
 if TYPE_CHECKING:
     from koru_delta.ingest.chunking import Chunk, ChunkingConfig, chunk_document

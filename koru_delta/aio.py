@@ -15,11 +15,12 @@ from koru_delta.causal import Clock, Version
 from koru_delta.database import Database, ReadVerbs, View
 from koru_delta.embedders import Embedder
 from koru_delta.errors import DatabaseClosedError
+from koru_delta.intents import KEEP, Erasable
 from koru_delta.lifecycle import Lifecycle
 from koru_delta.log import Pending
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Matches
-from koru_delta.transaction import KEEP, Erasable, Transaction
+from koru_delta.transaction import Transaction
 from koru_delta.values import Value, VectorLike
 
 if TYPE_CHECKING:  # loaded where it is used

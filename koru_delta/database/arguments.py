@@ -11,8 +11,8 @@ import numpy as np
 
 from koru_delta.causal import CAUSE_KINDS, Cut, When, microseconds
 from koru_delta.errors import InvalidDataError, QueryError
+from koru_delta.intents import CauseLike, WriteOptions
 from koru_delta.search.fusion import FUSIONS, LEGS, MODES
-from koru_delta.transaction import CauseLike, WriteOptions
 from koru_delta.values import LeftOut, check_key
 
 RAISE: Final[Any] = LeftOut()  # a `default`: an absent key is an error

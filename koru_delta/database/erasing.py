@@ -13,6 +13,7 @@ from koru_delta.causal import ERASE, OPERATIONS, Version, microseconds
 from koru_delta.database.arguments import ANY, check_namespace, write_options
 from koru_delta.database.opened import Opened
 from koru_delta.errors import ConflictError
+from koru_delta.intents import CauseLike, Erasable, WriteOptions
 from koru_delta.lifecycle import Runner, left_derived
 from koru_delta.log import Write
 from koru_delta.log.append import RETENTION
@@ -26,7 +27,6 @@ from koru_delta.log.retention import (
     retention_of,
     sweep,
 )
-from koru_delta.transaction import CauseLike, Erasable, WriteOptions
 
 SWEEP_SECONDS: Final = 60.0
 _TRIES: Final = 20  # against others who say the same thing at the same time

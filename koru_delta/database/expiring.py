@@ -9,8 +9,8 @@ from koru_delta.causal import Version, When, microseconds
 from koru_delta.database.arguments import ANY, write_options
 from koru_delta.database.opened import Opened
 from koru_delta.errors import InvalidDataError
+from koru_delta.intents import KEEP, CauseLike
 from koru_delta.log.expiry import renew
-from koru_delta.transaction import KEEP, CauseLike
 
 
 class ExpireVerbs(Opened):

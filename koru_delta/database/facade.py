@@ -16,6 +16,7 @@ from koru_delta.database.lifecycle import Around
 from koru_delta.database.workspaces import WorkspaceVerbs
 from koru_delta.embedders import Embedder, as_embedder
 from koru_delta.errors import InvalidDataError, NotPicklableError
+from koru_delta.intents import Intents
 from koru_delta.lifecycle import (
     GENOME_SECONDS,
     Consolidator,
@@ -28,7 +29,6 @@ from koru_delta.lifecycle import (
 from koru_delta.log import CausalLog
 from koru_delta.search.budget import page_bytes
 from koru_delta.storage import SqliteEngine
-from koru_delta.transaction import Intents
 
 
 class Database(CareVerbs, WorkspaceVerbs):

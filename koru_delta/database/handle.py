@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from koru_delta.causal import FOREVER, Cut, When, moment
 from koru_delta.database.arguments import valid_clock
 from koru_delta.errors import DatabaseLockedError, InvalidTimestampError
+from koru_delta.intents import Intents
 from koru_delta.lifecycle import Tracker
 from koru_delta.log import CausalLog
 from koru_delta.log.moments import AsOf
@@ -22,7 +23,6 @@ from koru_delta.search.synthesis.layers import LayersOf
 from koru_delta.search.text.analysis import Analyzer
 from koru_delta.search.texts import Texts
 from koru_delta.search.vectors import Vectors
-from koru_delta.transaction import Intents
 
 _logger = logging.getLogger("koru_delta")
 

@@ -8,11 +8,11 @@ from itertools import pairwise
 from koru_delta.causal import Cut
 from koru_delta.database.opened import Opened
 from koru_delta.embedders import TextEmbedder
+from koru_delta.intents import Intents
 from koru_delta.lifecycle import Feedback, Lifecycle, Usable
 from koru_delta.log import Write
 from koru_delta.log.log import QUARANTINES
 from koru_delta.search.text.analysis import Analyzer
-from koru_delta.transaction import Intents
 
 
 class LifecycleVerbs(Opened):

@@ -28,6 +28,7 @@ from koru_delta.errors import (
     QueryError,
     UnknownVersionError,
 )
+from koru_delta.intents import DEFAULT_MODEL
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match, Matches
 from koru_delta.search.causality import CausalFilter, valid_time
@@ -40,7 +41,6 @@ from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.scoring import Target
 from koru_delta.search.synthesis.explanation import Explanation
 from koru_delta.search.text.queries import excludes, is_bounded, meaning
-from koru_delta.transaction import DEFAULT_MODEL
 from koru_delta.values import Vector, VectorLike, as_matrix, as_vector
 
 

@@ -11,9 +11,10 @@ from koru_delta.causal import Version, When
 from koru_delta.database.arguments import ANY, check_namespace, key_list, write_options
 from koru_delta.database.opened import Opened
 from koru_delta.errors import InvalidDataError, KeyNotFoundError, TransactionError
+from koru_delta.intents import KEEP, CauseLike
 from koru_delta.log.moments import TAGS, AsOf
 from koru_delta.search.texts import SETTINGS, TextSettings
-from koru_delta.transaction import KEEP, CauseLike, Transaction
+from koru_delta.transaction import Transaction
 from koru_delta.values import Value, VectorLike, check_key
 
 

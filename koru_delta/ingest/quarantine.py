@@ -18,9 +18,9 @@ from typing import Final
 from koru_delta.causal import FOREVER, Cut, Version
 from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError, UnknownVersionError
 from koru_delta.ingest.lineage import WRITTEN_IN, Reference, Runs, around, starts
+from koru_delta.intents import Intents, WriteOptions
 from koru_delta.log import CausalLog, Pending
 from koru_delta.log.log import QUARANTINES
-from koru_delta.transaction import Intents, WriteOptions
 
 QUARANTINED: Final = ("derived_from", WRITTEN_IN)  # the steps it follows
 _TRIES: Final = 20  # against others who make one at the same time

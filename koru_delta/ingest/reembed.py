@@ -22,11 +22,11 @@ from koru_delta.errors import (
     InvalidDataError,
     ReadOnlyError,
 )
+from koru_delta.intents import CauseLike, Intents, WriteOptions
 from koru_delta.log import Pending, Write
 from koru_delta.log.append import NewVector
 from koru_delta.progress import Progress, shown
 from koru_delta.storage import Stored
-from koru_delta.transaction import CauseLike, Intents, WriteOptions
 from koru_delta.values import (
     MAX_NAMESPACE_BYTES,
     Value,

@@ -19,8 +19,8 @@ from koru_delta.errors import (
     ModelMismatchError,
     QueryError,
 )
+from koru_delta.intents import CauseLike
 from koru_delta.search.causality import CausalFilter
-from koru_delta.transaction import CauseLike
 from koru_delta.values import (
     MAX_NAMESPACE_BYTES,
     Value,

@@ -14,9 +14,9 @@ from typing import Any, Final, Literal
 
 from koru_delta.causal import When
 from koru_delta.errors import InvalidDataError, KeyNotFoundError, UnknownMemoryError
+from koru_delta.intents import CauseLike, ttl_microseconds
 from koru_delta.lifecycle import Consolidate, Policy, Summarizer
 from koru_delta.log.retention import Erased
-from koru_delta.transaction import CauseLike, ttl_microseconds
 from koru_delta.values import Value
 from koru_delta.workspace.inside import Item
 from koru_delta.workspace.patterns import Outcomes

@@ -12,11 +12,11 @@ from datetime import timedelta
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError
+from koru_delta.intents import Intents, WriteOptions
 from koru_delta.log import CausalLog
 from koru_delta.log.log import TEXTS, WORKSPACES
 from koru_delta.log.moments import AsOf
 from koru_delta.search.texts import TextSettings
-from koru_delta.transaction import Intents, WriteOptions
 from koru_delta.values import Value, canonical_bytes, check_name
 
 Pattern = Literal["event", "reference", "procedure"]

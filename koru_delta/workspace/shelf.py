@@ -11,11 +11,11 @@ from blake3 import blake3
 
 from koru_delta.causal import FOREVER, Version, When, microseconds, moment
 from koru_delta.errors import KeyNotFoundError, MissingExtraError, UnknownMemoryError
+from koru_delta.intents import CauseLike
 from koru_delta.log.log import LIFECYCLE
 from koru_delta.log.moments import AsOf
 from koru_delta.search.answers import Match
 from koru_delta.search.text.analysis import Analyzer
-from koru_delta.transaction import CauseLike
 from koru_delta.values import canonical_bytes
 from koru_delta.workspace.inside import Item
 from koru_delta.workspace.patterns import Outcomes, Span, timeline

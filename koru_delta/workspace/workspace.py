@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from koru_delta.causal import Version, When
 from koru_delta.embedders import Embedder, as_embedder
 from koru_delta.errors import ImmutableEventError, InvalidDataError
+from koru_delta.intents import KEEP, CauseLike
 from koru_delta.log.moments import AsOf
 from koru_delta.log.retention import checked_policy
-from koru_delta.transaction import KEEP, CauseLike
 from koru_delta.values import LeftOut, Value, check_key
 from koru_delta.workspace.inside import Item, text_of
 from koru_delta.workspace.patterns import Outcomes
