@@ -31,7 +31,7 @@ from koru_delta.errors import (
     UnknownVersionError,
 )
 from koru_delta.log import CausalLog, Pending, Write
-from koru_delta.log.append import NewVector
+from koru_delta.log.writes import NewVector
 from koru_delta.values import (
     MAX_NAMESPACE_BYTES,
     LeftOut,

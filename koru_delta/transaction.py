@@ -16,7 +16,7 @@ from koru_delta.errors import (
 )
 from koru_delta.intents import KEEP, Erasable, Intents, WriteOptions
 from koru_delta.log import Pending, Write
-from koru_delta.log.append import EXPECT
+from koru_delta.log.writes import EXPECT
 from koru_delta.values import Value, VectorLike, check_key, decode
 
 

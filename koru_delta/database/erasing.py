@@ -16,7 +16,6 @@ from koru_delta.errors import ConflictError
 from koru_delta.intents import CauseLike, Erasable, WriteOptions
 from koru_delta.lifecycle import Runner, left_derived
 from koru_delta.log import Write
-from koru_delta.log.append import RETENTION
 from koru_delta.log.retention import (
     Erased,
     Retention,
@@ -27,6 +26,7 @@ from koru_delta.log.retention import (
     retention_of,
     sweep,
 )
+from koru_delta.log.writes import RETENTION
 
 SWEEP_SECONDS: Final = 60.0
 _TRIES: Final = 20  # against others who say the same thing at the same time

@@ -24,7 +24,7 @@ from koru_delta.errors import (
 )
 from koru_delta.intents import CauseLike, Intents, WriteOptions
 from koru_delta.log import Pending, Write
-from koru_delta.log.append import NewVector
+from koru_delta.log.writes import NewVector
 from koru_delta.progress import Progress, shown
 from koru_delta.storage import Stored
 from koru_delta.values import (

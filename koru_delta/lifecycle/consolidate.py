@@ -49,9 +49,9 @@ from koru_delta.lifecycle.policies import literal_prefix
 from koru_delta.lifecycle.summary import extract
 from koru_delta.lifecycle.undoing import Said
 from koru_delta.log import CausalLog, Pending, Write
-from koru_delta.log.append import NewVector
 from koru_delta.log.log import LIFECYCLE
 from koru_delta.log.moments import AsOf
+from koru_delta.log.writes import NewVector
 from koru_delta.values import as_vector, canonical_bytes, decode, distinction_id, vector_bytes
 
 Summarizer = Callable[[Sequence[str]], str]  # the texts of the sources, oldest first

@@ -23,8 +23,8 @@ from koru_delta.causal import (
     without,
 )
 from koru_delta.errors import AnnotationError, ConflictError, InvalidTimestampError
-from koru_delta.log.append import ANY, Pending, Write
 from koru_delta.log.log import CausalLog
+from koru_delta.log.writes import ANY, Pending, Write
 
 _TRIES: Final = 20  # against others who write the same key at the same time
 

@@ -32,10 +32,11 @@ from koru_delta.errors import (
     StorageError,
     UnknownVersionError,
 )
-from koru_delta.log.append import EXPECT, RETENTION, Appender, Write
+from koru_delta.log.append import Appender
 from koru_delta.log.lately import MOST_AT_ONCE, Lately
 from koru_delta.log.moments import TAGS, Moments
 from koru_delta.log.records import as_commit, checked, checked_record, damaged, identified_record
+from koru_delta.log.writes import EXPECT, RETENTION, Write
 from koru_delta.storage import ENGINE_FAILURES, Head, SqliteEngine, Stored
 from koru_delta.values import Value, decode
 

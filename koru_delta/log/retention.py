@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from koru_delta.causal import ERASE, FOREVER, PUT, Cut, Version, microseconds, moment
 from koru_delta.errors import ConflictError, InvalidDataError, KeyNotFoundError
-from koru_delta.log.append import RETENTION, Write
 from koru_delta.log.log import CausalLog
+from koru_delta.log.writes import RETENTION, Write
 from koru_delta.storage import Candidate
 from koru_delta.values import Value, canonical_bytes, decode
 

@@ -29,9 +29,9 @@ from koru_delta.causal import (
     version_id,
 )
 from koru_delta.errors import CorruptionError, DivergedLogError, ErasedError, InvalidDataError
-from koru_delta.log.append import RETENTION
 from koru_delta.log.log import OWN, CausalLog
 from koru_delta.log.schema import VersionRecord
+from koru_delta.log.writes import RETENTION
 from koru_delta.storage import Head, NewVersion, Space
 from koru_delta.storage.writer import SqliteWriter
 from koru_delta.values import (
