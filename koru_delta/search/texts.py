@@ -28,9 +28,10 @@ from koru_delta.search.causality import CompiledCausal, Narrowed
 from koru_delta.search.columns import look_up
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.hybrid import TextHits
+from koru_delta.search.lookup import Numbers
 from koru_delta.search.records import Passing, RecordReading, Records, Swap
 from koru_delta.search.text.analysis import Analyzer
-from koru_delta.search.text.postings import Among, Contribution, Postings
+from koru_delta.search.text.postings import Among, Contribution, Postings, Scores
 from koru_delta.search.text.queries import TextQuery, parse_query
 from koru_delta.values import Value, canonical_bytes, decode
 
@@ -166,12 +167,23 @@ class TextIndex:
         slots, scores = self.among(reading, passing).top(query, k + 1)
         complete = len(slots) <= k
         if not complete:
-            kept = scores >= scores[k - 1] if k else slice(0)
-            slots, scores = slots[kept], scores[kept]
+            slots, scores = self._first(reading, slots, scores, k)
         keys = self._records.keys(reading, slots)
         seqs = reading.seqs[slots].tolist()
         hits = sorted(zip((-scores).tolist(), keys, seqs, strict=True))[:k]
         return TextHits(hits, complete, passing.count)
+
+    def _first(
+        self, reading: RecordReading, slots: Numbers, scores: Scores, k: int
+    ) -> tuple[Numbers, Scores]:
+        """Of more than `k`, best first and equal ones by slot, those that are first by key too."""
+        if not k:
+            return slots[:0], scores[:0]
+        better = int(np.count_nonzero(scores > scores[k - 1]))
+        tied = slots[better : int(np.count_nonzero(scores >= scores[k - 1]))]
+        if len(tied) > k - better:  # a word that is in every text, say
+            tied = self._records.in_key_order(reading, tied, k - better)
+        return np.concatenate([slots[:better], tied]), scores[:k]
 
     def explain(
         self,

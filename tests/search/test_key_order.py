@@ -1,4 +1,4 @@
-"""Pages of `query` come in the order of keys, however many there are and whenever they came."""
+"""What is equal comes in the order of keys, however much there is and whenever it came."""
 
 from __future__ import annotations
 
@@ -41,3 +41,32 @@ def test_pages_are_in_key_order_while_keys_come_change_and_go() -> None:
                     assert [row.key for row in by_number] == sorted(
                         expected, key=lambda key: (-held[key], key)
                     )[:40]
+
+
+def test_texts_that_answer_equally_well_are_in_key_order_however_few_are_asked_for() -> None:
+    rng = random.Random(2)
+    keys = [f"{n:04d}-\U0001f511é"[n % 2 :] for n in range(3_000)]
+    rng.shuffle(keys)
+    held: dict[str, str] = {}
+    moments = []
+    with koru_delta.open() as db:
+        at = 0
+        for size in (1_500, 5, 400, 1_095):
+            some = keys[at : at + size] + rng.sample(sorted(held), min(len(held), 50))
+            at += size
+            texts = {key: rng.choice(["every day", "day every", "every every"]) for key in some}
+            last = db.put_many([("ns", key, {"text": text}) for key, text in texts.items()])[-1]
+            held |= texts
+            gone = rng.sample(sorted(held), 20)
+            last = db.delete_many("ns", gone)[-1]
+            for key in gone:
+                del held[key]
+            moments.append((last, dict(held)))
+            for then, was in moments:
+                for _ in range(2):  # the order of keys is kept once that pays
+                    best = sorted(was, key=lambda key: (was[key] != "every every", key))
+                    twice = sum(text == "every every" for text in was.values())
+                    for k in (1, 10, twice - 1, twice, twice + 7, len(was), 4_000):
+                        found = db.search("ns", "every", k=k, mode="text", as_of=then)
+                        assert [hit.key for hit in found] == best[:k]
+                        assert (found.cursor is None) == (k >= len(was))
