@@ -325,11 +325,20 @@ class DimensionMismatchError(KoruDeltaError, ValueError):
 
 
 class ModelMismatchError(KoruDeltaError, ValueError):
-    """The model is not one the namespace holds, or there are several and none was named."""
+    """The model is not one the namespace holds, or there are several and none was named.
 
-    def __init__(self, namespace: str, model: str | None, known: tuple[str, ...]) -> None:
-        super().__init__(namespace, model, known)
-        self.namespace, self.model, self.known = namespace, model, known
+    `begins` says that a text would have begun it, beside those known.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        model: str | None,
+        known: tuple[str, ...],
+        begins: bool = False,
+    ) -> None:
+        super().__init__(namespace, model, known, begins)
+        self.namespace, self.model, self.known, self.begins = namespace, model, known, begins
 
     def __str__(self) -> str:
         known = ", ".join(map(repr, self.known)) or "no vectors at all"
@@ -339,6 +348,13 @@ class ModelMismatchError(KoruDeltaError, ValueError):
                 f"workspace {workspace!r} is filled by {known}, not by {self.model!r}; open it "
                 "with the embedder that filled it, or give it another one with "
                 f"workspace({workspace!r}).reembed(...)"
+            )
+        if self.begins:
+            return (
+                f"namespace {self.namespace!r} is filled by {known}; text embedded by "
+                f"{self.model!r} would be a second model there, and what is searched for as text "
+                "would find that alone: open the database with the embedder that made the others, "
+                f"reembed the namespace, or pass model={self.model!r} to have both"
             )
         asked = "no model was named" if self.model is None else f"model {self.model!r} was asked"
         renamed = "" if self.model is None else ", under that name (embedders.as_embedder, name=)"

@@ -42,6 +42,7 @@ from koru_delta.values import (
     canonical_bytes,
     check_key,
     check_name,
+    decode,
     distinction_id,
     encoded_vectors,
 )
@@ -53,6 +54,7 @@ CauseLike = Version | str | Pending | Cause | tuple[str, "Version | str | Pendin
 
 KEEP: Final[Any] = LeftOut("as it stands")
 DEFAULT_MODEL: Final = "default"
+_PAGE: Final = 500  # keys looked at together
 
 
 class WriteOptions(TypedDict, total=False):
@@ -239,7 +241,8 @@ class Intents:
             of_text: How many numbers the embedder made of a text, if any was given.
 
         Raises:
-            ModelMismatchError: the namespace has, or had, several.
+            ModelMismatchError: the namespace has, or had, several; or a text would begin a second
+                one beside a model that was named and is in use.
         """
         spaces = self.log.engine.spaces(namespace)
         known = tuple(space.model for space in spaces)
@@ -247,11 +250,32 @@ class Intents:
             # What was embedded elsewhere and given no name is taken for this embedder's, as it
             # is when text is searched for.
             unnamed = [space.dimensions for space in spaces if space.model == DEFAULT_MODEL]
-            taken = len(spaces) == 1 and unnamed == [of_text]
-            return DEFAULT_MODEL if taken else self.embedder.name
+            if len(spaces) == 1 and unnamed == [of_text]:
+                return DEFAULT_MODEL
+            if self.embedder.name not in known and len(known) > len(unnamed):
+                alive = self._filled_by(namespace)
+                if alive:
+                    raise ModelMismatchError(namespace, self.embedder.name, alive, True)
+            return self.embedder.name
         if len(known) > 1:  # after a reembed it would go to the model that was left, unfound
             raise ModelMismatchError(namespace, None, known)
         return known[0] if known else DEFAULT_MODEL
+
+    def _filled_by(self, namespace: str) -> tuple[str, ...]:
+        """Models, named ones, of which some key of the namespace holds a vector: those of one."""
+        cut, after = self.log.now(), None
+        while True:
+            page = self.log.engine.visible_keys(
+                namespace, cut.seq, cut.clock, cut.clock, after=after, limit=_PAGE, bodies=False
+            )
+            for _, stored in page:
+                models = decode(stored.record).get("vectors", {})
+                named = tuple(model for model in models if model != DEFAULT_MODEL)
+                if named:
+                    return named
+            if len(page) < _PAGE:
+                return ()
+            after = page[-1][0]
 
     def _with(self, write: Write, options: WriteOptions) -> Write:
         if options:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 import koru_delta
 from koru_delta import Database, errors
+from koru_delta.embedders import as_embedder
 from koru_delta.testing import FixedClock
 from tests.test_database import START, keys
 
@@ -137,11 +140,48 @@ def test_a_text_joins_vectors_of_its_length_that_were_given_no_model() -> None:
 def test_a_text_does_not_join_what_its_embedder_cannot_have_made() -> None:
     with koru_delta.open(embedder=Lengths()) as db:
         db.embed("longer", "a", [1.0, 1.0, 1.0])
-        db.embed("named", "a", [1.0, 1.0], model="another")
-        for namespace in ("longer", "named", "empty"):
+        for namespace in ("longer", "empty"):
             version = db.embed(namespace, "b", "xx")
             assert list(db.vectors(version)) == ["lengths"]
             assert keys(db.similar(namespace, "x")) == ["b"]
+
+
+def test_a_text_begins_no_second_model_beside_a_named_one_unless_told_to() -> None:
+    with koru_delta.open(embedder=Lengths()) as db:
+        db.embed("named", "a", [1.0, 1.0], model="another")
+        with pytest.raises(errors.ModelMismatchError, match="model='lengths' to have both"):
+            db.embed("named", "b", "xx")
+        with (
+            pytest.raises(errors.ModelMismatchError) as caught,
+            db.transaction() as tx,
+        ):
+            tx.embed_many("named", [("b", "xx"), ("c", [1.0, 1.0])])
+        assert caught.value.begins
+        assert pickle.loads(pickle.dumps(caught.value)).begins
+        assert keys(db.query("named")) == ["a"]
+
+        db.embed("named", "b", "xx", model="lengths")
+        db.embed("named", "c", "xxx")
+        assert keys(db.similar("named", "xxx")) == ["c", "b"]
+        assert keys(db.similar("named", [1.0, 1.0], model="another")) == ["a"]
+
+
+def new(texts: list[str]) -> list[list[float]]:
+    """An embedder of another model."""
+    return [[1.0] for _ in texts]
+
+
+def test_a_text_begins_another_model_where_nothing_is_left_of_the_first(tmp_path: Path) -> None:
+    with koru_delta.open(tmp_path, embedder=Lengths()) as db:
+        db.embed_many("n", [(f"k{n:04}", "x" * n) for n in range(1_200)])
+        db.put_many([("n", f"k{n:04}", n) for n in range(1_199)])
+    with koru_delta.open(tmp_path, embedder=as_embedder(new, name="new")) as db:
+        with pytest.raises(errors.ModelMismatchError, match="'lengths'"):
+            db.embed("n", "last", "x")
+        db.delete("n", "k1199")
+        db.embed("n", "last", "x")
+        assert keys(db.similar("n", "x")) == ["last"]
+        assert len(db.query("n")) == 1_200
 
 
 def test_vectors_are_those_of_a_version_of_this_database(db: Database) -> None:
