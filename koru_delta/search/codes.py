@@ -24,13 +24,16 @@ from koru_delta.errors import CorruptionError
 from koru_delta.search.frame import (
     BLOCK,
     HEAD_BYTES,
+    LONG_BYTES,
     RECALLS,
     TRIED_K,
     CodesUnavailable,
     Frame,
+    Longs,
     Mask,
     Matrix,
     Numbers,
+    Toward,
     Vectors,
     enough,
     foreign,
@@ -38,7 +41,7 @@ from koru_delta.search.frame import (
     headed,
     unit_of,
 )
-from koru_delta.search.shortlist import CLOSELY, by_recall, times_too_short
+from koru_delta.search.shortlist import CLOSELY, CODE_ERROR, SIGN_ERROR, by_recall, times_too_short
 from koru_delta.search.signs import Signs
 from koru_delta.values import Vector
 
@@ -206,9 +209,11 @@ def read(
     """As `load`, of `size` bytes of which `some` gives so many from an offset on."""
     body = HEAD_BYTES + 8 * dimensions
     head = head_of(some(0, min(size, body)), metric, dimensions, rows)
-    if size != body + head.size:
-        raise CorruptionError(f"codes should take {body + head.size} bytes, here are {size}")
-    codes = _kind(head.kind).read(lambda: some(body, head.size), head.frame, rows)
+    payload = body + LONG_BYTES * head.longs
+    if size != payload + head.size:
+        raise CorruptionError(f"codes should take {payload + head.size} bytes, here are {size}")
+    longs = Longs.read(some(body, payload - body), rows)
+    codes = _kind(head.kind).read(lambda: some(payload, head.size), head.frame, longs, rows)
     codes.needs = head.needs
     return codes
 
@@ -225,13 +230,14 @@ class _Turbo:
     shallow: Final = 0.75
     worth: Final = 200
 
-    def __init__(self, index: Any, frame: Frame, rows: int, size: int) -> None:
+    def __init__(self, index: Any, frame: Frame, longs: Longs, rows: int, size: int) -> None:
         self._index = index
         self._frame = frame
+        self._longs = longs
         self._direction = unit_of(frame.centre)
         self._stretch = (frame.weight - 1) * self._direction
         self.rows = rows
-        self.nbytes = size + frame.centre.nbytes
+        self.nbytes = size + frame.centre.nbytes + longs.nbytes
         self.needs: tuple[int, ...] = (0,) * len(RECALLS)
 
     @classmethod
@@ -246,18 +252,23 @@ class _Turbo:
             items = cls._items(vectors[np.sort(chosen)], frame, width)
             with foreign(failed):
                 index.calibrate(items)
+        beside = frame.metric == "l2"
+        lengths, known = np.empty((2, rows), dtype=np.float32)
         for start in range(0, rows, BLOCK):
             items = cls._items(vectors[start : start + BLOCK], frame, width)
+            lengths[start : start + BLOCK] = np.sqrt(np.vecdot(items, items))
+            known[start : start + BLOCK] = items[:, len(frame.centre)] if beside else 0
             with foreign(failed):
                 index.add(items)
         with foreign(failed):
             # What is read back has no room to grow, which may be half of it.
             data = [index.to_bytes()]
         del index
-        return cls.read(data.pop, frame, rows)
+        rests = np.sqrt(np.maximum(np.square(lengths) - np.square(known), 0))
+        return cls.read(data.pop, frame, Longs.among(lengths, known, rests), rows)
 
     @classmethod
-    def read(cls, take: Callable[[], bytes], frame: Frame, rows: int) -> Self:
+    def read(cls, take: Callable[[], bytes], frame: Frame, longs: Longs, rows: int) -> Self:
         """Codes from what `dump` gave for them, which is let go of as soon as it was read."""
         library = _library()
         data = take()
@@ -272,7 +283,7 @@ class _Turbo:
             index.prepare()
             # The library puts codes in the order that it scans them in when first searched.
             index.search(np.ones((1, index.dim), dtype=np.float32), 1)
-        return cls(index, frame, rows, size)
+        return cls(index, frame, longs, rows, size)
 
     @staticmethod
     def _width(frame: Frame) -> int:
@@ -357,18 +368,26 @@ class _Turbo:
                 pass_it = mask[rows[0]]
                 some = rows[0][pass_it]
                 if len(some) >= fewer:
-                    some_scores = scores[0][pass_it]
-                    return some[:count], self._short(some_scores, k, recall, enough, share, passing)
+                    short = self._short(scores[0][pass_it], k, recall, enough, share, passing)
+                    return self._with_long(
+                        asked[0], some[:count], scores[0][pass_it], short, k, mask
+                    )
         scores, rows = self._found(asked, count, mask)
-        return rows[0], self._short(scores[0], k, recall, count, 1.0, passing)
+        short = self._short(scores[0], k, recall, count, 1.0, passing)
+        return self._with_long(asked[0], rows[0], scores[0], short, k, mask)
 
     def promising_many(
         self, queries: Matrix, count: int, mask: Mask | None, k: int, recall: float
     ) -> tuple[Numbers, list[int]]:
         """See `Codes`."""
-        scores, rows = self._found(self._asked(queries), count, mask)
+        asked = self._asked(queries)
+        scores, rows = self._found(asked, count, mask)
         passing = self.rows if mask is None else int(np.count_nonzero(mask))
-        return rows, [self._short(some, k, recall, count, 1.0, passing) for some in scores]
+        short = [self._short(some, k, recall, count, 1.0, passing) for some in scores]
+        for n, its in enumerate(scores if len(self._longs.rows) else ()):
+            if short[n] and len(self._longs.beyond(self._seen_by(asked[n]), its, k, mask)):
+                short[n] = max(2, short[n])  # by itself, a query gets such beside its list
+        return rows, short
 
     def _found(self, asked: Matrix, count: int, mask: Mask | None) -> tuple[Matrix, Numbers]:
         """Scores and rows, by query."""
@@ -386,11 +405,25 @@ class _Turbo:
             unit=self._frame.reach / math.sqrt(self._index.dim),
         )  # fmt: skip
 
+    def _with_long(
+        self, asked: Vector, rows: Numbers, scores: Vector, short: int, k: int, mask: Mask | None
+    ) -> tuple[Numbers, int]:
+        if not len(self._longs.rows):
+            return rows, short
+        return self._longs.before(rows, self._seen_by(asked), scores, short, k, mask)
+
+    def _seen_by(self, asked: Vector) -> Toward:
+        dimensions = len(self._frame.centre)
+        error = CODE_ERROR if self.rows < CLOSELY else SIGN_ERROR
+        known = float(asked[dimensions]) if self._frame.metric == "l2" else 0.0
+        rest = math.sqrt(max(0.0, 1 - known * known))
+        return Toward.of(error / math.sqrt(self._index.dim), known, rest, dimensions)
+
     def dump(self) -> bytes:
         """See `Codes`."""
         with foreign("turbovec could not write"):
             data: bytes = self._index.to_bytes()
-        return headed(self._frame, self.name, self.rows, self.needs, data)
+        return headed(self._frame, self.name, self.rows, self.needs, self._longs, data)
 
 
 def _library() -> Any:

@@ -5,6 +5,7 @@ And what codes begin with in a file, which says so.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,14 +26,20 @@ BLOCK: Final = 2048  # rows encoded together: some megabytes
 FAR: Final = 2.0**20  # rows further from the centre, in typical distances, are drawn in
 RECALLS: Final = (0.8, 0.9, 0.95, 0.98, 0.99)
 TRIED_K: Final = 10
-HEAD_BYTES: Final = 78  # and eight for each dimension
+HEAD_BYTES: Final = 82  # and eight for each dimension
+LONG_BYTES: Final = 16  # for each long row
 _METRICS: Final = ("cosine", "dot", "l2")
 _KINDS: Final = ("turbo4", "signs")
-_MAGIC: Final = b"KDCODES\x02"
-_HEADER: Final = struct.Struct("<8sBBIQiddd5IQ")
+_MAGIC: Final = b"KDCODES\x03"
+_HEADER: Final = struct.Struct("<8sBBIQiddd5IIQ")
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _LEAST_WEIGHT: Final = 2.0**-20
 _REACHED: Final = 95  # in 100 rows
+_LONG: Final = 1.5  # times as long as these, and a row is told of
+_FAR_MARGIN: Final = 1.5  # errors of a long row's code, by which it may seem too low
+_FAR_MOST: Final = 2048  # long rows looked at beside a list; of more, all are better looked at
+_LIKELY: Final = 8.0  # deviations of a product from none
+_ALL: Final = 2**20  # times as many: no list is long enough
 _ROUNDED: Final = 2.0**-40  # nearer to the centre than this, for its length, is being there
 
 
@@ -142,12 +149,104 @@ class Frame:
         return np.ldexp(block, -self.exponent, out=block)
 
 
+class Longs(NamedTuple):
+    """Rows much longer than most, longest first: the error of their codes is as much larger.
+
+    One that is among the best for its length alone may seem to be far from it. A score is a
+    number times what is known of a row beside its direction, and a product with the rest.
+    """
+
+    rows: Numbers
+    lengths: Vector  # of what is encoded
+    known: Vector
+    rests: Vector  # lengths of the rest
+
+    @classmethod
+    def among(cls, lengths: Vector, known: Vector, rests: Vector) -> Self:
+        """Of all rows."""
+        usual = lengths[lengths <= 8 * np.median(lengths)]
+        rows = np.flatnonzero(lengths > _LONG * np.percentile(usual, _REACHED))
+        rows = rows[np.argsort(-lengths[rows], kind="stable")]
+        return cls(rows, lengths[rows], known[rows], rests[rows])
+
+    @classmethod
+    def read(cls, data: bytes, rows: int) -> Self:
+        """From what `dump` gave.
+
+        Raises:
+            CorruptionError: not that.
+        """
+        count = len(data) // LONG_BYTES
+        longs = np.frombuffer(data, "<u4", count).astype(np.int64)
+        lengths, known, rests = np.frombuffer(data, "<f4", 3 * count, 4 * count).reshape(3, count)
+        falls = (np.diff(lengths) <= 0).all() and np.isfinite(lengths).all()
+        if not falls or longs.max(initial=0) >= max(rows, 1):
+            raise CorruptionError("codes tell of long rows that are not there")
+        narrow = np.float32
+        return cls(longs, lengths.astype(narrow), known.astype(narrow), rests.astype(narrow))
+
+    def dump(self) -> bytes:
+        """As it is in a file: `LONG_BYTES` a row."""
+        numbers = (self.lengths, self.known, self.rests)
+        return self.rows.astype("<u4").tobytes() + np.stack(numbers).astype("<f4").tobytes()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return sum(part.nbytes for part in self)
+
+    def beyond(self, seen: Toward, scores: Vector, k: int, mask: Mask | None) -> Numbers:
+        """Those that may be among the `k` best whatever their codes say, of those under a mask.
+
+        Args:
+            scores: That codes gave, highest first.
+        """
+        if len(scores) < k:
+            return self.rows[:0]
+        last = float(scores[k - 1])
+        least = (last - float(scores[-1])) / (_FAR_MARGIN * seen.error)
+        stop = len(self.rows) - int(np.searchsorted(self.lengths[::-1], least))
+        # And not those that are as far as they seem for what is known of them.
+        likely = seen.known * self.known[:stop] + seen.most * self.rests[:stop] >= last
+        rows = self.rows[:stop][likely]
+        return rows if mask is None else rows[mask[rows]]
+
+    def before(
+        self, rows: Numbers, seen: Toward, scores: Vector, short: int, k: int, mask: Mask | None
+    ) -> tuple[Numbers, int]:
+        """A list that codes gave, after such rows that are not on it; see `Codes.promising`."""
+        if not short:
+            return rows, short
+        far = self.beyond(seen, scores, k, mask)
+        if len(far) > _FAR_MOST:
+            return rows, _ALL
+        return (np.concatenate([far[~np.isin(far, rows)], rows]) if len(far) else rows), short
+
+
+class Toward(NamedTuple):
+    """How rows are seen from a query.
+
+    `error` is what scores are wrong by, for rows of length one; `known` what a score has of what
+    is known of a row; `most` what it may have, at most and likely, of the length of the rest.
+    """
+
+    error: float
+    known: float
+    most: float
+
+    @classmethod
+    def of(cls, error: float, known: float, rest: float, dimensions: int) -> Self:
+        """From a query with a part of length `rest` that is multiplied with the rest of rows."""
+        return cls(error, known, rest * min(1.0, _LIKELY / math.sqrt(dimensions)))
+
+
 class Head(NamedTuple):
     """What codes begin with in a file: all but the codes, of which it tells the size."""
 
     kind: str
     frame: Frame
     needs: tuple[int, ...]  # see `Codes`
+    longs: int  # how many long rows are told of after the centre
     size: int
 
 
@@ -164,7 +263,7 @@ def head_of(data: bytes | memoryview, metric: str, dimensions: int, rows: int) -
     magic, kind, known_metric, *about = _HEADER.unpack_from(view)
     if magic != _MAGIC or kind >= len(_KINDS):
         raise CodesUnavailable("the codes are of another format")
-    known_dimensions, known_rows, exponent, weight, middle, reach, *needs, size = about
+    known_dimensions, known_rows, exponent, weight, middle, reach, *needs, longs, size = about
     if (known_metric, known_dimensions, known_rows) != (_METRICS.index(metric), dimensions, rows):
         raise CorruptionError("these are codes of other vectors")
     if len(view) < HEAD_BYTES + 8 * dimensions:
@@ -173,17 +272,22 @@ def head_of(data: bytes | memoryview, metric: str, dimensions: int, rows: int) -
     sound = (np.abs(centre) <= _LARGEST).all() and abs(exponent) < 300
     if not (sound and 0 < weight < 1e3 and abs(middle) < 1e3 and 0 < reach < 1e12):
         raise CorruptionError("codes have a centre that no vectors have")
+    if longs > rows:
+        raise CorruptionError("codes tell of more long rows than there are rows")
     frame = Frame(metric, centre, exponent, weight, middle, reach)
-    return Head(_KINDS[kind], frame, tuple(needs), size)
+    return Head(_KINDS[kind], frame, tuple(needs), longs, size)
 
 
-def headed(frame: Frame, kind: str, rows: int, needs: tuple[int, ...], payload: bytes) -> bytes:
+def headed(
+    frame: Frame, kind: str, rows: int, needs: tuple[int, ...], longs: Longs, payload: bytes
+) -> bytes:
     """Codes as they are in a file, with their head."""
     header = _HEADER.pack(
         _MAGIC, _KINDS.index(kind), _METRICS.index(frame.metric), len(frame.centre), rows,
-        frame.exponent, frame.weight, frame.middle, frame.reach, *needs, len(payload),
+        frame.exponent, frame.weight, frame.middle, frame.reach, *needs, len(longs.rows),
+        len(payload),
     )  # fmt: skip
-    return b"".join((header, frame.centre.astype("<f8").tobytes(), payload))
+    return b"".join((header, frame.centre.astype("<f8").tobytes(), longs.dump(), payload))
 
 
 def enough(needs: tuple[int, ...], k: int, recall: float) -> int | None:

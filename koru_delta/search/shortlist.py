@@ -19,8 +19,8 @@ _SHORTLIST_FEW: Final = 20  # rows on its shortlist, for each that is asked for
 _SHORTLIST_MANY: Final = 16  # the same
 _SHORTLIST_MANY_FROM: Final = 64  # if so many are asked for
 _SHORTLIST_LEAST: Final = 256
-_SIGN_ERROR: Final = math.sqrt(1 - 2 / math.pi)  # of a normal deviate told by its sign
-_CODE_ERROR: Final = math.sqrt(0.0095)  # and by the best four bits (Max, 1960)
+SIGN_ERROR: Final = math.sqrt(1 - 2 / math.pi)  # of a normal deviate told by its sign
+CODE_ERROR: Final = math.sqrt(0.0095)  # and by the best four bits (Max, 1960)
 _MARGINS: Final = ((0.95, 2.0), (0.98, 2.25), (1.0, 2.5))  # in errors, by the recall asked
 _LEAST_APART: Final = 0.02  # of what scores differ by, where they do not
 
@@ -61,12 +61,12 @@ def times_too_short(
     apart = max(float(scores[k - 1]) - float(scores[-1]), _LEAST_APART * unit)
     high = _deviate(k, passing)
     seeming = apart / (high - _deviate(given, passing))
-    spread = math.sqrt(max(seeming**2 - (_CODE_ERROR * unit) ** 2, (_LEAST_APART * unit) ** 2))
-    short = _listed(spread, high, _CODE_ERROR * unit, margin, passing) / given
+    spread = math.sqrt(max(seeming**2 - (CODE_ERROR * unit) ** 2, (_LEAST_APART * unit) ** 2))
+    short = _listed(spread, high, CODE_ERROR * unit, margin, passing) / given
     each = _SHORTLIST_FEW if asked < _SHORTLIST_MANY_FROM else _SHORTLIST_MANY
     listed = share * max(each * asked, _SHORTLIST_LEAST)
     if rows >= CLOSELY and listed < passing:
-        wanted = _listed(spread, high, _SIGN_ERROR * unit, margin, passing)
+        wanted = _listed(spread, high, SIGN_ERROR * unit, margin, passing)
         short = max(short, wanted / listed * each / _SHORTLIST_MANY)
     return math.ceil(short) if short > 1 else 1
 

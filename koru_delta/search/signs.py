@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Self
 
@@ -21,13 +22,16 @@ from koru_delta.search.frame import (
     BLOCK,
     FAR,
     HEAD_BYTES,
+    LONG_BYTES,
     RECALLS,
     CodesUnavailable,
     Doubles,
     Frame,
+    Longs,
     Mask,
     Matrix,
     Numbers,
+    Toward,
     Vectors,
     enough,
     head_of,
@@ -62,15 +66,21 @@ class Signs:
     shallow: Final = 0.35
     worth: Final = 8
 
-    def __init__(self, words: _Words, lengths: Vector, aside: Vector, frame: Frame) -> None:
+    def __init__(
+        self, words: _Words, lengths: Vector, aside: Vector, frame: Frame, longs: Longs
+    ) -> None:
         self._words = words  # shape (bits / 64, rows): a word of all rows lies together
         self._lengths = lengths
         self._aside = aside  # of each offset, what is known better than by its bits
-        self._begin(frame, words.shape[1])
+        self._begin(frame, longs, words.shape[1])
         self.nbytes = words.nbytes + lengths.nbytes + aside.nbytes + frame.centre.nbytes
+        self.nbytes += longs.nbytes
 
-    def _begin(self, frame: Frame, rows: int) -> None:
+    def _begin(self, frame: Frame, longs: Longs, rows: int) -> None:
         self._frame = frame
+        self._longs = longs
+        # Of an angle told by so many coins, in parts of half a turn.
+        self._error = math.pi / 2 / math.sqrt(_bits(len(frame.centre)))
         self._direction = unit_of(frame.centre)
         self.rows = rows
         self.needs: tuple[int, ...] = (0,) * len(RECALLS)
@@ -93,10 +103,10 @@ class Signs:
                 aside[part] = -np.vecdot(offsets, offsets) / 2
             else:
                 aside[part] = offsets @ direction
-        return cls(words, lengths, aside, frame)
+        return cls(words, lengths, aside, frame, Longs.among(lengths, aside, lengths))
 
     @classmethod
-    def read(cls, take: Callable[[], bytes], frame: Frame, rows: int) -> Self:
+    def read(cls, take: Callable[[], bytes], frame: Frame, longs: Longs, rows: int) -> Self:
         """Codes from what `dump` gave for them."""
         data = take()
         count = _bits(len(frame.centre)) // 64
@@ -107,8 +117,9 @@ class Signs:
         _check_lengths(lengths, aside)
         narrow = np.float32
         return cls(
-            words, lengths.astype(narrow, copy=False), aside.astype(narrow, copy=False), frame
-        )
+            words, lengths.astype(narrow, copy=False), aside.astype(narrow, copy=False), frame,
+            longs,
+        )  # fmt: skip
 
     def dump(self) -> bytes:
         """See `Codes`."""
@@ -117,7 +128,7 @@ class Signs:
             self._lengths.astype("<f4").tobytes(),
             self._aside.astype("<f4").tobytes(),
         ))  # fmt: skip
-        return headed(self._frame, self.name, self.rows, self.needs, payload)
+        return headed(self._frame, self.name, self.rows, self.needs, self._longs, payload)
 
     def spare(self, _recall: float) -> int:
         """See `Codes`."""
@@ -138,32 +149,51 @@ class Signs:
 
     def nearest_many(self, queries: Matrix, count: int, mask: Mask | None) -> Numbers:
         """See `Codes`."""
+        return self._found(queries, count, mask)[1]
+
+    def _found(self, queries: Matrix, count: int, mask: Mask | None) -> tuple[Matrix, Numbers]:
+        """Scores and rows, by query."""
         rows, chosen = self._passing(mask), None
         if mask is not None and rows < self.rows // 3:
             chosen, mask = np.flatnonzero(mask), None
         found = np.empty((len(queries), min(count, rows)), dtype=np.int64)
+        best = np.empty(found.shape, dtype=np.float32)
         for first in range(0, len(queries) if rows else 0, _QUERIES):
             some = slice(first, first + _QUERIES)
             near = self._near([self._asked(query) for query in queries[some]], chosen)
             if mask is not None:
                 near += hiding(mask)
-            for place, scores in zip(found[some], near, strict=True):
+            for place, high, scores in zip(found[some], best[some], near, strict=True):
                 place[:] = _highest(scores, found.shape[1])
-        return found if chosen is None else chosen[found]
+                scores.take(place, out=high)
+        return best, found if chosen is None else chosen[found]
 
     def promising(
-        self, query: Vector, count: int, mask: Mask | None, _k: int, _recall: float
+        self, query: Vector, count: int, mask: Mask | None, k: int, _recall: float
     ) -> tuple[Numbers, int]:
         """See `Codes`."""
+        scores, rows = self._found(query[None], count, mask)
         # What it gives first it found nearest: the order tells how sure that is.
-        return self.nearest(query, count, mask), int(count < self._passing(mask))
+        short = int(count < self._passing(mask))
+        if not len(self._longs.rows):
+            return rows[0], short
+        return self._longs.before(rows[0], self._seen_by(query), scores[0], short, k, mask)
 
     def promising_many(
-        self, queries: Matrix, count: int, mask: Mask | None, _k: int, _recall: float
+        self, queries: Matrix, count: int, mask: Mask | None, k: int, _recall: float
     ) -> tuple[Numbers, list[int]]:
         """See `Codes`."""
-        short = int(count < self._passing(mask))
-        return self.nearest_many(queries, count, mask), [short] * len(queries)
+        scores, rows = self._found(queries, count, mask)
+        short = [int(count < self._passing(mask))] * len(rows)
+        for n, its in enumerate(scores if len(self._longs.rows) else ()):
+            if short[n] and len(self._longs.beyond(self._seen_by(queries[n]), its, k, mask)):
+                short[n] = 2  # by itself, a query gets such beside its list
+        return rows, short
+
+    def _seen_by(self, query: Vector) -> Toward:
+        asked = self._asked(query)
+        rest = float(asked.cosines[0])
+        return Toward.of(rest * self._error, float(asked.share), rest, len(query))
 
     def _passing(self, mask: Mask | None) -> int:
         return self.rows if mask is None else int(np.count_nonzero(mask))
@@ -227,8 +257,9 @@ class Shelved(Signs):
         head = head_of(read(0, HEAD_BYTES + 8 * dimensions), metric, dimensions, rows)
         if head.kind != self.name:
             raise CodesUnavailable(f"the codes are of the kind {head.kind}")
-        self._begin(head.frame, rows)
-        self._body = HEAD_BYTES + 8 * dimensions
+        first = HEAD_BYTES + 8 * dimensions
+        self._begin(head.frame, Longs.read(read(first, LONG_BYTES * head.longs), rows), rows)
+        self._body = first + LONG_BYTES * head.longs
         self._count = _bits(dimensions) // 64
         if size != self._body + head.size:
             raise CorruptionError(f"codes should take {self._body + head.size} bytes, not {size}")

@@ -16,7 +16,7 @@ from koru_delta.errors import CorruptionError
 from koru_delta.search import codes, signs
 from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.codes import Codes, encode, load
-from koru_delta.search.frame import CodesUnavailable
+from koru_delta.search.frame import CodesUnavailable, Longs, Toward
 from koru_delta.search.signs import Shelved
 
 ROWS, DIMENSIONS, K = 3000, 48, 10
@@ -422,3 +422,88 @@ def test_int8_bounds_hold_for_any_lengths(seed, metric, spread):
         return
     best = np.argsort(-exact(vectors.astype(np.float32), query, metric))[:5]
     assert np.isin(best, found).all()
+
+
+def uneven(rows: int) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+    """Vectors of lengths of six decades, and a mask under which few of the long ones are.
+
+    These are across one direction, so that the best of them are so for their lengths alone.
+    """
+    chance = np.random.default_rng(6)
+    found = chance.standard_normal((rows, 64)) * 10 ** chance.uniform(-3, 3, (rows, 1))
+    along = np.argsort(np.argsort(found @ chance.standard_normal(64)))
+    return found.astype(np.float32), (along * 8 // rows >= 2) & (along * 8 // rows < 6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [20_000, 33_000])  # of so many, turbovec looks at signs first
+def test_rows_much_longer_than_most_are_found_though_their_codes_say_little(kind, rows):
+    vectors, mask = uneven(rows)
+    made = encoded(vectors, "dot", kind)
+    data = made.dump()
+    forms = [made, load(data, "dot", 64, rows)]
+    if kind == "signs":
+        forms.append(Shelved(lambda at, size: data[at : at + size], len(data), "dot", 64, rows))
+    queries = np.random.default_rng(7).standard_normal((40, 64)).astype(np.float32)
+    best = [np.argsort(-np.where(mask, exact(vectors, q, "dot"), -np.inf))[:K] for q in queries]
+    for codes_of in forms:
+        plain = promised = 0
+        alone = []
+        for query, its in zip(queries, best, strict=True):
+            some, short = codes_of.promising(query, 400, mask, K, 0.98)
+            assert mask[some].all()
+            assert len(np.unique(some)) == len(some) < 500
+            assert short == 1
+            plain += len(np.intersect1d(its, codes_of.nearest(query, 400, mask)))
+            promised += len(np.intersect1d(its, some))
+            alone.append(len(some) > 400)
+        assert promised >= 0.98 * K * len(queries)
+        assert rows < 33_000 or plain < 0.96 * K * len(queries)
+        _, many = codes_of.promising_many(queries, 400, mask, K, 0.98)
+        assert all(short > 1 for short, some in zip(many, alone, strict=True) if some)
+
+
+def longs_of(lengths: object) -> Longs:
+    found = np.asarray(lengths, dtype=np.float32)
+    return Longs.among(found, np.zeros_like(found), found)
+
+
+def test_where_very_many_rows_are_long_all_are_to_be_looked_at():
+    longs = longs_of(np.where(np.arange(10_000) < 3_000, 100, 1))
+    rows, scores = np.arange(3_000, 3_100), np.linspace(1, 0, 100, dtype=np.float32)
+    seen = Toward.of(0.1, 0.0, 1.0, 64)
+
+    found, short = longs.before(rows, seen, scores, 1, K, None)
+    assert found.tolist() == rows.tolist()
+    assert short > 100
+
+    mask = np.arange(10_000) >= 2_990
+    found, short = longs.before(rows, seen, scores, 1, K, mask)
+    assert found.tolist() == [*range(2_990, 3_000), *rows.tolist()]
+    assert short == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_for_distances_rows_that_are_long_since_they_are_far_are_not_looked_at(kind):
+    chance = np.random.default_rng(9)
+    vectors = chance.standard_normal((40_000, 64)) * np.exp(
+        0.5 * chance.standard_normal((40_000, 1))
+    )
+    made = encoded(vectors.astype(np.float32), "l2", kind)
+    for query in chance.standard_normal((10, 64)).astype(np.float32):
+        some, _ = made.promising(query, 100, None, K, 0.98)
+        assert len(some) < 110
+
+
+def test_long_rows_in_a_file_that_are_not_there_are_told_of():
+    longs = longs_of([1, 1, 1, 1, 29, 28, 30])
+    assert longs.rows.tolist() == [6, 4, 5]
+    again = Longs.read(longs.dump(), 7)
+    assert again.rows.tolist() == [6, 4, 5]
+    assert again.lengths.tolist() == again.rests.tolist() == [30, 29, 28]
+    backwards = longs._replace(lengths=longs.lengths[::-1])
+    for bad in (longs.dump()[::-1], backwards.dump()):
+        with pytest.raises(CorruptionError):
+            Longs.read(bad, 7)
+    with pytest.raises(CorruptionError):
+        Longs.read(longs.dump(), 6)
