@@ -28,6 +28,7 @@ from koru_delta.search.frame import (
     RECALLS,
     TRIED_K,
     CodesUnavailable,
+    Far,
     Frame,
     Longs,
     Mask,
@@ -368,13 +369,14 @@ class _Turbo:
                 pass_it = mask[rows[0]]
                 some = rows[0][pass_it]
                 if len(some) >= fewer:
-                    short = self._short(scores[0][pass_it], k, recall, enough, share, passing)
-                    return self._with_long(
-                        asked[0], some[:count], scores[0][pass_it], short, k, mask
+                    its = scores[0][pass_it]
+                    short, far = self._judged(
+                        asked[0], its, k, recall, enough, share, passing, mask
                     )
+                    return far.before(some[:count]), short
         scores, rows = self._found(asked, count, mask)
-        short = self._short(scores[0], k, recall, count, 1.0, passing)
-        return self._with_long(asked[0], rows[0], scores[0], short, k, mask)
+        short, far = self._judged(asked[0], scores[0], k, recall, count, 1.0, passing, mask)
+        return far.before(rows[0]), short
 
     def promising_many(
         self, queries: Matrix, count: int, mask: Mask | None, k: int, recall: float
@@ -383,10 +385,11 @@ class _Turbo:
         asked = self._asked(queries)
         scores, rows = self._found(asked, count, mask)
         passing = self.rows if mask is None else int(np.count_nonzero(mask))
-        short = [self._short(some, k, recall, count, 1.0, passing) for some in scores]
-        for n, its in enumerate(scores if len(self._longs.rows) else ()):
-            if short[n] and len(self._longs.beyond(self._seen_by(asked[n]), its, k, mask)):
-                short[n] = max(2, short[n])  # by itself, a query gets such beside its list
+        short = []
+        for one, its in zip(asked, scores, strict=True):
+            times, far = self._judged(one, its, k, recall, count, 1.0, passing, mask)
+            # By itself, a query gets what is far beside its list.
+            short.append(max(2, times) if len(far.rows) and not far.are_many else times)
         return rows, short
 
     def _found(self, asked: Matrix, count: int, mask: Mask | None) -> tuple[Matrix, Numbers]:
@@ -397,20 +400,28 @@ class _Turbo:
             found: tuple[Matrix, Numbers] = self._index.search(asked, count, mask=mask)
         return found
 
-    def _short(
-        self, scores: Vector, k: int, recall: float, asked: int, share: float, passing: int
-    ) -> int:
-        return times_too_short(
-            scores, k, recall, asked=asked, share=share, rows=self.rows, passing=passing,
-            unit=self._frame.reach / math.sqrt(self._index.dim),
+    def _judged(
+        self,
+        asked: Vector,
+        scores: Vector,
+        k: int,
+        recall: float,
+        count: int,
+        share: float,
+        passing: int,
+        mask: Mask | None,
+    ) -> tuple[int, Far]:
+        """How many times too short a list is, and what may be missing from one of any length."""
+        length, far = self._frame.reach, Far(self._longs.rows[:0], 0.0)
+        if len(self._longs.rows) and len(scores) < passing:
+            far = self._longs.beyond(self._seen_by(asked), scores, k, mask)
+            if far.are_many:
+                length = max(length, far.typical)
+        short = times_too_short(
+            scores, k, recall, asked=count, share=share, rows=self.rows, passing=passing,
+            unit=length / math.sqrt(self._index.dim),
         )  # fmt: skip
-
-    def _with_long(
-        self, asked: Vector, rows: Numbers, scores: Vector, short: int, k: int, mask: Mask | None
-    ) -> tuple[Numbers, int]:
-        if not len(self._longs.rows):
-            return rows, short
-        return self._longs.before(rows, self._seen_by(asked), scores, short, k, mask)
+        return short, far
 
     def _seen_by(self, asked: Vector) -> Toward:
         dimensions = len(self._frame.centre)

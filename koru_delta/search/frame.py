@@ -37,9 +37,8 @@ _LEAST_WEIGHT: Final = 2.0**-20
 _REACHED: Final = 95  # in 100 rows
 _LONG: Final = 1.5  # times as long as these, and a row is told of
 _FAR_MARGIN: Final = 1.5  # errors of a long row's code, by which it may seem too low
-_FAR_MOST: Final = 2048  # long rows looked at beside a list; of more, all are better looked at
+_FAR_MOST: Final = 2048  # long rows looked at beside a list
 _LIKELY: Final = 8.0  # deviations of a product from none
-_ALL: Final = 2**20  # times as many: no list is long enough
 _ROUNDED: Final = 2.0**-40  # nearer to the centre than this, for its length, is being there
 
 
@@ -195,32 +194,42 @@ class Longs(NamedTuple):
         """Bytes in memory."""
         return sum(part.nbytes for part in self)
 
-    def beyond(self, seen: Toward, scores: Vector, k: int, mask: Mask | None) -> Numbers:
+    def beyond(self, seen: Toward, scores: Vector, k: int, mask: Mask | None) -> Far:
         """Those that may be among the `k` best whatever their codes say, of those under a mask.
 
         Args:
             scores: That codes gave, highest first.
         """
         if len(scores) < k:
-            return self.rows[:0]
+            return Far(self.rows[:0], 0.0)
         last = float(scores[k - 1])
         least = (last - float(scores[-1])) / (_FAR_MARGIN * seen.error)
         stop = len(self.rows) - int(np.searchsorted(self.lengths[::-1], least))
         # And not those that are as far as they seem for what is known of them.
-        likely = seen.known * self.known[:stop] + seen.most * self.rests[:stop] >= last
-        rows = self.rows[:stop][likely]
-        return rows if mask is None else rows[mask[rows]]
+        far = seen.known * self.known[:stop] + seen.most * self.rests[:stop] >= last
+        if mask is not None:
+            far &= mask[self.rows[:stop]]
+        places = np.flatnonzero(far)
+        typical = float(self.lengths[places[len(places) // 2]]) if len(places) else 0.0
+        return Far(self.rows[places], typical)
 
-    def before(
-        self, rows: Numbers, seen: Toward, scores: Vector, short: int, k: int, mask: Mask | None
-    ) -> tuple[Numbers, int]:
-        """A list that codes gave, after such rows that are not on it; see `Codes.promising`."""
-        if not short:
-            return rows, short
-        far = self.beyond(seen, scores, k, mask)
-        if len(far) > _FAR_MOST:
-            return rows, _ALL
-        return (np.concatenate([far[~np.isin(far, rows)], rows]) if len(far) else rows), short
+
+class Far(NamedTuple):
+    """Rows so long that codes say too little of them, and how long a typical one is."""
+
+    rows: Numbers
+    typical: float
+
+    @property
+    def are_many(self) -> bool:
+        """Whether they are no exceptions: too many to be looked at beside a list."""
+        return len(self.rows) > _FAR_MOST
+
+    def before(self, rows: Numbers) -> Numbers:
+        """A list that codes gave, after those that are not on it."""
+        if not len(self.rows) or self.are_many:
+            return rows
+        return np.concatenate([self.rows[~np.isin(self.rows, rows)], rows])
 
 
 class Toward(NamedTuple):

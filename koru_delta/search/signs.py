@@ -175,9 +175,10 @@ class Signs:
         scores, rows = self._found(query[None], count, mask)
         # What it gives first it found nearest: the order tells how sure that is.
         short = int(count < self._passing(mask))
-        if not len(self._longs.rows):
+        if not short or not len(self._longs.rows):
             return rows[0], short
-        return self._longs.before(rows[0], self._seen_by(query), scores[0], short, k, mask)
+        far = self._longs.beyond(self._seen_by(query), scores[0], k, mask)
+        return far.before(rows[0]), short
 
     def promising_many(
         self, queries: Matrix, count: int, mask: Mask | None, k: int, _recall: float
@@ -186,17 +187,19 @@ class Signs:
         scores, rows = self._found(queries, count, mask)
         short = [int(count < self._passing(mask))] * len(rows)
         for n, its in enumerate(scores if len(self._longs.rows) else ()):
-            if short[n] and len(self._longs.beyond(self._seen_by(queries[n]), its, k, mask)):
-                short[n] = 2  # by itself, a query gets such beside its list
+            if short[n]:
+                far = self._longs.beyond(self._seen_by(queries[n]), its, k, mask)
+                # By itself, a query gets what is far beside its list.
+                short[n] = 2 if len(far.rows) and not far.are_many else 1
         return rows, short
+
+    def _passing(self, mask: Mask | None) -> int:
+        return self.rows if mask is None else int(np.count_nonzero(mask))
 
     def _seen_by(self, query: Vector) -> Toward:
         asked = self._asked(query)
         rest = float(asked.cosines[0])
         return Toward.of(rest * self._error, float(asked.share), rest, len(query))
-
-    def _passing(self, mask: Mask | None) -> int:
-        return self.rows if mask is None else int(np.count_nonzero(mask))
 
     def _asked(self, query: Vector) -> _Asked:
         seen = self._frame.query(query)

@@ -468,19 +468,19 @@ def longs_of(lengths: object) -> Longs:
     return Longs.among(found, np.zeros_like(found), found)
 
 
-def test_where_very_many_rows_are_long_all_are_to_be_looked_at():
+def test_rows_that_are_too_many_to_be_looked_at_are_no_exceptions():
     longs = longs_of(np.where(np.arange(10_000) < 3_000, 100, 1))
     rows, scores = np.arange(3_000, 3_100), np.linspace(1, 0, 100, dtype=np.float32)
     seen = Toward.of(0.1, 0.0, 1.0, 64)
 
-    found, short = longs.before(rows, seen, scores, 1, K, None)
-    assert found.tolist() == rows.tolist()
-    assert short > 100
+    far = longs.beyond(seen, scores, K, None)
+    assert far.are_many
+    assert far.typical == 100
+    assert far.before(rows).tolist() == rows.tolist()
 
-    mask = np.arange(10_000) >= 2_990
-    found, short = longs.before(rows, seen, scores, 1, K, mask)
-    assert found.tolist() == [*range(2_990, 3_000), *rows.tolist()]
-    assert short == 1
+    far = longs.beyond(seen, scores, K, np.arange(10_000) >= 2_990)
+    assert far.before(rows).tolist() == [*range(2_990, 3_000), *rows.tolist()]
+    assert longs.beyond(seen, scores[:5], K, None).rows.tolist() == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
