@@ -87,6 +87,8 @@ class Intents:
         self.embedder = embedder
         self.author = _text("author", author)
         self._run = _text("run", run)
+        # Namespaces, with the models they have had, where the embedder's is known to be in use.
+        self._in_use: set[tuple[str, tuple[str, ...]]] = set()
         self.besides_erases: Callable[[Sequence[Write]], Sequence[Write]] = lambda _: ()
 
     def put(self, namespace: str, key: str, value: Value, options: WriteOptions) -> Write:
@@ -252,29 +254,32 @@ class Intents:
             unnamed = [space.dimensions for space in spaces if space.model == DEFAULT_MODEL]
             if len(spaces) == 1 and unnamed == [of_text]:
                 return DEFAULT_MODEL
-            if self.embedder.name not in known and len(known) > len(unnamed):
-                alive = self._filled_by(namespace)
+            others = set(known) - {self.embedder.name, DEFAULT_MODEL}
+            if others and (namespace, known) not in self._in_use:
+                alive = self._filled_instead(namespace, self.embedder.name)
                 if alive:
                     raise ModelMismatchError(namespace, self.embedder.name, alive, True)
+                self._in_use.add((namespace, known))
             return self.embedder.name
         if len(known) > 1:  # after a reembed it would go to the model that was left, unfound
             raise ModelMismatchError(namespace, None, known)
         return known[0] if known else DEFAULT_MODEL
 
-    def _filled_by(self, namespace: str) -> tuple[str, ...]:
-        """Models, named ones, of which some key of the namespace holds a vector: those of one."""
+    def _filled_instead(self, namespace: str, model: str) -> tuple[str, ...]:
+        """Other models, named ones, that fill a namespace in which no key has one of `model`."""
         cut, after = self.log.now(), None
+        others: tuple[str, ...] = ()
         while True:
             page = self.log.engine.visible_keys(
                 namespace, cut.seq, cut.clock, cut.clock, after=after, limit=_PAGE, bodies=False
             )
             for _, stored in page:
                 models = decode(stored.record).get("vectors", {})
-                named = tuple(model for model in models if model != DEFAULT_MODEL)
-                if named:
-                    return named
+                if model in models:
+                    return ()
+                others = others or tuple(each for each in models if each != DEFAULT_MODEL)
             if len(page) < _PAGE:
-                return ()
+                return others
             after = page[-1][0]
 
     def _with(self, write: Write, options: WriteOptions) -> Write:

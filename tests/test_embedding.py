@@ -166,6 +166,19 @@ def test_a_text_begins_no_second_model_beside_a_named_one_unless_told_to() -> No
         assert keys(db.similar("named", [1.0, 1.0], model="another")) == ["a"]
 
 
+def test_a_text_is_not_embedded_by_a_model_that_was_left() -> None:
+    with koru_delta.open(embedder=Lengths()) as db:
+        db.embed_many("n", [(f"k{n}", "x" * n) for n in range(5)])
+        db.reembed("n", "new", new)
+        with pytest.raises(errors.ModelMismatchError, match="filled by 'new'"):
+            db.embed("n", "late", "x")
+        with pytest.raises(errors.ModelMismatchError):
+            db.similar("n", "x")
+        db.embed("n", "late", "x", model="lengths")  # and then both are in use
+        db.embed("n", "later", "xx")
+        assert keys(db.similar("n", "xx")) == ["later", "late"]
+
+
 def new(texts: list[str]) -> list[list[float]]:
     """An embedder of another model."""
     return [[1.0] for _ in texts]

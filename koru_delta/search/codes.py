@@ -56,6 +56,7 @@ _COUNTS: Final = (
 )  # fmt: skip
 _COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
 _CLOSER: Final = 2.7  # times as long take fewer rows than turbovec makes a shortlist of
+_CROWDED: Final = 40  # rows for each that is asked for, or fewer
 _SPARE: Final = ((0.95, 12), (0.98, 16), (1.0, 28))  # by the recall that is asked
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
@@ -397,8 +398,20 @@ class _Turbo:
         if mask is not None and not mask.flags.c_contiguous:
             mask = np.ascontiguousarray(mask)
         with foreign("turbovec could not search"):
+            if len(asked) > 1 and self._is_crowded(count, mask):
+                every = [self._index.search(one[None], count, mask=mask) for one in asked]
+                return np.concatenate([s for s, _ in every]), np.concatenate([r for _, r in every])
             found: tuple[Matrix, Numbers] = self._index.search(asked, count, mask=mask)
         return found
+
+    def _is_crowded(self, count: int, mask: Mask | None) -> bool:
+        """Whether most rows come on a shortlist, which takes the library long for a batch.
+
+        Of 40,000 rows with 1,500 asked for, 300 ms for each query; one at a time, 6.
+        """
+        if self.rows < CLOSELY:
+            return False
+        return (self.rows if mask is None else int(np.count_nonzero(mask))) < _CROWDED * count
 
     def _judged(
         self,

@@ -507,3 +507,16 @@ def test_long_rows_in_a_file_that_are_not_there_are_told_of():
             Longs.read(bad, 7)
     with pytest.raises(CorruptionError):
         Longs.read(longs.dump(), 6)
+
+
+@needs_turbovec
+def test_a_batch_that_asks_for_many_of_many_rows_is_answered_as_one_by_one():
+    vectors = some_vectors(33_000)
+    made = encoded(vectors, "cosine", "turbo4")
+    queries = some_queries(3)
+    mask = np.arange(33_000) % 2 == 0
+    for count, visible in ((1_500, None), (900, mask)):
+        found = made.nearest_many(queries, count, visible)
+        assert found.shape == (3, count)
+        for query, rows in zip(queries, found, strict=True):
+            assert rows.tolist() == made.nearest(query, count, visible).tolist()
