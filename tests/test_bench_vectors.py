@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.vectors import __main__ as bench
+from benchmarks.vectors import floors
 from benchmarks.vectors.measuring import blocks, recall
 from benchmarks.vectors.now import at_recall, reaching
 from benchmarks.vectors.past import threshold
@@ -46,6 +49,31 @@ def test_an_unknown_part_is_refused(capsys):
 
     assert stopped.value.code == 2
     assert "no part 'speed'" in capsys.readouterr().err
+
+
+def test_a_disk_too_small_is_told_of_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    full = shutil.disk_usage(tmp_path)._replace(free=2 * 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+
+    with pytest.raises(SystemExit) as stopped:
+        bench.main(["--work", str(tmp_path)])
+
+    assert stopped.value.code == 2
+    assert "has 2: make room, pass --work" in capsys.readouterr().err
+
+
+def test_a_part_that_fails_is_named_and_the_others_are_kept(tmp_path, monkeypatch):
+    def full(_: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(floors, "run", full)
+    figures = tmp_path / "figures.json"
+    with pytest.raises(SystemExit, match="not measured: floors"):
+        bench.main(["--quick", "commits", "floors", "--json", str(figures)])
+
+    parts = json.loads(figures.read_text())["parts"]
+    assert parts["commits"]["tables"]
+    assert "No space left" in parts["floors"]["skipped"]
 
 
 def test_no_query_is_used_twice():
