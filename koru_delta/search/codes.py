@@ -24,17 +24,13 @@ from koru_delta.errors import CorruptionError
 from koru_delta.search.frame import (
     BLOCK,
     HEAD_BYTES,
-    LONG_BYTES,
     RECALLS,
     TRIED_K,
     CodesUnavailable,
-    Far,
     Frame,
-    Longs,
     Mask,
     Matrix,
     Numbers,
-    Toward,
     Vectors,
     enough,
     foreign,
@@ -42,6 +38,7 @@ from koru_delta.search.frame import (
     headed,
     unit_of,
 )
+from koru_delta.search.longs import LONG_BYTES, Far, Longs, Toward
 from koru_delta.search.shortlist import CLOSELY, CODE_ERROR, SIGN_ERROR, by_recall, times_too_short
 from koru_delta.search.signs import Signs
 from koru_delta.values import Vector
@@ -145,8 +142,8 @@ class Codes(Protocol):
 
     def promising_many(
         self, queries: Matrix, count: int, mask: Mask | None, k: int, recall: float
-    ) -> tuple[Numbers, list[int]]:
-        """As `nearest_many`, and for each query how many times as many should have been asked."""
+    ) -> list[tuple[Numbers, int]]:
+        """As `promising`, for each query."""
         ...
 
     def dump(self) -> bytes:
@@ -381,17 +378,16 @@ class _Turbo:
 
     def promising_many(
         self, queries: Matrix, count: int, mask: Mask | None, k: int, recall: float
-    ) -> tuple[Numbers, list[int]]:
+    ) -> list[tuple[Numbers, int]]:
         """See `Codes`."""
         asked = self._asked(queries)
         scores, rows = self._found(asked, count, mask)
         passing = self.rows if mask is None else int(np.count_nonzero(mask))
-        short = []
-        for one, its in zip(asked, scores, strict=True):
-            times, far = self._judged(one, its, k, recall, count, 1.0, passing, mask)
-            # By itself, a query gets what is far beside its list.
-            short.append(max(2, times) if len(far.rows) and not far.are_many else times)
-        return rows, short
+        found = []
+        for one, its, some in zip(asked, scores, rows, strict=True):
+            short, far = self._judged(one, its, k, recall, count, 1.0, passing, mask)
+            found.append((far.before(some), short))
+        return found
 
     def _found(self, asked: Matrix, count: int, mask: Mask | None) -> tuple[Matrix, Numbers]:
         """Scores and rows, by query."""

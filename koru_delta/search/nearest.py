@@ -412,15 +412,14 @@ class VectorSpace(Candidates):
             assert kept is not None
             wanted *= kept.longer
             try:
-                some, short = own.codes.promising_many(queries, wanted, None, k, recall)
+                lists = own.codes.promising_many(queries, wanted, None, k, recall)
             except CodesUnavailable:
                 return [None] * len(queries), []
-            chosen, firsts = own.slots[some], _doubted(some, short, own.codes, k)
             return (
-                [seen.rows_of(mine, visible) for mine in chosen],
+                [seen.rows_of(own.slots[some], visible) for some, _ in lists],
                 [
-                    seen.rows_of(mine[first:], visible)
-                    for mine, first in zip(chosen, firsts, strict=True)
+                    seen.rows_of(own.slots[_doubted(some, short, own.codes, k)], visible)
+                    for some, short in lists
                 ],
             )
         mask = self._slot_mask(reading, visible)
@@ -434,15 +433,12 @@ class VectorSpace(Candidates):
             if kept is not None:
                 wanted *= kept.longer
             try:
-                rows, short = segment.codes.promising_many(queries, wanted, part, k, recall)
+                lists = segment.codes.promising_many(queries, wanted, part, k, recall)
             except CodesUnavailable:
                 return [None] * len(queries), []
-            firsts = _doubted(rows, short, segment.codes, k)
-            for some, first, mine, late in zip(
-                segment.start + rows, firsts, parts, lates, strict=True
-            ):
-                mine.append(some)
-                late.append(some[first:])
+            for (some, short), mine, late in zip(lists, parts, lates, strict=True):
+                mine.append(segment.start + some)
+                late.append(segment.start + _doubted(some, short, segment.codes, k))
         if truth.sealed < truth.slots:
             self._many_near(truth, targets, truth.sealed, truth.slots, k, mask, parts)
         return (
@@ -516,11 +512,11 @@ class VectorSpace(Candidates):
         return found
 
 
-def _doubted(found: Numbers, short: list[int], codes: Codes, k: int) -> list[int]:
-    """From which on rows found for each of many queries stand late; all, if too few were asked."""
-    count = found.shape[1]
-    first = late_from(count, codes.shallow, k)
-    return [(count, first)[each] if each <= 1 else 0 for each in short]
+def _doubted(some: Numbers, short: int, codes: Codes, k: int) -> Numbers:
+    """What stands late of rows that codes gave; all, if too few were asked for."""
+    if short > 1:
+        return some
+    return some[late_from(len(some), codes.shallow, k) :] if short else some[:0]
 
 
 def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:

@@ -22,16 +22,13 @@ from koru_delta.search.frame import (
     BLOCK,
     FAR,
     HEAD_BYTES,
-    LONG_BYTES,
     RECALLS,
     CodesUnavailable,
     Doubles,
     Frame,
-    Longs,
     Mask,
     Matrix,
     Numbers,
-    Toward,
     Vectors,
     enough,
     head_of,
@@ -40,6 +37,7 @@ from koru_delta.search.frame import (
     lengths_of,
     unit_of,
 )
+from koru_delta.search.longs import LONG_BYTES, Longs, Toward
 from koru_delta.values import Vector
 
 _Words = npt.NDArray[np.uint64]
@@ -169,29 +167,25 @@ class Signs:
         return best, found if chosen is None else chosen[found]
 
     def promising(
-        self, query: Vector, count: int, mask: Mask | None, k: int, _recall: float
+        self, query: Vector, count: int, mask: Mask | None, k: int, recall: float
     ) -> tuple[Numbers, int]:
         """See `Codes`."""
-        scores, rows = self._found(query[None], count, mask)
-        # What it gives first it found nearest: the order tells how sure that is.
-        short = int(count < self._passing(mask))
-        if not short or not len(self._longs.rows):
-            return rows[0], short
-        far = self._longs.beyond(self._seen_by(query), scores[0], k, mask)
-        return far.before(rows[0]), short
+        return self.promising_many(query[None], count, mask, k, recall)[0]
 
     def promising_many(
         self, queries: Matrix, count: int, mask: Mask | None, k: int, _recall: float
-    ) -> tuple[Numbers, list[int]]:
+    ) -> list[tuple[Numbers, int]]:
         """See `Codes`."""
         scores, rows = self._found(queries, count, mask)
-        short = [int(count < self._passing(mask))] * len(rows)
-        for n, its in enumerate(scores if len(self._longs.rows) else ()):
-            if short[n]:
-                far = self._longs.beyond(self._seen_by(queries[n]), its, k, mask)
-                # By itself, a query gets what is far beside its list.
-                short[n] = 2 if len(far.rows) and not far.are_many else 1
-        return rows, short
+        # What it gives first it found nearest: the order tells how sure that is.
+        short = int(count < self._passing(mask))
+        if not short or not len(self._longs.rows):
+            return [(some, short) for some in rows]
+        found = []
+        for query, its, some in zip(queries, scores, rows, strict=True):
+            far = self._longs.beyond(self._seen_by(query), its, k, mask)
+            found.append((far.before(some), short))
+        return found
 
     def _passing(self, mask: Mask | None) -> int:
         return self.rows if mask is None else int(np.count_nonzero(mask))

@@ -16,7 +16,8 @@ from koru_delta.errors import CorruptionError
 from koru_delta.search import codes, signs
 from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.codes import Codes, encode, load
-from koru_delta.search.frame import CodesUnavailable, Longs, Toward
+from koru_delta.search.frame import CodesUnavailable
+from koru_delta.search.longs import Longs, Toward
 from koru_delta.search.signs import Shelved
 
 ROWS, DIMENSIONS, K = 3000, 48, 10
@@ -448,19 +449,17 @@ def test_rows_much_longer_than_most_are_found_though_their_codes_say_little(kind
     best = [np.argsort(-np.where(mask, exact(vectors, q, "dot"), -np.inf))[:K] for q in queries]
     for codes_of in forms:
         plain = promised = 0
-        alone = []
-        for query, its in zip(queries, best, strict=True):
+        many = codes_of.promising_many(queries, 400, mask, K, 0.98)
+        for query, its, (same, times) in zip(queries, best, many, strict=True):
             some, short = codes_of.promising(query, 400, mask, K, 0.98)
+            assert (some.tolist(), short) == (same.tolist(), times)
             assert mask[some].all()
             assert len(np.unique(some)) == len(some) < 500
             assert short == 1
             plain += len(np.intersect1d(its, codes_of.nearest(query, 400, mask)))
             promised += len(np.intersect1d(its, some))
-            alone.append(len(some) > 400)
         assert promised >= 0.98 * K * len(queries)
         assert rows < 33_000 or plain < 0.96 * K * len(queries)
-        _, many = codes_of.promising_many(queries, 400, mask, K, 0.98)
-        assert all(short > 1 for short, some in zip(many, alone, strict=True) if some)
 
 
 def longs_of(lengths: object) -> Longs:
