@@ -292,12 +292,17 @@ class SearchVerbs(Handle):
             mode: "hybrid" for text, "vector" for a vector.
 
         Raises:
-            QueryError: `t1` is later than `t2`, or those of `search`.
+            QueryError: `t1` is None or later than `t2`, or those of `search`.
         """
         if axis not in ("as_of", "valid_at"):
             raise QueryError(f"axis is 'as_of' or 'valid_at', not {axis!r}")
+        if t1 is None:
+            raise QueryError(
+                "t1 is the earlier moment, and None means now; give a time with a time zone, a "
+                "Version or its id"
+            )
         text = query if isinstance(query, str) else ""
-        vector = None if isinstance(query, str) else query
+        vector = None if isinstance(query, str) else as_vector(query)
         chosen: Mode = mode or ("hybrid" if vector is None else "vector")
         now = self._cut(None)
         if axis == "as_of":

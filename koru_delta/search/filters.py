@@ -265,6 +265,14 @@ def _field(path: Path, condition: object, depth: int) -> _Node:
     """Compile what is asked of one field: operators, or a bare value."""
     if isinstance(condition, Mapping) and any(_is_operator(name) for name in condition):
         return _operators(path, condition, depth)
+    if isinstance(condition, Mapping) and condition:
+        meant = [f"${name}" for name in condition]
+        if all(name in _OPERATORS for name in meant):
+            raise QueryError(
+                f"{_name(path)} is compared with an object of {_show(next(iter(condition)))}; "
+                f"for the operator write {meant[0]}, for such an object "
+                '{"$eq": {...}}'
+            )
     return _equal("$eq", path, condition, depth)
 
 

@@ -241,6 +241,13 @@ def test_large_integers_compare_exactly() -> None:
     assert passes({"": {"$lt": 10**400}}, 2**63 - 1)
 
 
+def test_an_object_is_compared_with_one_that_has_fields_named_as_operators() -> None:
+    for condition in ({"$eq": {"in": 3}}, {"in": 3, "unit": "m"}, {}):
+        wanted = condition.get("$eq", condition)
+        assert passes({"a": condition}, {"a": wanted})
+        assert not passes({"a": condition}, {"a": {"in": 4}})
+
+
 def test_changing_a_filter_after_it_was_compiled_changes_nothing() -> None:
     wanted: list[object] = [["a"]]
     compiled = compile_filter({"": {"$in": wanted}})
@@ -265,6 +272,9 @@ for _ in range(900):
         ({"$gt": 3}, ["$gt", '{"field": {"$gt": ...}}']),
         ({"a": {"$and": [{"$gt": 3}]}}, ["$and", "'a'", "outside"]),
         ({"a.b": {"$gt": 3, "unit": "m"}}, ["'a.b'", "'unit'", "dotted path"]),
+        ({"a.b": {"gt": 3}}, ["'a.b'", "'gt'", "write $gt", '{"$eq": {...}}']),
+        ({"a": {"gte": 3, "lt": 5}}, ["'a'", "write $gte"]),
+        ({"a": {"in": ["x"]}}, ["'a'", "write $in"]),
         ({3: 1}, ["field", "3"]),
         ({("a", 1): 1}, ["field", "('a', 1)"]),
         ([], ["filter", "[]"]),

@@ -219,6 +219,14 @@ def test_an_anchor_that_is_not_there_is_an_error_in_every_verb(
             ask()
 
 
+def test_a_difference_is_of_a_question_and_from_a_moment(db: Any) -> None:
+    db.put("n", "a", {"text": "rain"})
+    with pytest.raises(errors.QueryError, match="t1 is the earlier moment"):
+        db.retrieval_diff("n", "rain", None)
+    with pytest.raises(errors.InvalidDataError, match="a vector holds numbers"):
+        db.retrieval_diff("n", None, 1)
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [
