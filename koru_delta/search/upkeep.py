@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -50,6 +51,7 @@ GRAPH_ROWS: Final = 4_000  # alive, from which a graph pays
 FEED_ROWS: Final = 128  # born or ended since the graph was fed
 BULK_ROWS: Final = 2_000  # given to a graph that nobody asks yet
 PAUSE_SECONDS: Final = 0.05
+RETRY_SECONDS: Final = 60.0  # until what a full disk made impossible is tried again
 QUIET_SECONDS: Final = 0.25  # without a write, until a graph is given the last few rows
 SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
 OVERWRITTEN_PART: Final = 1000  # of a graph one in so many, and no more
@@ -85,7 +87,8 @@ class Upkeep:
         self._thread: threading.Thread | None = None
         self._due: dict[int, VectorSpace] = {}
         self._tell: Callable[[int], None] | None = None  # while somebody waits for all of it
-        self._given_up: set[tuple[str, int, int]] = set()  # what failed, in which space and epoch
+        # What failed, in which space and epoch, and the monotonic time until which it is let be.
+        self._given_up: dict[tuple[str, int, int], float] = {}
         self._too_few: dict[int, int] = {}  # slots when too few of them were alive for a graph
         self._saved: dict[int, int] = {}  # position of the last state written or read
         self._named: dict[int, list[str | None]] = {}  # segments, by the last state
@@ -234,6 +237,7 @@ class Upkeep:
             return
         steps = (("codes", self._seal), ("files", self._save), ("files", self._save_graph))
         with self._working:
+            self._try_again()
             for space in self._opened():
                 self._take(steps, space, complete=False)
 
@@ -268,6 +272,8 @@ class Upkeep:
         )
         with self._working:
             self._unsaved.discard(("state", space.space.space_id))
+            if complete:
+                self._try_again()
             self._tell = tell
             try:
                 self._take(steps, space, complete=complete)
@@ -302,15 +308,25 @@ class Upkeep:
                     self._give_up(what, what, space, error)
 
     def _give_up(self, what: str, named: str, space: VectorSpace, error: BaseException) -> None:
-        self._given_up.add((what, space.space.space_id, space.epoch))
-        _log.warning(
-            "no %s for %r until the database is opened again (answers stay right, some "
-            "searches are slower): %s",
-            named, space.space.namespace, error,
+        """Let something be: for a while if a disk was full, say, which may pass."""
+        passes = isinstance(error, OSError)
+        known = what, space.space.space_id, space.epoch
+        level = logging.INFO if known in self._given_up else logging.WARNING
+        self._given_up[known] = monotonic() + RETRY_SECONDS if passes else inf
+        _log.log(
+            level,
+            "no %s for %r %s (answers stay right, some searches are slower): %s",
+            named, space.space.namespace,
+            "for now" if passes else "until the database is opened again", error,
         )  # fmt: skip
 
+    def _try_again(self) -> None:
+        """Let nothing be any more that may have passed."""
+        for what, until in self._given_up.items():
+            self._given_up[what] = until if until == inf else -inf
+
     def _has_given_up(self, what: str, space: VectorSpace) -> bool:
-        return (what, space.space.space_id, space.epoch) in self._given_up
+        return monotonic() < self._given_up.get((what, space.space.space_id, space.epoch), -inf)
 
     # Segments and codes
 

@@ -435,6 +435,34 @@ def test_a_folder_that_cannot_be_written_costs_files_and_no_answer(copy, answers
     assert len(told) == len(set(told)) > 0
 
 
+@pytest.mark.parametrize("when", ["asked", "closed", "later"])
+def test_files_are_written_once_they_can_be(copy, answers, caplog, monkeypatch, when):
+    shutil.rmtree(copy / "index")
+    (copy / "index").write_text("no folder")
+    caplog.set_level(logging.WARNING, "koru_delta")
+    with koru_delta.open(copy, durability="relaxed") as db:
+        check(db, answers)
+        db.build_index()
+        (copy / "index").unlink()
+        if when == "asked":
+            db.build_index()
+            assert some(copy, "vectors")
+            assert some(copy, "state")
+        elif when == "later":
+            [space] = db._vectors.opened()
+            db._vectors.upkeep.work(space)
+            assert not (copy / "index").exists()  # too early
+            now = upkeep.monotonic()
+            monkeypatch.setattr(upkeep, "monotonic", lambda: now + upkeep.RETRY_SECONDS)
+            db._vectors.upkeep.work(space)
+            assert some(copy, "vectors")
+    assert some(copy, "vectors")
+    assert [record.getMessage() for record in caplog.records if "for now" in record.getMessage()]
+    with koru_delta.open(copy, durability="relaxed") as db:
+        check(db, answers)
+        assert in_use(db)["mapped"]
+
+
 def test_what_killed_processes_left_behind_is_removed(copy):
     (folder,) = {file.parent for file in some(copy, "state")}
     (folder / ".tmp-12345-vectors-0-100.kdx").write_bytes(b"half a file")
