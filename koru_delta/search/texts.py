@@ -126,6 +126,7 @@ class TextIndex:
         self._lock = threading.Lock()  # held to read texts
         self._postings = Postings()
         self._saved = 0
+        self._failed = 0  # slots that could not be saved
         if old is None or not self._follow(old):
             self._restore()
 
@@ -288,7 +289,7 @@ class TextIndex:
                 values = (decode(body or b"null") for body in bodies)
                 texts = (self.settings.text_of(value) for value in values)
                 self._postings.add([self._analyzer.terms(text) for text in texts])
-            if self._postings.count - self._saved >= SAVE_SLOTS:
+            if self._postings.count - max(self._saved, self._failed) >= SAVE_SLOTS:
                 self._save(reading)
 
     def statistics(self) -> dict[str, Any]:
@@ -334,11 +335,12 @@ class TextIndex:
                     cache.write(place / self._name(), about, self._postings.dump())
                     self._saved = slots
         except OSError as error:
-            self._place = None  # told once
-            _log.warning(
+            _log.log(
+                logging.INFO if self._failed else logging.WARNING,
                 "the words of %r are not kept in a file (searches stay right, the next process "
                 "reads them anew): %s", self._records.namespace, error,
             )  # fmt: skip
+            self._failed = slots
 
     def _restore(self) -> None:
         path = None if self._place is None else self._place / self._name()

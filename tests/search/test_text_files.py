@@ -199,7 +199,9 @@ def test_a_handle_that_only_reads_takes_the_file_and_writes_none(path: Path) -> 
     assert not (path / "index" / "text").exists()
 
 
-def test_where_no_file_can_be_written_searches_go_on(path: Path) -> None:
+def test_where_no_file_can_be_written_searches_go_on_until_one_can(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = path / "index" / "text"
     shutil.rmtree(folder)
     folder.write_text("in the way")
@@ -207,6 +209,10 @@ def test_where_no_file_can_be_written_searches_go_on(path: Path) -> None:
         check(db)
         db.put_many([("n", f"late{n}", {"text": "rain sun rain"}) for n in range(200)])
         check(db)
+        folder.unlink()
+    told = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert sum("words of 'n' are not kept" in each for each in told) == 1
+    assert len(files(path)) == 1
 
 
 # Writers that end in the middle
