@@ -24,6 +24,7 @@ Numbers = npt.NDArray[np.int64]
 
 BLOCK: Final = 2048  # rows encoded together: some megabytes
 FAR: Final = 2.0**20  # rows further from the centre, in typical distances, are drawn in
+FAR_WITHOUT_SQUARES: Final = 2.0**40  # but for l2, for which squares of squares must be numbers
 RECALLS: Final = (0.8, 0.9, 0.95, 0.98, 0.99)
 TRIED_K: Final = 10
 HEAD_BYTES: Final = 82  # and eight for each dimension
@@ -33,6 +34,7 @@ _MAGIC: Final = b"KDCODES\x03"
 _HEADER: Final = struct.Struct("<8sBBIQiddd5IIQ")
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _LEAST_WEIGHT: Final = 2.0**-20
+_DRAWN_IN_MOST: Final = 0.001  # of the rows
 _ROUNDED: Final = 2.0**-40  # nearer to the centre than this, for its length, is being there
 
 
@@ -71,7 +73,7 @@ class Frame:
 
     @classmethod
     def around(cls, vectors: Vectors, metric: str) -> Self | None:
-        """A frame that suits most of `vectors`; None if they are all equal."""
+        """A frame that suits `vectors`; None if they are all equal, or too many are far out."""
         rows, dimensions = vectors.shape
         lengths = np.empty(rows)
         # Few that are far out must not move the centre away from all the others.
@@ -99,6 +101,10 @@ class Frame:
         typical = float(np.median(apart))
         exponent = int(np.frexp(typical)[1])
         usual = lengths <= 8 * typical
+        # What is drawn in seems nearer than it is: among few of them that is seen, and mended.
+        drawn_in = int(np.count_nonzero(np.ldexp(lengths, -exponent) > far_for(metric)))
+        if drawn_in > _DRAWN_IN_MOST * rows:
+            return None
         # The error of a code goes with the length of what is encoded times that of the
         # query: for l2 (1 + s^2 / w^2) * (1 + w^2), least at w^2 = s, the spread of half
         # squares. Else a query goes far along the direction of the centre, where the offsets
@@ -120,9 +126,9 @@ class Frame:
     def offsets(self, vectors: Matrix) -> Doubles:
         """Shape (rows, dimensions)."""
         found = self.seen(vectors.astype(np.float64))
-        lengths = lengths_of(found)
-        if lengths.max(initial=0.0) > FAR:
-            found *= np.minimum(1.0, FAR / np.maximum(lengths, 1.0))[:, None]
+        lengths, far = lengths_of(found), far_for(self.metric)
+        if lengths.max(initial=0.0) > far:
+            found *= np.minimum(1.0, far / np.maximum(lengths, 1.0))[:, None]
         return found
 
     def query(self, query: Vector) -> Doubles:
@@ -226,6 +232,11 @@ def blocks_of(vectors: Vectors) -> Iterator[tuple[int, Doubles]]:
     """Where each block begins, and its rows in float64."""
     for start in range(0, vectors.shape[0], BLOCK):
         yield start, vectors[start : start + BLOCK].astype(np.float64)
+
+
+def far_for(metric: str) -> float:
+    """How far from the centre codes tell rows apart, in typical distances."""
+    return FAR if metric == "l2" else FAR_WITHOUT_SQUARES
 
 
 def lengths_of(rows: Doubles) -> Doubles:

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from koru_delta.errors import CorruptionError
 from koru_delta.search.frame import (
     BLOCK,
-    FAR,
     HEAD_BYTES,
     RECALLS,
     CodesUnavailable,
@@ -31,6 +30,7 @@ from koru_delta.search.frame import (
     Numbers,
     Vectors,
     enough,
+    far_for,
     head_of,
     headed,
     hiding,
@@ -112,7 +112,7 @@ class Signs:
         words = np.frombuffer(data, "<u8", rows * count).astype(np.uint64, copy=False)
         words = words.reshape(count, rows)
         lengths, aside = np.frombuffer(data, "<f4", 2 * rows, 8 * rows * count).reshape(2, rows)
-        _check_lengths(lengths, aside)
+        _check_lengths(lengths, aside, frame.metric)
         narrow = np.float32
         return cls(
             words, lengths.astype(narrow, copy=False), aside.astype(narrow, copy=False), frame,
@@ -263,7 +263,9 @@ class Shelved(Signs):
         _check_size(head.size, self._count, rows)
         self._read = read
         for start, stop in self._pieces():
-            _check_lengths(self._beside(0, start, stop), self._beside(1, start, stop))
+            _check_lengths(
+                self._beside(0, start, stop), self._beside(1, start, stop), self._frame.metric
+            )
         self.needs = head.needs
         self.nbytes = 0
         self.is_bad = False  # the file is gone, or not what it was
@@ -325,8 +327,10 @@ def _check_size(size: int, count: int, rows: int) -> None:
         raise CorruptionError("codes are not as long as they should be")
 
 
-def _check_lengths(lengths: Vector, aside: Vector) -> None:
-    if not ((np.abs(lengths) <= 2 * FAR).all() and (np.abs(aside) <= 2 * FAR**2).all()):
+def _check_lengths(lengths: Vector, aside: Vector, metric: str) -> None:
+    far = far_for(metric)
+    beside = far**2 if metric == "l2" else far
+    if not ((np.abs(lengths) <= 2 * far).all() and (np.abs(aside) <= 2 * beside).all()):
         raise CorruptionError("codes have a length that no vectors have")
 
 

@@ -80,3 +80,33 @@ def test_what_codes_alone_would_miss_is_found(monkeypatch, made, metric):
             for options in ({}, {"as_of": then}, {"filter": {"near": True}}):
                 alone, batch = found_of_best(db, queries, k, **options)
                 assert min(alone, batch) >= 0.95, (k, options, alone, batch)
+
+
+def lengths_of_decades(chance: np.random.Generator, count: int, decades: float) -> np.ndarray:
+    drawn = chance.standard_normal((count, DIMENSIONS))
+    return (drawn * 10 ** chance.uniform(-decades, decades, (count, 1))).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["turbo4", "signs"])
+@pytest.mark.parametrize(("decades", "ways"), [(8, {"codes"}), (12, {"codes"}), (18, {"scan"})])
+def test_lengths_of_any_decades_are_told_apart_or_given_no_codes(monkeypatch, kind, decades, ways):
+    def by_codes(it: Situation, costs: Costs) -> Way:
+        return "codes" if it.codes is not None and it.coded else "scan"
+
+    if codes.best_kind() != kind:
+        if kind == "turbo4":
+            pytest.skip("turbovec is not installed")
+        monkeypatch.setattr(codes, "best_kind", lambda: kind)
+    monkeypatch.setattr(nearest, "choose", by_codes)
+    monkeypatch.setattr(upkeep, "GRAPH_ROWS", 10**9)
+    chance = np.random.default_rng(51)
+    rows, queries = (lengths_of_decades(chance, count, decades) for count in (20_000, 60))
+    with koru_delta.open() as db:
+        items = [(f"k{n}", row, {"n": n}) for n, row in enumerate(rows)]
+        [*_, then] = db.embed_many("v", items, metric="dot")
+        db.build_index()
+        db.delete("v", "k0")
+        assert {db.similar("v", query, as_of=then).plan for query in queries[:5]} <= ways | {"scan"}
+        for options in ({}, {"as_of": then}):
+            alone, batch = found_of_best(db, queries, 10, **options)
+            assert min(alone, batch) >= 0.98, (options, alone, batch)
