@@ -154,7 +154,8 @@ class CacheFile:
             Unusable: it is missing, not one of ours, cut short, or its description is damaged.
         """
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # Without waiting, if it is a pipe: then it is empty, and no file of ours.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise Unusable(f"{path.name}: {error}") from error
         self._descriptor = descriptor

@@ -113,10 +113,11 @@ class Upkeep:
                 file.write_text(json.dumps(costs.to_json(), indent=1))
 
     def _tuned(self) -> Costs:
-        if self._files.folder is None:
+        file = self._files.folder and self._files.folder / "costs.json"
+        if file is None or file.is_fifo():  # which would be waited for
             return Costs()
         try:
-            return Costs.read(json.loads((self._files.folder / "costs.json").read_bytes()))
+            return Costs.read(json.loads(file.read_bytes()))
         except FileNotFoundError:
             return Costs()
         except (OSError, ValueError, InvalidDataError) as error:

@@ -152,6 +152,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "last byte": lambda file: flip(file, file.stat().st_size - 1, 1)
     if file.stat().st_size else None,
     "a folder": lambda file: (file.unlink(), file.mkdir())[0],
+    "a pipe": lambda file: (file.unlink(), os.mkfifo(file))[0],
     "unreadable link": lambda file: (file.unlink(), file.symlink_to("nowhere"))[0],
 }  # fmt: skip
 KINDS = ["costs.json", "lock", "state", "text", "vectors",
