@@ -24,7 +24,7 @@ from koru_delta.search.answers import Answers, Match, Matches
 from koru_delta.search.explained import explained
 from koru_delta.search.hybrid import Asked, Question
 from koru_delta.search.records import Records, Swap
-from koru_delta.search.texts import TextIndex
+from koru_delta.search.texts import TextIndex, TextSettings
 
 ChangeKind = Literal["entered", "left", "moved", "edited"]
 CauseName = Literal[
@@ -32,6 +32,7 @@ CauseName = Literal[
     "ended", "hidden", "superseded", "filtered", "statistics", "settings",
 ]  # fmt: skip
 _MOST_TRIED: Final = 64  # keys that are undone one by one
+_EDITS_AT_ONCE: Final = 16  # versions of a key
 _MOST_LINES: Final = 200  # of a text diff
 _LINE: Final = 100  # characters
 _LIKE: Final = 0.5  # in words; less is another text, unless one edit brought it and took the other
@@ -179,7 +180,7 @@ def compare(
     before, after = earlier.ranked(log), later.ranked(log)
     old = {each.key: (rank, each) for rank, each in enumerate(before.candidates, 1)}
     new = {each.key: (rank, each) for rank, each in enumerate(after.candidates, 1)}
-    worlds = _Worlds(log, records, earlier, later)
+    worlds = _Worlds(log, records, index.settings, earlier, later)
     happened = worlds.happened(dict.fromkeys([*new, *old]))
     found = [answers.ranked(one, partial(explained, asked, one, log)).load()
              for one, asked in ((before, earlier), (after, later))]  # fmt: skip
@@ -238,10 +239,16 @@ class _Worlds:
     """The later moment with some keys as they were, and what happened to keys in between."""
 
     def __init__(
-        self, log: CausalLog, records: Records, earlier: Question, later: Question
+        self,
+        log: CausalLog,
+        records: Records,
+        settings: TextSettings,
+        earlier: Question,
+        later: Question,
     ) -> None:
         self._log = log
         self._records = records
+        self._settings = settings
         self._then, self._now = earlier.asked, later.asked
         self._later = later
         self._as_then = replace(later, texts=earlier.texts)
@@ -309,8 +316,9 @@ class _Worlds:
                     return "began", after
                 if before.valid_to is not None:
                     return "ended", before
-            same = before.distinction == after.distinction and before.vectors != after.vectors
-            return ("re-embedded" if same else "edited"), after
+            if before.distinction == after.distinction and before.vectors != after.vectors:
+                return "re-embedded", after
+            return "edited", self._edit(key, before, after, wording=True)
         if now is not None:
             return self._appeared(key, log.versions([int(seqs[now])])[0])
         assert was is not None
@@ -329,7 +337,9 @@ class _Worlds:
         if not past:
             return "new", version
         stands = self._stands(key, self._then)
-        return ("edited" if stands is not None else "restored"), version
+        if stands is None:
+            return "restored", version
+        return "edited", self._edit(key, stands, version, wording=False)
 
     def _vanished(self, key: str, version: Version) -> tuple[CauseName, Version | None]:
         stands = self._stands(key, self._now)
@@ -337,7 +347,7 @@ class _Worlds:
         if stands is not None and stands.id != version.id:
             if engine.shade(stands.seq, cut.seq).hidden:
                 return "hidden", self._mark(key, stands, "hide")
-            return "edited", stands  # what it holds now does not pass
+            return "edited", self._edit(key, version, stands, wording=False)  # it does not pass
         if stands is not None:
             shade = engine.shade(version.seq, cut.seq)
             if shade.hidden:
@@ -354,6 +364,35 @@ class _Worlds:
         past = self._log.history(self._records.namespace, key, cut, reverse=True, limit=None)
         gone = next((each for each in past if each.is_tombstone), None)
         return "deleted", gone
+
+    def _edit(self, key: str, before: Version, after: Version, *, wording: bool) -> Version:
+        """The last version after `before`, up to `after`, that changed what a key holds.
+
+        With `wording`, what its text says, if that is another. Who embedded it anew since, or
+        wrote something beside it, did not do that.
+        """
+        text_of = self._settings.text_of
+        wording = wording and text_of(before.value) != text_of(after.value)
+
+        def said(version: Version) -> object:
+            readable = wording and not version.is_erased
+            return text_of(version.value) if readable else version.distinction
+
+        if said(before) == said(after):
+            return after
+        limit = _EDITS_AT_ONCE
+        while True:
+            past = self._log.history(
+                self._records.namespace, key, self._now.cut, reverse=True, limit=limit
+            )
+            last = after
+            for each in (version for version in past if version.seq < after.seq):
+                if said(each) != said(after):
+                    return last
+                last = each
+            if len(past) < limit:
+                return last
+            limit *= _EDITS_AT_ONCE
 
     def _stands(self, key: str, asked: Asked) -> Version | None:
         """What `get` would find at a moment."""

@@ -136,6 +136,37 @@ def test_one_event_is_named_with_the_version_that_did_it(
     assert told["changes"][0]["verified"] is True
 
 
+@pytest.mark.parametrize("since", ["embedded", "noted", "both", "often"])
+def test_an_edit_is_put_down_to_who_made_it_and_not_to_who_wrote_beside_it(
+    db: Database, since: str
+) -> None:
+    t1 = begin(db)
+    db.put("n", "b", value("rain, and then fog"), author="before")
+    did = db.put("n", "b", value("rain rain rain rain"), author="ben")
+    for n in range({"often": 40, "embedded": 0}.get(since, 1)):
+        db.put("n", "b", value("rain rain rain rain", seen=n), author="cron")
+    if since in ("embedded", "both"):
+        db.embed("n", "b", [1.0, 0.0, 0.0], model="m", author="ops")
+
+    found = db.retrieval_diff("n", "rain", t1, mode="text")
+
+    (change,) = [each for each in found if each.key == "b"]
+    assert [(cause.name, cause.version) for cause in change.causes] == [("edited", did)]
+    assert change.verified
+
+
+def test_what_a_filter_leaves_out_is_put_down_to_who_edited_it(db: Database) -> None:
+    db.put("n", "f", value("rain", kind="x"))
+    t1 = begin(db)
+    did = db.put("n", "f", value("rain", kind="y"), author="ben")
+    db.embed("n", "f", [1.0, 0.0, 0.0], model="m", author="ops")
+
+    (left,) = db.retrieval_diff("n", "rain", t1, mode="text", filter={"kind": "x"})
+    assert [(cause.name, cause.version) for cause in left.causes] == [("edited", did)]
+    (came,) = db.retrieval_diff("n", "rain", t1, mode="text", filter={"kind": "y"})
+    assert [(cause.name, cause.version) for cause in came.causes] == [("edited", did)]
+
+
 def test_what_was_embedded_again_is_said_so(db: Database) -> None:
     t1 = begin(db)
     did = db.embed("n", "c", [1.0, 0.0, 0.0], model="m")
