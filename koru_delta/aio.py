@@ -129,6 +129,7 @@ class AsyncReads(_Awaited[Reads_co]):
     contains = _reading(ReadVerbs.contains)
     query = _reading(ReadVerbs.query)
     count = _reading(ReadVerbs.count)
+    models = _reading(ReadVerbs.models)
     list_keys = _reading(ReadVerbs.list_keys)
     list_namespaces = _reading(ReadVerbs.list_namespaces)
     list_workspaces = _reading(ReadVerbs.list_workspaces)

@@ -253,11 +253,26 @@ def local(*, dimensions: int = 256) -> TextEmbedder:
     return TextEmbedder(f"wordllama-{_LOCAL_MODEL.replace('_', '-')}-{dimensions}", model.embed)
 
 
-def _name_of(embedder: object) -> str:
+def model_of(embedder: object) -> str | None:
+    """What an embedder says its model is called; None if it does not.
+
+    That is the `name` of a `TextEmbedder`, else its `model_name`, `model` or `model_id`, or
+    what these are of the embeddings that it keeps in a cache.
+    """
+    if isinstance(embedder, TextEmbedder):
+        return embedder.name
     for attribute in ("model_name", "model", "model_id"):
         name = getattr(embedder, attribute, None)
         if isinstance(name, str) and name:
             return name
+    cached = getattr(embedder, "underlying_embeddings", None)  # of a `CacheBackedEmbeddings`
+    return None if cached is None else model_of(cached)
+
+
+def _name_of(embedder: object) -> str:
+    said = model_of(embedder)
+    if said is not None:
+        return said
     while isinstance(embedder, partial):
         embedder = embedder.func
     name = getattr(embedder, "__name__", type(embedder).__name__)

@@ -356,11 +356,15 @@ class ModelMismatchError(KoruDeltaError, ValueError):
                 "would find that alone: open the database with the embedder that made the others, "
                 f"reembed the namespace, or pass model={self.model!r} to have both"
             )
-        asked = "no model was named" if self.model is None else f"model {self.model!r} was asked"
-        renamed = "" if self.model is None else ", under that name (embedders.as_embedder, name=)"
+        if self.model is None:
+            return (
+                f"namespace {self.namespace!r} holds {known}, no model was named; pass model= one "
+                "of them, or open the database with the embedder that made them"
+            )
         return (
-            f"namespace {self.namespace!r} holds {known}, {asked}; pass model= one of them, or "
-            f"open the database with the embedder that made them{renamed}"
+            f"namespace {self.namespace!r} holds {known}, model {self.model!r} was asked; open the "
+            "database with the embedder that made them, under that name (embedders.as_embedder, "
+            "name=), or pass a vector of theirs, and model= one of them"
         )
 
 

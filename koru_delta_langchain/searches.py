@@ -14,7 +14,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 import koru_delta
-from koru_delta import AsOf, CausalFilter, Database, Filter, Match, Matches, When, prefixed
+from koru_delta import AsOf, CausalFilter, Database, Filter, Match, Matches, View, When, prefixed
 from koru_delta_langchain.documents import annotate, document_of
 from koru_delta_langchain.embedding import Embedder, KoruDeltaEmbeddings, VectorLike, embedding_of
 from koru_delta_langchain.home import Home
@@ -30,6 +30,7 @@ BY_VECTOR: Final = (
 check_options: Final = koru_delta.adapters.check_options
 SEARCHING: Final = (*BY_VECTOR, "mode", "weights", "fusion", "syntax")
 _RELEVANCE: Final = koru_delta.adapters.RELEVANCE
+_UNNAMED: Final = "default"  # the model of vectors that were given none
 _DAMPING: Final = 60  # of reciprocal ranks, as `Database.search` tells of them
 
 
@@ -54,7 +55,8 @@ class Searches(Home):
         _checked_mode(mode)
         self._embedding = embedding_of(embedding, database)
         super().__init__(namespace, database, path)
-        self._model = model
+        self._model = model  # None until it is known
+        self._called = koru_delta.embedders.model_of(self._embedding)
         self._metric: Metric = metric
         self._mode: Mode = mode
 
@@ -230,26 +232,38 @@ class Searches(Home):
 
     # Parts of the above
 
-    def _filed_under(self) -> str | None:
-        """The model to search and to write; None leaves it to the database."""
-        if self._model is None and isinstance(self._embedding, koru_delta.embedders.TextEmbedder):
-            try:  # no model is called "", so the error lists those there are
-                self._database.similar(self._namespace, [1.0], k=0, model="")
-            except koru_delta.errors.ModelMismatchError as error:
-                if len(error.known) == 1:  # kept to, even if others join it
-                    (self._model,) = error.known
-            return self._model or self._embedding.name
-        return self._model
+    def _filed_under(self, reader: Database | View, *, to_write: bool = False) -> str | None:
+        """The model to search and to write; None leaves it to the database.
+
+        Raises:
+            ModelMismatchError: others fill the namespace; what this embedding makes means
+                something else.
+        """
+        if self._model is not None or self._called is None:
+            return self._model
+        filled = reader.models(self._namespace)
+        if self._called in filled:
+            if reader is self._database:
+                self._model = self._called
+        elif list(filled) == [_UNNAMED]:
+            return _UNNAMED
+        elif filled:
+            raise koru_delta.errors.ModelMismatchError(
+                self._namespace, self._called, tuple(filled), to_write
+            )
+        return self._called
 
     def _vector_of(self, query: str, options: Mapping[str, Any]) -> VectorLike | None:
         """The vector to search with; words alone need none."""
         if options.get("mode", self._mode) == "text":
             return None
+        _check_text(query)
         return self._embedding.embed_query(query)
 
     async def _avector_of(self, query: str, options: Mapping[str, Any]) -> VectorLike | None:
         if options.get("mode", self._mode) == "text":
             return None
+        _check_text(query)
         return await self._embedding.aembed_query(query)
 
     async def _aask(
@@ -303,7 +317,8 @@ class Searches(Home):
     ) -> Matches:
         mode = self._mode if mode is None else _checked_mode(mode)
         where = None if filter is None else prefixed(filter, "metadata")
-        model = None if mode == "text" else self._filed_under()
+        reader = self._reader(as_of)
+        model = None if mode == "text" else self._filed_under(reader)
         if mode != "text" and vector is None:
             raise koru_delta.errors.QueryError(
                 f"a search by {mode} needs a vector; the embedding returned none, or None was given"
@@ -312,12 +327,12 @@ class Searches(Home):
             raise koru_delta.errors.QueryError(f"group_by is a dotted path, not {group_by!r}")
         plain = half_life is None and group_by is None and not fused
         if mode == "vector" and vector is not None and plain:
-            found = self._reader(as_of).similar(
+            found = reader.similar(
                 self._namespace, vector, k=k, filter=where, causal=causal, valid_at=valid_at,
                 model=model, threshold=score_threshold, exact=exact,
             )  # fmt: skip
         else:
-            found = self._reader(as_of).search(
+            found = reader.search(
                 self._namespace, text, mode=mode, k=k, filter=where, causal=causal,
                 valid_at=valid_at, model=model, vector=vector, mmr=mmr, half_life=half_life,
                 group_by=None if group_by is None else f"metadata.{group_by}",
@@ -363,8 +378,10 @@ class Searches(Home):
     def _spread(self, vector: VectorLike, found: Matches, lambda_mult: float, k: int) -> list[int]:
         if not found:
             return []
-        model = self._filed_under() or next(iter(found[0].version.vectors))
-        stored = [self._database.vectors(match.version)[model] for match in found]
+        every = [self._database.vectors(match.version) for match in found]
+        named = self._model or self._called
+        model = named if named in every[0] else next(iter(every[0]))
+        stored = [vectors[model] for vectors in every]
         candidates: Any = np.stack(stored).astype(np.float64)
         target = np.asarray(vector, dtype=np.float64)
         if not target.any() or not candidates.any(axis=1).all():
@@ -372,6 +389,13 @@ class Searches(Home):
                 "marginal relevance compares directions, and a zero vector has none"
             )
         return maximal_marginal_relevance(target, candidates, lambda_mult, k)
+
+
+def _check_text(query: object) -> None:
+    if not isinstance(query, str):
+        raise koru_delta.errors.QueryError(
+            f"a query is text, not {type(query).__name__}; of a vector ask by_vector"
+        )
 
 
 def _checked_mode(mode: Mode) -> Mode:

@@ -114,11 +114,12 @@ class KoruDeltaVectorStore(Searches, VectorStore):
                 takes, as `koru_delta.embedders.local()`. May be left out where the
                 database has an embedder: then it is that one.
             database: An open database; closing the store leaves it open.
-            model: Files the vectors; by default the one model the namespace has. Where it
-                has none, or several, it is the name of the embedder, so that
-                `database.similar(namespace, "text")` finds the same; LangChain's
-                `Embeddings` have no name, are filed under "default", and need one here
-                where several share a namespace.
+            model: Files the vectors; by default the name of the embedding's model (`model_name`,
+                `model` or `model_id`), so that `database.similar(namespace, "text")` finds the
+                same. Where all vectors of the namespace are of another model,
+                `ModelMismatchError` says so; naming it here says that it is the same. Vectors
+                that were given no name count as this embedding's. An embedding that names no
+                model goes by the one model the namespace has, or files under "default".
             metric: What the namespace measures by, fixed by its first vector; a search of
                 one that measures otherwise raises `MetricMismatchError`.
             mode: Of the searches by text that name none: "vector", "hybrid" or "text".
@@ -341,7 +342,7 @@ class KoruDeltaVectorStore(Searches, VectorStore):
         each = iter(vectors)
         items = [(key, next(each), value) for key, value in batch.values.items()
                  if not is_blank(value)]  # fmt: skip
-        model = self._filed_under()
+        model = self._filed_under(self._database, to_write=True)
         if self._records is None and len(items) == len(batch.values):
             self._database.embed_many(
                 self._namespace, items, model=model, metric=self._metric, **more

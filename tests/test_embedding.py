@@ -280,3 +280,21 @@ def test_search_sees_ttl(db: Database, clock: FixedClock) -> None:
     assert keys(db.similar("n", [1.0, 0.0])) == ["k"]
     clock.advance(seconds=1)
     assert db.similar("n", [1.0, 0.0]) == []
+
+
+def test_models_are_counted_at_any_moment(db: Database, clock: FixedClock) -> None:
+    assert db.models("n") == {}
+    db.put("n", "plain", {"text": "no vector"})
+    db.embed("n", "a", [1.0, 0.0])
+    first = db.embed("n", "b", [1.0, 0.0, 0.0], model="long")
+    db.embed("n", "c", [0.0, 1.0, 0.0], model="long", ttl=60)
+    db.embed("other", "a", [1.0], model="short")
+    last = db.commits()[-1]
+    assert db.models("n") == {"default": 1, "long": 2}
+    assert db.models("n", as_of=first) == db.as_of(first).models("n") == {"default": 1, "long": 1}
+    db.delete("n", "a")
+    clock.advance(seconds=100)
+    assert db.models("n") == {"long": 1}
+    assert db.models("n", as_of=last) == {"default": 1, "long": 2}
+    with pytest.raises(errors.InvalidDataError):
+        db.models("")

@@ -70,7 +70,8 @@ class SearchVerbs(Handle):
             k: At most this many; 0 finds nothing.
             filter: Applied before the best `k` are chosen.
             causal: Likewise; chooses by where a version comes from (see `CausalFilter`).
-            model: May be left out where the namespace has one model at that moment.
+            model: May be left out where the namespace has one model at that moment, and of a
+                text, which is the open embedder's: naming another says that it is the same.
             threshold: Keep hits with `score >= threshold`.
             exact: Compare every row: the answer a database built anew would give.
             recall: In (0, 1]; the share of the true best `k` to find on average. Above
@@ -342,6 +343,19 @@ class SearchVerbs(Handle):
             if found.vectors:
                 check_kept(found)
         return {model: np.frombuffer(data, dtype="<f4").copy() for model, _, _, _, data in rows}
+
+    def models(
+        self, namespace: str, *, as_of: AsOf = None, valid_at: When | None = None
+    ) -> dict[str, int]:
+        """How many keys have a vector of each model, oldest model first; none has zero.
+
+        Vectors that were given no model are under "default".
+        """
+        check_namespace(namespace)
+        cut, at = self._moment(namespace, as_of, valid_at)
+        known = map(self._vectors.open, self._vectors.known(namespace, cut))
+        counts = {space.space.model: space.count(cut, at) for space in known}
+        return {model: count for model, count in counts.items() if count}
 
     def _time_of(self, given: AsOf) -> int:
         """A valid time: a time itself, or the clock of whatever else names a moment."""

@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
+from langchain_core.stores import InMemoryByteStore
 
 import koru_delta
 from koru_delta.causal import moment
@@ -36,7 +38,7 @@ from koru_delta.errors import (
     ReadOnlyError,
 )
 from koru_delta.testing import FixedClock, HashEmbedder
-from koru_delta_langchain import KoruDeltaVectorStore
+from koru_delta_langchain import KoruDeltaEmbeddings, KoruDeltaVectorStore
 from tests.watched import Watched
 
 NS = "langchain"
@@ -665,33 +667,107 @@ def test_langchains_own_embeddings_keep_the_model_default(store: KoruDeltaVector
     assert list(store.database.version(NS, "a").vectors) == ["default"]
 
 
-def test_the_one_model_of_a_namespace_is_kept_to(db: koru_delta.Database) -> None:
-    embedder = as_embedder(HashEmbedder(), name="mine")
-    db.embed(NS, "old", embedder.embed_query("rain"), {"text": "rain"}, model="theirs")
-    store = KoruDeltaVectorStore(embedder, database=db)
+@pytest.mark.parametrize("query", [None, 3, ["rain"]])
+def test_a_query_is_text(store: KoruDeltaVectorStore, query: Any) -> None:
+    store.add_texts(["rain"])
+    for ask in (store.similarity_search, store.max_marginal_relevance_search):
+        with pytest.raises(QueryError, match=f"a query is text, not {type(query).__name__}"):
+            ask(query)
+    with pytest.raises(QueryError, match="a query is text"):
+        asyncio.run(store.asimilarity_search(query))
+
+
+class Named(Embeddings):
+    """Embeddings of LangChain that say what their model is called."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [[float(number) for number in vector] for vector in HashEmbedder()(texts)]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("kind", ["embeddings", "embedder"])
+def test_documents_of_another_model_are_not_asked_nor_added_to(
+    db: koru_delta.Database, kind: str, cached: bool
+) -> None:
+    def store_of(called: str, **more: Any) -> KoruDeltaVectorStore:
+        embedding: Any = Named(called)
+        if kind == "embedder":
+            embedding = as_embedder(HashEmbedder(), name=called)
+        if cached:
+            if kind == "embedder":
+                embedding = KoruDeltaEmbeddings(embedding)
+            embedding = CacheBackedEmbeddings.from_bytes_store(
+                embedding, InMemoryByteStore(), key_encoder="sha256"
+            )
+        return KoruDeltaVectorStore(embedding, database=db, **more)
+
+    one, two = store_of("one"), store_of("two")
+    one.add_texts(["rain"], ids=["old"])
+    assert list(db.version(NS, "old").vectors) == ["one"]
+    before = db.commits()[-1]
+    for ask in (
+        lambda: two.similarity_search("rain"),
+        lambda: two.max_marginal_relevance_search("rain"),
+        lambda: two.add_texts(["sun"], ids=["new"]),
+    ):
+        with pytest.raises(ModelMismatchError, match="'one'"):
+            ask()
+    assert two.similarity_search("rain", mode="text")
+    said = store_of("two", model="one")  # that it is the same
+    said.add_texts(["rain again"], ids=["new"])
+    assert sorted(ids_of(one.similarity_search("rain"))) == ["new", "old"]
+    assert ids_of(one.similarity_search("rain", as_of=before)) == ["old"]
+
+    one.delete(["old", "new"])
+    two.add_texts(["sun"], ids=["fresh"])
+    assert ids_of(two.max_marginal_relevance_search("sun")) == ["fresh"]
+    with pytest.raises(ModelMismatchError):
+        two.similarity_search("rain", as_of=before)
+    with pytest.raises(ModelMismatchError):
+        store_of("one").similarity_search("rain")
+    assert ids_of(store_of("one").similarity_search("rain", as_of=before)) == ["old"]
+
+
+def test_vectors_that_name_no_model_are_taken_for_the_embeddings(db: koru_delta.Database) -> None:
+    db.embed(NS, "old", HashEmbedder()(["rain"])[0], {"text": "rain"})
+    store = KoruDeltaVectorStore(Named("one"), database=db)
+    assert ids_of(store.similarity_search("rain")) == ["old"]
+    assert ids_of(store.max_marginal_relevance_search("rain")) == ["old"]
+    store.add_texts(["rain again"], ids=["new"])
+    assert sorted(ids_of(store.similarity_search("rain"))) == ["new", "old"]
+
+
+def test_embeddings_that_name_no_model_go_by_the_one_there_is(db: koru_delta.Database) -> None:
+    class Unnamed(Named):
+        def __init__(self) -> None:
+            pass
+
+    db.embed(NS, "old", HashEmbedder()(["rain"])[0], {"text": "rain"}, model="one")
+    store = KoruDeltaVectorStore(Unnamed(), database=db)
     assert ids_of(store.similarity_search("rain")) == ["old"]
     store.add_texts(["rain again"], ids=["new"])
-    assert list(db.version(NS, "new").vectors) == ["theirs"]
-
-    db.embed(NS, "other", embedder.embed_query("rain"), {"text": "other"}, model="mine")
-    assert sorted(ids_of(store.similarity_search("rain"))) == ["new", "old"]  # it goes on so
-    opened_now = KoruDeltaVectorStore(embedder, database=db)
-    assert ids_of(opened_now.similarity_search("rain")) == ["other"]
-    assert ids_of(opened_now.max_marginal_relevance_search("rain")) == ["other"]
-    named = KoruDeltaVectorStore(embedder, database=db, model="theirs")
-    assert sorted(ids_of(named.similarity_search("rain"))) == ["new", "old"]
+    assert list(db.version(NS, "new").vectors) == ["one"]
 
 
-def test_a_stranger_among_several_models_finds_none_and_files_under_its_name(
+def test_a_stranger_among_several_models_finds_none_and_files_under_its_name_if_told(
     db: koru_delta.Database,
 ) -> None:
     vector = HashEmbedder()(["rain"])[0]
     for model in ("one", "two"):
         db.embed(NS, model, vector, {"text": model}, model=model)
-    store = KoruDeltaVectorStore(as_embedder(HashEmbedder(), name="three"), database=db)
+    stranger = as_embedder(HashEmbedder(), name="three")
+    store = KoruDeltaVectorStore(stranger, database=db)
     with pytest.raises(ModelMismatchError, match="model 'three' was asked"):
         store.similarity_search("rain")
-    store.add_texts(["rain"], ids=["new"])
+    with pytest.raises(ModelMismatchError, match="model='three' to have both"):
+        store.add_texts(["rain"], ids=["new"])
+    KoruDeltaVectorStore(stranger, database=db, model="three").add_texts(["rain"], ids=["new"])
     assert ids_of(store.similarity_search("rain")) == ["new"]
     with pytest.raises(ModelMismatchError):  # and not what another model filed by then
         store.as_of(1).similarity_search("rain")
