@@ -265,7 +265,7 @@ class KoruDeltaVectorStore(Searches, VectorStore):
         Returns:
             True: what was asked to be gone is gone.
         """
-        check_options("delete", kwargs, _DELETING)
+        check_options("delete", kwargs, ("filter", *_DELETING))
         self._remove(ids, filter, **kwargs)
         return True
 
@@ -273,7 +273,7 @@ class KoruDeltaVectorStore(Searches, VectorStore):
         self, ids: Sequence[str] | None = None, *, filter: Filter | None = None, **kwargs: Any
     ) -> bool:
         """As `delete`."""
-        check_options("adelete", kwargs, _DELETING)
+        check_options("adelete", kwargs, ("filter", *_DELETING))
         return await asyncio.to_thread(self.delete, ids, filter=filter, **kwargs)
 
     # Reading

@@ -175,7 +175,8 @@ class Search:
     def _vector(self) -> list[float]:
         if self.query.query_embedding is None:
             raise koru_delta.errors.QueryError(
-                f"a query of mode {self._mode().value!r} needs a query_embedding"
+                f"a query of mode {self._mode().value!r} needs a query_embedding; the question was "
+                "empty, or nothing embedded it"
             )
         return self.query.query_embedding
 
