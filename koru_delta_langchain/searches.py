@@ -241,13 +241,15 @@ class Searches(Home):
         """
         if self._model is not None or self._called is None:
             return self._model
-        filled = reader.models(self._namespace)
+        filled = self._database.models(self._namespace)
         if self._called in filled:
-            if reader is self._database:
-                self._model = self._called
-        elif list(filled) == [_UNNAMED]:
+            self._model = self._called
+            return self._model
+        if reader is not self._database:
+            filled = reader.models(self._namespace)
+        if list(filled) == [_UNNAMED]:
             return _UNNAMED
-        elif filled:
+        if filled and self._called not in filled:
             raise koru_delta.errors.ModelMismatchError(
                 self._namespace, self._called, tuple(filled), to_write
             )
