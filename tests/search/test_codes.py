@@ -459,7 +459,8 @@ def test_rows_much_longer_than_most_are_found_though_their_codes_say_little(kind
             plain += len(np.intersect1d(its, codes_of.nearest(query, 400, mask)))
             promised += len(np.intersect1d(its, some))
         assert promised >= 0.98 * K * len(queries)
-        assert rows < 33_000 or plain < 0.96 * K * len(queries)
+        # turbovec looks at signs first where the processor has instructions for it (AVX-512).
+        assert kind == "turbo4" or rows < 33_000 or plain < 0.96 * K * len(queries)
 
 
 def longs_of(lengths: object) -> Longs:
