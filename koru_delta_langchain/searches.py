@@ -55,7 +55,7 @@ class Searches(Home):
         _checked_mode(mode)
         self._embedding = embedding_of(embedding, database)
         super().__init__(namespace, database, path)
-        self._model = model  # None until it is known
+        self._model = model
         self._called = koru_delta.embedders.model_of(self._embedding)
         self._metric: Metric = metric
         self._mode: Mode = mode
@@ -232,7 +232,9 @@ class Searches(Home):
 
     # Parts of the above
 
-    def _filed_under(self, reader: Database | View, *, to_write: bool = False) -> str | None:
+    def _filed_under(
+        self, reader: Database | View, *, valid_at: When | None = None, to_write: bool = False
+    ) -> str | None:
         """The model to search and to write; None leaves it to the database.
 
         Raises:
@@ -241,12 +243,7 @@ class Searches(Home):
         """
         if self._model is not None or self._called is None:
             return self._model
-        filled = self._database.models(self._namespace)
-        if self._called in filled:
-            self._model = self._called
-            return self._model
-        if reader is not self._database:
-            filled = reader.models(self._namespace)
+        filled = reader.models(self._namespace, valid_at=valid_at)
         if list(filled) == [_UNNAMED]:
             return _UNNAMED
         if filled and self._called not in filled:
@@ -320,7 +317,7 @@ class Searches(Home):
         mode = self._mode if mode is None else _checked_mode(mode)
         where = None if filter is None else prefixed(filter, "metadata")
         reader = self._reader(as_of)
-        model = None if mode == "text" else self._filed_under(reader)
+        model = None if mode == "text" else self._filed_under(reader, valid_at=valid_at)
         if mode != "text" and vector is None:
             raise koru_delta.errors.QueryError(
                 f"a search by {mode} needs a vector; the embedding returned none, or None was given"

@@ -734,6 +734,35 @@ def test_documents_of_another_model_are_not_asked_nor_added_to(
     assert ids_of(store_of("one").similarity_search("rain", as_of=before)) == ["old"]
 
 
+def test_a_store_that_is_open_sees_that_its_documents_went_to_another_model(
+    db: koru_delta.Database,
+) -> None:
+    store = KoruDeltaVectorStore(Named("one"), database=db)
+    store.add_texts(["rain"], ids=["a"])
+    assert ids_of(store.similarity_search("rain")) == ["a"]
+    before = db.commits()[-1]
+    db.reembed(NS, "two", HashEmbedder())
+    with pytest.raises(ModelMismatchError):
+        store.similarity_search("rain")
+    with pytest.raises(ModelMismatchError):
+        store.add_texts(["sun"], ids=["b"])
+    assert db.models(NS) == {"two": 1}
+    assert ids_of(store.similarity_search("rain", as_of=before)) == ["a"]
+
+
+def test_vectors_that_named_no_model_then_are_found_after_they_were_given_one(
+    db: koru_delta.Database,
+) -> None:
+    db.embed(NS, "a", HashEmbedder()(["rain"])[0], {"text": "rain"})
+    store = KoruDeltaVectorStore(Named("one"), database=db)
+    before = db.commits()[-1]
+    db.reembed(NS, "one", HashEmbedder())
+    assert db.models(NS) == {"one": 1}
+    assert ids_of(store.similarity_search("rain")) == ["a"]
+    assert ids_of(store.similarity_search("rain", as_of=before)) == ["a"]
+    assert ids_of(store.as_of(before).max_marginal_relevance_search("rain")) == ["a"]
+
+
 def test_vectors_that_name_no_model_are_taken_for_the_embeddings(db: koru_delta.Database) -> None:
     db.embed(NS, "old", HashEmbedder()(["rain"])[0], {"text": "rain"})
     store = KoruDeltaVectorStore(Named("one"), database=db)
