@@ -157,6 +157,8 @@ class Upkeep:
             return True
         if self._is_held(space) and not self._has_given_up("files", space):
             return True
+        if self._is_to_be_tried_again(space):
+            return True
         if not self._graph_pays(space, reading):
             return reading.graph is not None and reading.seen.live < GRAPH_ROWS // 2
         if reading.graph is None:
@@ -164,6 +166,13 @@ class Upkeep:
         fresh = reading.truth.slots - reading.graph.stop + len(reading.revived) + reading.deaths
         until = reading.graph.until
         return fresh >= FEED_ROWS or (until != FOREVER and self._log.now().clock >= until)
+
+    def _is_to_be_tried_again(self, space: VectorSpace) -> bool:
+        mine = (space.space.space_id, space.epoch)
+        return bool(self._given_up) and any(
+            known[1:] == mine and monotonic() >= until
+            for known, until in list(self._given_up.items())
+        )
 
     def _is_held(self, space: VectorSpace) -> bool:
         """Whether something is in memory only because another process was writing files."""
@@ -291,7 +300,8 @@ class Upkeep:
             self._take(steps, space, complete=False)
 
     def _take(self, steps: Sequence[_Step], space: VectorSpace, *, complete: bool) -> None:
-        """Take these steps; one that fails is told of once, and not taken again."""
+        """Take these steps; one that fails is told of once, and not taken again for a while."""
+        failed: set[str] = set()
         for what, step in steps:
             try:
                 if space.is_stale:
@@ -307,6 +317,10 @@ class Upkeep:
                         step(space, complete)
                 except _FAILURES as error:
                     self._give_up(what, what, space, error)
+                    failed.add(what)
+        for what in {what for what, _ in steps} - failed:
+            if not self._has_given_up(what, space):
+                self._given_up.pop((what, space.space.space_id, space.epoch), None)
 
     def _give_up(self, what: str, named: str, space: VectorSpace, error: BaseException) -> None:
         """Let something be: for a while if a disk was full, say, which may pass."""
