@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 import inspect
@@ -892,6 +893,20 @@ def test_a_full_disk_keeps_what_was_acknowledged(small_disk: Path) -> None:
     with koru_delta.open(small_disk / "db") as db:
         db.put("n", f"k{written}", f"{written}" * 500)
         _nothing_lost(db, written + 1)
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_opening_on_a_disk_without_any_room_says_so(small_disk: Path, read_only: bool) -> None:
+    with koru_delta.open(small_disk / "db") as db:
+        db.put("n", "k0", "0" * 500)
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while filler.write(b"\0" * 4096):
+            pass
+    with pytest.raises(errors.StorageFullError, match="free some space and open it again"):
+        koru_delta.open(small_disk / "db", read_only=read_only)
+    (small_disk / "filler").unlink()
+    with koru_delta.open(small_disk / "db", read_only=read_only) as db:
+        _nothing_lost(db, 1)
 
 
 def test_a_file_that_may_not_grow(tmp_path: Path) -> None:

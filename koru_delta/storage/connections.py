@@ -233,6 +233,11 @@ class Connections:
                     f"no room left for {where}; nothing of this write was kept: "
                     "free some space and write again"
                 )
+            case apsw.IOError() if error.extendedresult == apsw.SQLITE_IOERR_SHMSIZE:
+                return StorageFullError(
+                    f"no room left beside {where}, for the few kilobytes that processes share: "
+                    "free some space and open it again"
+                )
             case apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
                 return DatabaseLockedError(str(self.directory), self._timeout)
             case apsw.NotADBError() | apsw.CorruptError() | apsw.FormatError():
