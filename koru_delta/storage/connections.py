@@ -38,6 +38,7 @@ Durability = Literal["full", "relaxed"]
 
 _LONGEST_LOOK_SECONDS = 0.005  # between two looks of a writer that waits for the lock
 CACHE_BYTES: Final = 16_000 * 1024  # of pages, most that one connection keeps
+_NO_ROOM_TO_SHARE: Final = apsw.SQLITE_IOERR_SHMSIZE
 _OLDEST_SQLITE = 3051003  # earlier ones can corrupt a WAL that several processes write
 
 
@@ -233,7 +234,7 @@ class Connections:
                     f"no room left for {where}; nothing of this write was kept: "
                     "free some space and write again"
                 )
-            case apsw.IOError() if error.extendedresult == apsw.SQLITE_IOERR_SHMSIZE:
+            case apsw.IOError() if getattr(error, "extendedresult", 0) == _NO_ROOM_TO_SHARE:
                 return StorageFullError(
                     f"no room left beside {where}, for the few kilobytes that processes share: "
                     "free some space and open it again"
