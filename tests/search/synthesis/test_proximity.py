@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -34,17 +35,25 @@ def scored(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, float]]:
     return factors, weights
 
 
+SLIGHT = dict.fromkeys(FACTORS, 0.0) | {"temporal": 5e-324, "causal": 1.0}
+
+
 @given(scored())
+@example(({"temporal": np.array([0.5]), "causal": np.array([math.nan])}, SLIGHT))
 def test_contributions_add_up_to_the_score_which_is_the_weighted_mean(case):
     factors, weights = case
     found = proximity_of(factors, weights)
 
     assert np.allclose(sum(found.contributions.values()), found.scores, rtol=0, atol=1e-6)
     for n, score in enumerate(found.scores.tolist()):
-        known = [(weights[f], v[n]) for f, v in factors.items() if not math.isnan(v[n])]
-        whole = math.fsum(weight for weight, _ in known)
-        mean = math.fsum(weight * value for weight, value in known) / whole if whole else 0.0
-        assert score == pytest.approx(mean, abs=1e-6)
+        known = [
+            (Fraction(weights[f]), Fraction(v[n]))  # a product of floats may be too small for one
+            for f, v in factors.items()
+            if not math.isnan(v[n])
+        ]
+        whole = sum(weight for weight, _ in known)
+        mean = sum(weight * value for weight, value in known) / whole if whole else 0
+        assert score == pytest.approx(float(mean), abs=1e-6)
         assert 0 <= score <= 1 + 1e-9
 
 
