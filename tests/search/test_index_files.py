@@ -425,10 +425,15 @@ def test_a_read_only_handle_makes_no_folder_for_files(tmp_path):
     assert not list(tmp_path.rglob("*.kdx"))
 
 
-def test_a_folder_that_cannot_be_written_costs_files_and_no_answer(copy, answers, caplog):
+def with_no_folder(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Put a file in the place of the folder, and listen to what is said of it."""
     shutil.rmtree(copy / "index")
     (copy / "index").write_text("no folder")
     caplog.set_level(logging.WARNING, "koru_delta")
+
+
+def test_a_folder_that_cannot_be_written_costs_files_and_no_answer(copy, answers, caplog):
+    with_no_folder(copy, caplog)
     with koru_delta.open(copy, durability="relaxed") as db:
         check(db, answers)
         db.build_index()
@@ -440,9 +445,7 @@ def test_a_folder_that_cannot_be_written_costs_files_and_no_answer(copy, answers
 
 @pytest.mark.parametrize("when", ["asked", "closed", "later"])
 def test_files_are_written_once_they_can_be(copy, answers, caplog, monkeypatch, when):
-    shutil.rmtree(copy / "index")
-    (copy / "index").write_text("no folder")
-    caplog.set_level(logging.WARNING, "koru_delta")
+    with_no_folder(copy, caplog)
     with koru_delta.open(copy, durability="relaxed") as db:
         check(db, answers)
         db.build_index()

@@ -87,8 +87,16 @@ def lengths_of_decades(chance: np.random.Generator, count: int, decades: float) 
     return (drawn * 10 ** chance.uniform(-decades, decades, (count, 1))).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["turbo4", "signs"])
-@pytest.mark.parametrize(("decades", "ways"), [(8, {"codes"}), (12, {"codes"}), (18, {"scan"})])
+@pytest.mark.parametrize(
+    ("kind", "decades", "ways"),
+    [
+        ("turbo4", 8, {"codes"}),
+        ("turbo4", 12, {"codes"}),
+        ("turbo4", 18, {"scan"}),  # given none
+        ("signs", 8, {"scan"}),  # a trial tells that these are of no use here
+        ("signs", 18, {"scan"}),
+    ],
+)
 def test_lengths_of_any_decades_are_told_apart_or_given_no_codes(monkeypatch, kind, decades, ways):
     def by_codes(it: Situation, costs: Costs) -> Way:
         return "codes" if it.codes is not None and it.coded else "scan"
@@ -106,7 +114,10 @@ def test_lengths_of_any_decades_are_told_apart_or_given_no_codes(monkeypatch, ki
         [*_, then] = db.embed_many("v", items, metric="dot")
         db.build_index()
         db.delete("v", "k0")
-        assert {db.similar("v", query, as_of=then).plan for query in queries[:5]} <= ways | {"scan"}
+        plans = {db.similar("v", query, as_of=then).plan for query in queries}
+        assert (
+            ways <= plans <= ways | {"scan"}
+        )  # where one of the best stands late, all are looked at
         for options in ({}, {"as_of": then}):
             alone, batch = found_of_best(db, queries, 10, **options)
             assert min(alone, batch) >= 0.98, (options, alone, batch)
