@@ -14,6 +14,7 @@ _TRIES: Final = 8  # of a graph under a mask, which tell how often it leads to t
 _TOO_SHORT: Final = 0.3  # share of lists too short, at which longer ones are asked for at once
 _LISTS: Final = 32  # which tell how often that is, at least
 _LONGEST: Final = 4  # times as long
+_UNTIL_COPIED_AGAIN: Final = 64  # uses, after others needed the room
 _SHIFTED: Final = 0.05  # share in vain that has changed so much changes what is cheapest
 
 
@@ -48,6 +49,7 @@ class KeptMask:
     present: bool  # whether it is all that is visible now
     among_present: bool  # or a part of it
     uses: int = 0
+    copied_from: int = 1  # so many uses on, the vectors under it may be copied together
     slots: Mask | None = None  # which vectors have such a row
     packed: Packed | None = None
     coded: Coded | None = None
@@ -66,6 +68,12 @@ class KeptMask:
     def in_vain(self) -> float:
         """The share of searches for which a graph is asked in vain: less while few were tried."""
         return self.missed / (self.asked + _TRIES)
+
+    def use(self) -> None:
+        """Count a use. Once copies may be made, ways are chosen anew."""
+        self.uses += 1
+        if self.uses == self.copied_from:
+            self.ways = {}
 
     def note(self, asked: int, missed: int) -> None:
         """Count what a graph was asked, and what in vain: ways may be chosen anew then."""
@@ -89,8 +97,9 @@ class KeptMask:
         return packed + (0 if self.coded is None else self.coded.nbytes)
 
     def let_go(self) -> None:
-        """Keep no copies."""
+        """Keep no copies, nor make any soon: where masks take turns they would never stay."""
         self.packed = self.coded = None
+        self.copied_from = self.uses + _UNTIL_COPIED_AGAIN
         self.ways = {}
 
 

@@ -53,7 +53,7 @@ class Masks(Scoring):
         )  # fmt: skip
         kept = self._masks.get(name)
         if kept is not None and len(kept.mask) == seen.count and kept.low <= cut.clock < kept.high:
-            kept.uses += 1
+            kept.use()
             return kept.mask, kept.count
         mask = self._passing(seen, cut, valid_at, where, causal)
         mask.flags.writeable = False

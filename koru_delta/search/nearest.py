@@ -40,7 +40,7 @@ _NOWHERE: Final = (
     "a zero vector points nowhere, and cosine cannot rank by it; ask with another, or keep the "
     'vectors under metric="dot" or "l2"'
 )
-_PACKED_MOST: Final = 12_000_000  # bytes of vectors under one mask, that fit into a cache
+_PACKED_MOST: Final = 24_000_000  # bytes of vectors under one mask
 _UNFED_MOST: Final = 16_384  # more than these beside the graph, and codes are quicker
 _BATCH_VALUES: Final = 32 * 1024 * 1024  # scores of a batch held at once
 
@@ -271,7 +271,7 @@ class VectorSpace(Candidates):
                 visible=count, stored=truth.slots, span=end - first,
                 dimensions=self.space.dimensions, codes=min(kinds, default=None), coded=coded,
                 uncoded=uncoded, bounded=bounded, effort=effort, unfed=unfed,
-                packable=kept is not None and kept.uses > 0 and not reading.tiny
+                packable=kept is not None and kept.uses >= kept.copied_from and not reading.tiny
                 and count * self.space.dimensions * 4 <= min(_PACKED_MOST, self.copied_kept),
                 in_vain=0.0 if kept is None else kept.in_vain,
             ),

@@ -29,7 +29,7 @@ class Costs:
     scan: float = 0.06  # a value of rows that lie together
     scan_far: float = 0.12  # likewise, of sets too large for the cache
     far_bytes: float = 12e6
-    packed: float = 0.06  # a value of rows that were copied together for a mask used before
+    packed: float = 0.06  # a value of rows copied together for a mask used before; far: as a scan
     bounds: float = 0.045  # a value looked at as a small integer
     bounds_call: float = 60_000.0
     turbo4: float = 0.008  # a value looked at as a 4-bit code
@@ -93,12 +93,15 @@ def choose(it: Situation, costs: Costs) -> Way:
     """The cheapest way; exact ways win ties."""
     best: Way = "gather"
     values = it.visible * it.dimensions
-    least = values * (costs.gather_far if values * 4 > costs.far_bytes else costs.gather)
+    # Rows that lie scattered are fetched one by one from where all of them lie.
+    scattered = it.stored * it.dimensions * 4 > costs.far_bytes
+    least = values * (costs.gather_far if scattered else costs.gather)
     scan = _scan(it.span, it.dimensions, costs)
     if scan < least:
         best, least = "scan", scan
-    if it.packable and values * costs.packed < least:
-        best, least = "packed", values * costs.packed
+    packed = values * (costs.scan_far if values * 4 > costs.far_bytes else costs.packed)
+    if it.packable and packed < least:
+        best, least = "packed", packed
     if it.bounded:
         bounds = (
             costs.bounds_call

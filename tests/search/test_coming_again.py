@@ -13,6 +13,8 @@ import pytest
 import koru_delta
 from koru_delta import Database, Version
 from koru_delta.search import candidates, codes, masks, readings
+from koru_delta.search import kept as keeping
+from koru_delta.search.plan import Costs, Situation, choose
 from tests.indexing import SMALL, check_approximate, check_exact, lower
 from tests.search.test_plans import METRICS, choose_again, forced, rows_of
 
@@ -39,6 +41,7 @@ def check_has_gone(db: Database, query: np.ndarray, then: Version) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metric):
     small.setattr(readings, "_COPIED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
+    small.setattr(keeping, "_UNTIL_COPIED_AGAIN", 1)
     numbers = np.random.default_rng(40)
     vectors = rows_of(numbers, 300, 16)
     with numbered(vectors, 3, metric) as db:
@@ -60,6 +63,57 @@ def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metr
             assert len(held) == 2
             db.embed("v", "k000", vectors[0], {"n": 1})
             check_has_gone(db, vectors[0], then)
+
+
+def test_filters_that_take_turns_do_not_push_out_each_others_copies_all_the_time(small):
+    small.setattr(readings, "_COPIED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
+    numbers = np.random.default_rng(44)
+    made = []
+    copy = masks.Masks._packed
+
+    def noted(self, reading, mask):
+        if mask.packed is None:
+            made.append(mask.uses)
+        return copy(self, reading, mask)
+
+    small.setattr(masks.Masks, "_packed", noted)
+    turns = 2 * keeping._UNTIL_COPIED_AGAIN
+    with numbered(rows_of(numbers, 300, 16), 3) as db, forced(db, "packed"):
+        for query in rows_of(numbers, turns, 16):
+            for n in (0, 1, 2):
+                found = db.similar("v", query, filter={"n": n}, k=7)
+                exact = db.similar("v", query, filter={"n": n}, k=7, exact=True)
+                assert found == exact
+    assert len(set(made)) > 1, "no filter was let in again"
+    assert len(made) < turns / 8
+
+
+@pytest.mark.parametrize(
+    ("visible", "stored", "way"),
+    [
+        (2_000, 200_000, "packed"),
+        (10_000, 200_000, "packed"),  # more than fits a cache, yet less than all the codes
+        (20_000, 200_000, "codes"),
+        (10_000, 40_000, "codes"),
+        (3_000, 40_000, "packed"),
+    ],
+)
+def test_copies_are_gone_over_where_that_is_less_than_all_codes(visible, stored, way):
+    it = Situation(
+        visible=visible, stored=stored, span=stored, dimensions=384, codes="turbo4",
+        coded=stored, uncoded=0, bounded=0, effort=None, unfed=0, packable=True,
+    )  # fmt: skip
+    assert choose(it, Costs()) == way
+
+
+def test_scattered_rows_cost_what_it_takes_to_fetch_them_from_all_that_is_stored():
+    """Seven thousand that lie together fit a cache; from over 200,000 they come from memory."""
+    it = Situation(
+        visible=7_000, stored=200_000, span=200_000, dimensions=384, codes="turbo4",
+        coded=200_000, uncoded=0, bounded=0, effort=None, unfed=0,
+    )  # fmt: skip
+    assert choose(it, Costs()) == "codes"
+    assert choose(it._replace(visible=4_000), Costs()) == "gather"
 
 
 @pytest.mark.parametrize("metric", METRICS)
