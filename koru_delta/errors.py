@@ -43,6 +43,7 @@ attributes, and every error survives pickling.
 
 from __future__ import annotations
 
+import errno
 from datetime import datetime
 
 
@@ -425,6 +426,12 @@ class DatabaseLockedError(KoruDeltaError, TimeoutError):
 
 class StorageError(KoruDeltaError, OSError):
     """The file system refused to read or write; what was acknowledged is safe."""
+
+    @staticmethod
+    def because(of: OSError, message: str) -> StorageError:
+        """What to raise with this message: `StorageFullError` if it is for want of room."""
+        full = isinstance(of, StorageFullError) or of.errno in (errno.ENOSPC, errno.EDQUOT)
+        return (StorageFullError if full else StorageError)(message)
 
 
 class StorageFullError(StorageError):

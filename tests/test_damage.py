@@ -840,6 +840,44 @@ def _wrong_gets(db: Database, expected: _Gets) -> tuple[list[Any], int]:
     return wrong, hidden
 
 
+# Directories that are taken away
+
+
+@pytest.mark.parametrize("what", ["deleted", "moved", "replaced", "only log.db"])
+def test_a_directory_taken_away_while_it_is_open_takes_no_write_that_nobody_would_find(
+    tmp_path: Path, what: str
+) -> None:
+    place = tmp_path / "db"
+    with koru_delta.open(place) as db:
+        db.put("n", "k0", "0" * 500)
+        if what == "moved":
+            place.rename(tmp_path / "elsewhere")
+        elif what == "only log.db":
+            (place / "log.db").unlink()
+        else:
+            shutil.rmtree(place)
+        if what == "replaced":
+            with koru_delta.open(place) as other:
+                other.put("n", "of the other", 1)
+        for _ in range(2):
+            with pytest.raises(errors.StorageError, match="was deleted, moved or replaced"):
+                db.put("n", "k1", "1" * 500)
+            with pytest.raises(errors.StorageError, match="open the one that is there now"):
+                db.embed_many("v", [("a", [1.0, 2.0])])
+        assert db.get("n", "k0") == "0" * 500
+        assert not db.contains("n", "k1")
+        if what == "moved":
+            (tmp_path / "elsewhere").rename(place)
+            db.put("n", "k1", "1" * 500)
+    if what == "moved":
+        with koru_delta.open(place) as db:
+            _nothing_lost(db, 2)
+    elif what == "replaced":
+        with koru_delta.open(place) as db:
+            assert db.list_keys("n") == ["of the other"]
+            assert db.verify().ok
+
+
 # Full disks
 
 
@@ -907,6 +945,26 @@ def test_opening_on_a_disk_without_any_room_says_so(small_disk: Path, read_only:
     (small_disk / "filler").unlink()
     with koru_delta.open(small_disk / "db", read_only=read_only) as db:
         _nothing_lost(db, 1)
+
+
+def test_an_index_that_a_full_disk_has_no_room_for_is_used_and_told_of(small_disk: Path) -> None:
+    vectors = np.random.default_rng(3).standard_normal((1000, 16)).astype(np.float32)
+    with koru_delta.open(small_disk / "db", durability="relaxed") as db:
+        db.embed_many("v", [(f"k{n}", vector) for n, vector in enumerate(vectors)])
+        right = db.similar("v", vectors[7], exact=True)
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb", 0) as filler:
+            while filler.write(b"\0" * 4096):
+                pass
+        with pytest.raises(errors.StorageFullError, match="'v' is made and in use here, but"):
+            db.build_index()
+        assert db.similar("v", vectors[7], exact=True) == right
+        with pytest.raises(errors.StorageFullError, match=r"costs\.json"):
+            db.tune()
+        (small_disk / "filler").unlink()
+        assert not list(small_disk.rglob("state-*.kdx"))
+        db.build_index()
+        assert list(small_disk.rglob("state-*.kdx"))
+        assert db.similar("v", vectors[7], exact=True) == right
 
 
 def test_a_file_that_may_not_grow(tmp_path: Path) -> None:

@@ -65,6 +65,10 @@ class CareVerbs(Opened):
                 the words of every namespace that has some.
             progress: Called with `(done, total)` vectors alive; True shows a bar on standard
                 error, False nothing, None a bar for more than 1,000 vectors on a terminal.
+
+        Raises:
+            StorageFullError, StorageError: it was made, and is used by this process, but could
+                not be written to files.
         """
         cut = self._log.now()
         names = [namespace] if namespace is not None else self.list_namespaces(as_of=cut)
@@ -74,16 +78,29 @@ class CareVerbs(Opened):
             spaces[name] = [self._vectors.open(known) for known in self._vectors.known(name, cut)]
         sizes = {space: space.at(cut.seq).seen.live for some in spaces.values() for space in some}
         done, total = 0, sum(sizes.values())
+        failed: tuple[str, OSError] | None = None
         with shown(progress, "indexing", total) as tell:
             for name, some in spaces.items():
                 for space in some:
                     part = partial(_tell, tell, done, total)
-                    self._vectors.upkeep.work(space, complete=True, tell=part)
+                    error = self._vectors.upkeep.work(space, complete=True, tell=part)
+                    if error is not None:
+                        failed = name, error
                     done += sizes[space]
                     tell(done, total)
                 if namespace is not None or some:
-                    self._texts.index(name, cut).build(cut)
+                    error = self._texts.index(name, cut).build(cut)
+                    if error is not None:
+                        failed = name, error
         trim()
+        if failed is not None:
+            name, error = failed
+            raise StorageError.because(
+                error,
+                f"the index of {name!r} is made and in use here, but cannot be kept in files "
+                f"({error}): mend that and call build_index again; closing the database tries it, "
+                "too, and until then other processes make their own",
+            ) from error
 
     def tune(
         self,
@@ -93,7 +110,7 @@ class CareVerbs(Opened):
     ) -> dict[str, Any]:
         """Measure what ways of searching cost on this machine, and choose by that from now on.
 
-        It takes a few seconds and is kept with the database (not through a read-only
+        It takes 5 to 20 seconds and is kept with the database (not through a read-only
         handle). Only what a search costs changes by it, never an answer's promise.
 
         Args:
@@ -103,6 +120,7 @@ class CareVerbs(Opened):
 
         Raises:
             QueryError: there are no vectors in that namespace.
+            StorageFullError, StorageError: they hold for this handle, but could not be kept.
 
         Returns:
             `costs` and `defaults` (nanoseconds, by name), which of them were `measured`, on
@@ -119,9 +137,11 @@ class CareVerbs(Opened):
             )
         with shown(progress, "measuring") as tell:
             tuned = tune(spaces, tell)
-        self._vectors.upkeep.set_costs(tuned.costs)
-        for space in self._vectors.opened():
-            space.reading.ways.clear()  # chosen by the costs before
+        try:
+            self._vectors.upkeep.set_costs(tuned.costs)
+        finally:
+            for space in self._vectors.opened():
+                space.choose_again()
         return tuned.to_json()
 
     def verify(self, *, progress: Callable[[int, int], None] | bool | None = None) -> VerifyReport:

@@ -283,6 +283,12 @@ class VectorSpace(Candidates):
             kept.ways[k, recall] = (way, effort or 0)
         return way, effort or 0
 
+    def choose_again(self) -> None:
+        """Forget which ways were chosen: what they cost is known better now."""
+        self.reading.ways.clear()
+        for kept in list(self._masks.values()):
+            kept.ways = {}
+
     # Batches
 
     def _search_many(

@@ -302,17 +302,20 @@ class TextIndex:
 
     # Files
 
-    def build(self, cut: Cut) -> None:
-        """Read all texts up to a cut, and keep them in a file."""
+    def build(self, cut: Cut) -> OSError | None:
+        """Read all texts up to a cut, and keep them in a file; see `save`."""
         self._catch_up(self._records.at(cut.seq))
-        self.save()
+        return self.save()
 
-    def save(self) -> None:
-        """Keep in a file what was read since the last one, if it is worth while."""
+    def save(self) -> OSError | None:
+        """Keep in a file what was read since the last one, if it is worth while.
+
+        Returns:
+            What kept it from being written.
+        """
         with self._lock:
             fresh = self._postings.count - self._saved
-            if fresh > self._saved // 16:
-                self._save(self._records.reading)
+            return self._save(self._records.reading) if fresh > self._saved // 16 else None
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -321,10 +324,10 @@ class TextIndex:
             "erased": self._records.erased,
         }  # fmt: skip
 
-    def _save(self, reading: RecordReading) -> None:
+    def _save(self, reading: RecordReading) -> OSError | None:
         place, slots, log = self._place, self._postings.count, self._records.log
         if place is None or log.engine.read_only or not slots or slots != reading.slots:
-            return
+            return None
         about = self._about() | {
             "seq": reading.seq, "root": log.root_at(reading.seq).hex(), "slots": slots,
         }  # fmt: skip
@@ -341,6 +344,8 @@ class TextIndex:
                 "reads them anew): %s", self._records.namespace, error,
             )  # fmt: skip
             self._failed = slots
+            return error
+        return None
 
     def _restore(self) -> None:
         path = None if self._place is None else self._place / self._name()

@@ -25,6 +25,7 @@ from koru_delta.errors import (
     DatabaseClosedError,
     InvalidDataError,
     KoruDeltaError,
+    StorageError,
 )
 from koru_delta.log import CausalLog
 from koru_delta.search import cache, codes, graph
@@ -105,12 +106,25 @@ class Upkeep:
         return self._costs
 
     def set_costs(self, costs: Costs) -> None:
-        """Go by these costs from now on, in every process that opens this database."""
+        """Go by these costs from now on, in every process that opens this database.
+
+        Raises:
+            StorageFullError, StorageError: only here, for they could not be written.
+        """
         self._costs = costs
-        if self._files.folder is not None and self._files.writable:
-            self._files.folder.mkdir(mode=0o700, exist_ok=True)
-            with cache.replacing(self._files.folder / "costs.json") as file:
+        if self._files.folder is None or not self._files.writable:
+            return
+        place = self._files.folder / "costs.json"
+        try:
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            with cache.replacing(place) as file:
                 file.write_text(json.dumps(costs.to_json(), indent=1))
+        except OSError as error:
+            raise StorageError.because(
+                error,
+                f"what searches cost was measured, but cannot be kept in {place} ({error}): it "
+                "holds until this database is closed; mend that and tune again",
+            ) from error
 
     def _tuned(self) -> Costs:
         file = self._files.folder and self._files.folder / "costs.json"
@@ -259,11 +273,14 @@ class Upkeep:
         *,
         complete: bool = False,
         tell: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> OSError | None:
         """Make what a space lacks: with `complete`, everything.
 
         Args:
             tell: Called with the number of vectors that a graph was given, from time to time.
+
+        Returns:
+            What kept something from being written or made, if it may pass.
         """
         steps = (
             ("files", self._sweep),
@@ -286,7 +303,7 @@ class Upkeep:
                 self._try_again()
             self._tell = tell
             try:
-                self._take(steps, space, complete=complete)
+                return self._take(steps, space, complete=complete)
             finally:
                 self._tell = None
 
@@ -299,15 +316,22 @@ class Upkeep:
             )  # fmt: skip
             self._take(steps, space, complete=False)
 
-    def _take(self, steps: Sequence[_Step], space: VectorSpace, *, complete: bool) -> None:
-        """Take these steps; one that fails is told of once, and not taken again for a while."""
+    def _take(
+        self, steps: Sequence[_Step], space: VectorSpace, *, complete: bool
+    ) -> OSError | None:
+        """Take these steps; one that fails is told of once, and not taken again for a while.
+
+        Returns:
+            The last failure that may pass, such as of a full disk.
+        """
         failed: set[str] = set()
+        passing: OSError | None = None
         for what, step in steps:
             try:
                 if space.is_stale:
-                    return  # something was erased: another has taken its place
+                    return passing  # something was erased: another has taken its place
             except DatabaseClosedError:
-                return
+                return passing
             if not self._has_given_up(what, space):
                 try:
                     try:
@@ -318,9 +342,11 @@ class Upkeep:
                 except _FAILURES as error:
                     self._give_up(what, what, space, error)
                     failed.add(what)
+                    passing = error if isinstance(error, OSError) else passing
         for what in {what for what, _ in steps} - failed:
             if not self._has_given_up(what, space):
                 self._given_up.pop((what, space.space.space_id, space.epoch), None)
+        return passing
 
     def _give_up(self, what: str, named: str, space: VectorSpace, error: BaseException) -> None:
         """Let something be: for a while if a disk was full, say, which may pass."""

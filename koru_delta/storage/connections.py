@@ -6,6 +6,7 @@ whoever uses it holds `_write_lock` and, over all processes, an advisory lock on
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import tempfile
@@ -179,6 +180,21 @@ class Connections:
         if self._writer is None:
             self._writer = self._connect(writable=True)
         return self._writer
+
+    def _check_in_place(self, con: apsw.Connection) -> None:
+        """Check that what the writer writes to is still the file by that name.
+
+        Raises:
+            StorageError: it was deleted, moved or replaced, and nobody would find the write.
+        """
+        moved = ctypes.c_int()
+        con.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved))
+        if moved.value and not self.temporary:
+            raise StorageError(
+                f"{self.directory / 'log.db'} was deleted, moved or replaced while it was open; "
+                "nothing of this write was kept: close the database, put the directory back or "
+                "open the one that is there now, and write again"
+            )
 
     def _new_reader(self) -> apsw.Connection:
         with self._fork_lock:

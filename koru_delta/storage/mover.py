@@ -8,7 +8,6 @@ not know are removed when the database is opened, those of which not all is used
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ import apsw
 import orjson
 import zstandard
 
-from koru_delta.errors import CorruptionError, InvalidDataError, StorageError, StorageFullError
+from koru_delta.errors import CorruptionError, InvalidDataError, StorageError
 from koru_delta.storage import genome
 from koru_delta.storage.engine import Moved, TierSize
 from koru_delta.storage.laying import Lay, as_told, lay
@@ -392,10 +391,8 @@ class SqliteMover(SqliteSteps):
             if tier == DEEP:
                 genome.write(self._rows, TierFile(path, tier, number, made.root), made)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise (StorageFullError if full else StorageError)(
-                f"cannot write {path} ({error}); everything is where it was"
-            ) from error
+            told = f"cannot write {path} ({error}); everything is where it was"
+            raise StorageError.because(error, told) from error
         return number, made
 
     def _highest(self) -> int:

@@ -231,6 +231,7 @@ class SqliteEngine(SqliteTierCare):
             con = self._writer_connection()
             late = False
             try:
+                self._check_in_place(con)
                 try:
                     con.execute("BEGIN IMMEDIATE")
                     before = generation.begin()

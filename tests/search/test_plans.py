@@ -67,9 +67,7 @@ def forced(db: koru_delta.Database, way: str) -> Iterator[None]:
 
 def choose_again(db: koru_delta.Database) -> None:
     for space in db._vectors.opened():
-        space.reading.ways.clear()
-        for kept in space._masks.values():
-            kept.ways.clear()
+        space.choose_again()
 
 
 def rows_of(numbers: np.random.Generator, rows: int, dimensions: int) -> np.ndarray:

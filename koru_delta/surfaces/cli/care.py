@@ -85,7 +85,7 @@ def tune(
 ) -> None:
     """Measure what ways of searching cost on this machine; searches here choose by that.
 
-    It takes a few seconds, best while nothing else runs.
+    It takes 5 to 20 seconds, best while nothing else runs.
     """
     with (
         opened(ctx, db, write=True, create=False) as database,
