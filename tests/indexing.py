@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 import koru_delta
-from koru_delta.search import candidates, masks, nearest, upkeep
+from koru_delta.search import candidates, graphs, masks, nearest, upkeep
 
 ROWS, DIMENSIONS = 2_500, 24
 LONGEST_LIFE_SECONDS = 0.5
@@ -47,7 +47,7 @@ MANY_STEPS = {"SEAL_ROWS": 300, "FEED_ROWS": 20, "BULK_ROWS": 200, "SAVE_ENTRIES
 def lower(thresholds: dict[str, Any], put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Set thresholds of the upkeep, by `monkeypatch.setattr` where they should come back."""
     for name, value in thresholds.items():
-        put(upkeep, name, value)
+        put(graphs if hasattr(graphs, name) else upkeep, name, value)
     if thresholds is SMALL:
         # Made-up vectors are all unlike each other; asked for, the graph is to answer.
         put(nearest.VectorSpace, "_unusual", lambda *_: False)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import koru_delta
-from koru_delta.search import codes, graph, upkeep
+from koru_delta.search import codes, graph, graphs, upkeep
 from tests.indexing import SMALL, check_approximate, check_exact, lower
 from tests.worker import ROOT
 
@@ -106,7 +106,7 @@ def test_a_thread_makes_what_search_lacks_and_ends(small):
 
 @needs_graph
 def test_the_last_few_rows_come_into_the_graph_when_nobody_writes(small):
-    small.setattr(upkeep, "FEED_ROWS", 1000)
+    small.setattr(graphs, "FEED_ROWS", 1000)
     small.setattr(upkeep, "QUIET_SECONDS", 0.0)
     with koru_delta.open() as db:
         db.embed_many("v", ITEMS[:200])
@@ -140,7 +140,7 @@ def test_whoever_has_all_of_it_made_hears_how_far_it_is(small):
 
 @needs_graph
 def test_spaces_that_are_behind_by_little_are_all_fed(small):
-    small.setattr(upkeep, "FEED_ROWS", 1000)
+    small.setattr(graphs, "FEED_ROWS", 1000)
     small.setattr(upkeep, "QUIET_SECONDS", 0.01)
     with koru_delta.open() as db:
         for name in "abc":
@@ -155,7 +155,7 @@ def test_spaces_that_are_behind_by_little_are_all_fed(small):
 
 @needs_graph
 def test_one_that_is_written_slowly_keeps_no_other_waiting(small):
-    small.setattr(upkeep, "FEED_ROWS", 1000)
+    small.setattr(graphs, "FEED_ROWS", 1000)
     with koru_delta.open() as db:
         for name in "ab":
             db.embed_many(name, ITEMS[:100])

@@ -20,7 +20,6 @@ from typing import Final
 
 import numpy as np
 
-from koru_delta.causal import FOREVER
 from koru_delta.errors import (
     DatabaseClosedError,
     InvalidDataError,
@@ -28,19 +27,17 @@ from koru_delta.errors import (
     StorageError,
 )
 from koru_delta.log import CausalLog
-from koru_delta.search import cache, codes, graph
+from koru_delta.search import cache, codes
 from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.budget import Place
 from koru_delta.search.cache import Unusable
-from koru_delta.search.efforts import measured
 from koru_delta.search.files import IndexFiles
 from koru_delta.search.frame import CodesUnavailable, Vectors
-from koru_delta.search.graph import GraphUnavailable, LiveGraph
+from koru_delta.search.graph import GraphUnavailable
+from koru_delta.search.graphs import Graphs, is_behind, pieces
 from koru_delta.search.memory import Memory
 from koru_delta.search.nearest import VectorSpace
 from koru_delta.search.plan import Costs
-from koru_delta.search.readings import Graph, Reading
-from koru_delta.search.seen import Numbers
 from koru_delta.search.signs import Shelved
 from koru_delta.search.truth import Leafed, Segment, Truth
 
@@ -48,16 +45,10 @@ SEAL_ROWS: Final = 4096  # a tail this long becomes a segment
 SEAL_LEAST: Final = 512  # likewise, when everything is to be made
 SEGMENT_ROWS: Final = 262_144  # segments grow by merging up to this
 BOUNDED_ROWS: Final = 32_768  # in a segment, from which small integers beat floats
-GRAPH_ROWS: Final = 4_000  # alive, from which a graph pays
-FEED_ROWS: Final = 128  # born or ended since the graph was fed
-BULK_ROWS: Final = 2_000  # given to a graph that nobody asks yet
 PAUSE_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 60.0  # until what a full disk made impossible is tried again
 QUIET_SECONDS: Final = 0.25  # without a write, until a graph is given the last few rows
 SAVE_ENTRIES: Final = 8_192  # log entries read since the files were written
-OVERWRITTEN_PART: Final = 1000  # of a graph one in so many, and no more
-_GROWN: Final = 1.5  # so much larger, a graph's efforts are measured again
-_CALIBRATED: Final = 512  # queries a graph's efforts are measured by
 _FAILURES = (Unusable, CodesUnavailable, GraphUnavailable, KoruDeltaError, OSError, MemoryError)
 _Step = tuple[str, Callable[[VectorSpace, bool], None]]  # what it makes, and how
 _log = logging.getLogger("koru_delta")
@@ -87,15 +78,13 @@ class Upkeep:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._due: dict[int, VectorSpace] = {}
-        self._tell: Callable[[int], None] | None = None  # while somebody waits for all of it
         # What failed, in which space and epoch, and the monotonic time until which it is let be.
         self._given_up: dict[tuple[str, int, int], float] = {}
-        self._too_few: dict[int, int] = {}  # slots when too few of them were alive for a graph
         self._saved: dict[int, int] = {}  # position of the last state written or read
         self._named: dict[int, list[str | None]] = {}  # segments, by the last state
         self._swept: set[int] = set()  # spaces whose folder was looked through
-        self._saved_graphs: dict[int, tuple[Graph, int]] = {}
-        self._unsaved: set[tuple[str, int]] = set()  # whose files an erasure has removed
+        self._unsaved: set[int] = set()  # spaces whose files an erasure has removed
+        self._graphs = Graphs(self._files, self._memory, self._check)
 
     # Settings
 
@@ -144,7 +133,7 @@ class Upkeep:
         """Note that a space has read more of the log; start working if that is due."""
         if self._due.get(space.space.space_id) is space:
             return  # the thread has yet to look at it, and will see this too
-        if self._stop.is_set() or not (self._wants(space) or _lags(space)):
+        if self._stop.is_set() or not (self._wants(space) or is_behind(space)):
             return
         with self._starting:
             self._due[space.space.space_id] = space
@@ -161,7 +150,7 @@ class Upkeep:
 
     def _wants(self, space: VectorSpace) -> bool:
         reading = space.reading
-        if ("state", space.space.space_id) in self._unsaved:
+        if space.space.space_id in self._unsaved:
             return True
         tail = reading.truth.slots - reading.truth.sealed
         uncoded = tail >= SEAL_ROWS or any(s.uncoded for s in reading.truth.segments)
@@ -173,13 +162,7 @@ class Upkeep:
             return True
         if self._is_to_be_tried_again(space):
             return True
-        if not self._graph_pays(space, reading):
-            return reading.graph is not None and reading.seen.live < GRAPH_ROWS // 2
-        if reading.graph is None:
-            return True
-        fresh = reading.truth.slots - reading.graph.stop + len(reading.revived) + reading.deaths
-        until = reading.graph.until
-        return fresh >= FEED_ROWS or (until != FOREVER and self._log.now().clock >= until)
+        return not self._has_given_up("graph", space) and self._graphs.wants(space)
 
     def _is_to_be_tried_again(self, space: VectorSpace) -> bool:
         mine = (space.space.space_id, space.epoch)
@@ -197,16 +180,6 @@ class Upkeep:
             and any(segment.file is None for segment in segments)
         )
 
-    def _graph_pays(self, space: VectorSpace, reading: Reading) -> bool:
-        seen_before = self._too_few.get(space.space.space_id, -GRAPH_ROWS // 4)
-        return (
-            min(reading.seen.live, reading.truth.slots) >= GRAPH_ROWS
-            and reading.truth.slots >= seen_before + GRAPH_ROWS // 4
-            and self._place_of(space).graph
-            and not self._has_given_up("graph", space)
-            and graph.available()
-        )
-
     def _run(self) -> None:
         self._stop.wait(PAUSE_SECONDS)  # the search that asked for it goes first
         while True:
@@ -222,8 +195,8 @@ class Upkeep:
                     self.work(space)
                 elif self._quiet(space):
                     with self._working:
-                        self._take((("graph", self._feed_rest),), space, complete=False)
-                elif _lags(space):
+                        self._take((("graph", self._graphs.feed_rest),), space, complete=False)
+                elif is_behind(space):
                     self.nudge(space)
             except _Stopped:
                 continue
@@ -259,7 +232,7 @@ class Upkeep:
             thread.join()
         if self._files.folder is None or not self._files.writable:
             return
-        steps = (("codes", self._seal), ("files", self._save), ("files", self._save_graph))
+        steps = (("codes", self._seal), ("files", self._save), ("files", self._graphs.save))
         with self._working:
             self._try_again()
             for space in self._opened():
@@ -290,29 +263,29 @@ class Upkeep:
             ("codes of filters", self._code_masks),
             ("files", self._save),
             ("memory", self._fit),
-            ("graph", self._load_graph),
-            ("graph", self._build_graph),
+            ("graph", self._graphs.load),
+            ("graph", self._graphs.build),
             ("names", self._read_names),
-            ("files", self._save_graph),
+            ("files", self._graphs.save),
             ("bounds", self._bound),
             ("memory", self._give_back),
         )
         with self._working:
-            self._unsaved.discard(("state", space.space.space_id))
+            self._unsaved.discard(space.space.space_id)
             if complete:
                 self._try_again()
-            self._tell = tell
+            self._graphs.tell = tell
             try:
                 return self._take(steps, space, complete=complete)
             finally:
-                self._tell = None
+                self._graphs.tell = None
 
     def load(self, space: VectorSpace) -> None:
         """Take up what is in files, and make nothing."""
         with self._working:
             steps = (
                 ("memory", self._share_out), ("codes", self._load_codes), ("memory", self._fit),
-                ("graph", self._load_graph), ("memory", self._give_back),
+                ("graph", self._graphs.load), ("memory", self._give_back),
             )  # fmt: skip
             self._take(steps, space, complete=False)
 
@@ -472,57 +445,6 @@ class Upkeep:
         if not complete:
             self._check()
 
-    # The graph
-
-    def _feed_rest(self, space: VectorSpace, _complete: bool) -> None:
-        self._build_graph(space, complete=False, least=1)
-
-    def _build_graph(self, space: VectorSpace, complete: bool, *, least: int = FEED_ROWS) -> None:
-        reading = space.reading
-        if not self._graph_pays(space, reading):
-            if reading.graph is not None and reading.seen.live < GRAPH_ROWS // 2:
-                space.drop_graph(reading.graph)  # of a model that was left, for one
-            return
-        known = reading.graph
-        if known is not None and known.live.worn:
-            known = None
-        truth = reading.truth
-        alive, since, until = space.present_slots(reading)
-        if known is None:
-            if np.count_nonzero(alive) < GRAPH_ROWS:  # many keys, but few vectors
-                self._too_few[space.space.space_id] = truth.slots
-                return
-            made = LiveGraph(space.space.dimensions, space.space.metric)
-            slots = np.random.default_rng(1).permutation(np.flatnonzero(alive))
-            kept_out, slots = slots[:_CALIBRATED], slots[_CALIBRATED:]
-            for start, some in _pieces(slots, BULK_ROWS):
-                self._check_unless(complete)
-                made.feed(some, truth.take(some), chunk=BULK_ROWS)
-                if self._tell is not None:
-                    self._tell(start + len(some))
-            efforts = measured(space, truth, made, kept_out, slots)
-            made.feed(kept_out, truth.take(kept_out))
-            space.publish_graph(reading, Graph(made, truth.slots, efforts, made.live, since, until))
-            return
-        fresh = truth.slots - known.stop + len(reading.revived)
-        few = fresh + reading.deaths < (1 if complete else least)
-        if few and since < known.until:
-            return
-        held = known.live.holds(np.arange(truth.slots))
-        # First what has died: its neighbours are then linked to what takes its place.
-        known.live.drop(np.flatnonzero(held & ~alive))
-        lacking, held = np.flatnonzero(alive & ~held), held & alive
-        if known.live.live > known.measured * _GROWN and len(lacking) >= _CALIBRATED // 4:
-            kept_out = np.random.default_rng(3).permutation(lacking)[:_CALIBRATED]
-            efforts = measured(space, truth, known.live, kept_out, np.flatnonzero(held))
-            known = replace(known, efforts=efforts, measured=known.live.live)
-        for _, some in _pieces(lacking, FEED_ROWS):
-            self._check_unless(complete)
-            known.live.feed(some, truth.take(some))
-        space.publish_graph(reading, replace(known, stop=truth.slots, since=since, until=until))
-        if known.live.worn:
-            self._build_graph(space, complete)
-
     # Memory
 
     def memory(self) -> dict[str, int | None]:
@@ -584,7 +506,7 @@ class Upkeep:
         if self._memory.is_limited:
             return
         seen = space.reading.seen
-        for _, some in _pieces(np.unique(seen.key[seen.alive()]), 10_000):
+        for _, some in pieces(np.unique(seen.key[seen.alive()]), 10_000):
             space.names(some.tolist())
 
     # Files
@@ -651,62 +573,6 @@ class Upkeep:
             _log.info("a cache is not used, and made anew from the log: %s", error)
             return False
         if self._files.folder is not None and self._files.writable:
-            self._unsaved |= {("state", space.space.space_id), ("graph", space.space.space_id)}
+            self._unsaved.add(space.space.space_id)
+            self._graphs.unsaved.add(space.space.space_id)
         return True
-
-    def _save_graph(self, space: VectorSpace, complete: bool = False) -> None:
-        """Write the graph if much of it is in no file."""
-        place, reading = self._files.place(space), space.reading
-        known = reading.graph
-        if place is None or not self._files.writable or known is None:
-            return
-        last = self._saved_graphs.get(space.space.space_id)
-        changed = known.live.fed - (last[1] if last and last[0].live is known.live else 0)
-        due = changed >= (1 if complete else max(FEED_ROWS, known.live.live // 4))
-        if not due and ("graph", space.space.space_id) not in self._unsaved:
-            return
-        self._unsaved.discard(("graph", space.space.space_id))
-        if not self._overwritten(space, reading, known):
-            return
-        with cache.writing(place) as mine:
-            if not mine or space.is_stale:
-                return
-            self._files.write_graph(space, place, reading, known)
-        self._saved_graphs[space.space.space_id] = (known, known.live.fed)
-
-    def _overwritten(self, space: VectorSpace, reading: Reading, known: Graph) -> bool:
-        """See to it that a graph tells nothing of what was erased; False if that is too much.
-
-        Then it is asked on, and written to no file.
-        """
-        gone = known.live.forgotten()
-        if len(gone) > max(FEED_ROWS, known.live.live // OVERWRITTEN_PART):
-            return False
-        if len(gone):
-            alive, _, _ = space.present_slots(reading)
-            others = np.flatnonzero(alive)
-            if not len(others):
-                return False
-            known.live.overwrite(gone, reading.truth.take(np.resize(others, len(gone))))
-        return True
-
-    def _load_graph(self, space: VectorSpace, _complete: bool) -> None:
-        reading = space.reading
-        if reading.graph is not None or not self._graph_pays(space, reading):
-            return
-        made = self._files.read_graph(space)
-        if made is not None:
-            space.publish_graph(None, made)
-            self._saved_graphs[space.space.space_id] = (made, made.live.fed)
-
-
-def _lags(space: VectorSpace) -> bool:
-    """Whether the graph of a space is behind by little."""
-    reading = space.reading
-    return reading.graph is not None and bool(
-        reading.deaths or reading.revived or reading.graph.stop < reading.truth.slots
-    )
-
-
-def _pieces(array: Numbers, size: int) -> Iterable[tuple[int, Numbers]]:
-    return ((start, array[start : start + size]) for start in range(0, len(array), size))

@@ -9,7 +9,7 @@ import pytest
 
 import koru_delta
 from koru_delta import Database
-from koru_delta.search import codes, nearest, upkeep
+from koru_delta.search import codes, graphs, nearest
 from koru_delta.search.frame import RECALLS
 from koru_delta.search.plan import Costs, Situation, Way, choose
 
@@ -62,7 +62,7 @@ def test_what_codes_alone_would_miss_is_found(monkeypatch, made, metric):
         return "codes" if it.codes is not None and it.coded else choose(it, costs)
 
     monkeypatch.setattr(nearest, "choose", by_codes)
-    monkeypatch.setattr(upkeep, "GRAPH_ROWS", 10**9)
+    monkeypatch.setattr(graphs, "GRAPH_ROWS", 10**9)
     measured = codes._needs
 
     def too_few(made: Any, *about: Any) -> tuple[int, ...]:
@@ -106,7 +106,7 @@ def test_lengths_of_any_decades_are_told_apart_or_given_no_codes(monkeypatch, ki
             pytest.skip("turbovec is not installed")
         monkeypatch.setattr(codes, "best_kind", lambda: kind)
     monkeypatch.setattr(nearest, "choose", by_codes)
-    monkeypatch.setattr(upkeep, "GRAPH_ROWS", 10**9)
+    monkeypatch.setattr(graphs, "GRAPH_ROWS", 10**9)
     chance = np.random.default_rng(51)
     rows, queries = (lengths_of_decades(chance, count, decades) for count in (20_000, 60))
     with koru_delta.open() as db:
