@@ -42,7 +42,13 @@ class Candidates(Masks):
         return kept if kept is not None and kept.among_present and not kept.present else None
 
     def _by_graph(
-        self, reading: Reading, target: Target, k: int, effort: int, visible: Mask | None
+        self,
+        reading: Reading,
+        target: Target,
+        k: int,
+        effort: int,
+        visible: Mask | None,
+        clock: int,
     ) -> list[Hit] | None:
         """The best that the graph leads to; None if it is busy or not to be trusted here."""
         graph = reading.graph
@@ -54,7 +60,7 @@ class Candidates(Masks):
             except GraphUnavailable:
                 self.drop_graph(graph)
                 return None
-            if slots is None:
+            if slots is None or has_lost(graph, reading, clock):
                 return None
             if narrow is not None and self._astray(reading, graph, target, slots):
                 break
@@ -325,6 +331,16 @@ class Candidates(Masks):
         if truth.sealed < truth.slots:
             found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, mask))
         return reading.seen.rows_of(np.concatenate(found), visible)
+
+
+def has_lost(graph: Graph, reading: Reading, clock: int) -> bool:
+    """Whether a graph may have dropped what is visible to a search: ask it after the graph.
+
+    A search goes on with the reading that it began with, while rows end and another thread
+    takes them out.
+    """
+    seq, since = graph.live.gone_by
+    return reading.seq < seq or clock < since
 
 
 def unfed_of(reading: Reading) -> int:

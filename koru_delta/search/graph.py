@@ -154,6 +154,7 @@ class LiveGraph:
         self.dimensions = dimensions
         self.metric = metric
         self.fed = 0  # vectors fed and dropped in the life of this object
+        self.gone_by = (0, 0)  # a log position and a clock by which all dropped had ended
         self.replaced = 0  # vectors that came in the place of dropped ones
         self.broken = False
         self._links = links

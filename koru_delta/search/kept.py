@@ -18,12 +18,21 @@ _UNTIL_COPIED_AGAIN: Final = 64  # uses, after others needed the room
 _SHIFTED: Final = 0.05  # share in vain that has changed so much changes what is cheapest
 
 
+_NOTHING: Final = object()  # that nothing was chosen with
+
+
 class Packed(NamedTuple):
     """Copies of the vectors under a mask, side by side: `rows` are theirs, `slots` too."""
 
     rows: Numbers
     slots: Numbers
     vectors: Matrix
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        numbers = self.rows.nbytes + (0 if self.slots is self.rows else self.slots.nbytes)
+        return numbers + self.vectors.nbytes
 
 
 class Coded(NamedTuple):
@@ -48,6 +57,7 @@ class KeptMask:
     high: int  # and up to this one, exclusive
     present: bool  # whether it is all that is visible now
     among_present: bool  # or a part of it
+    used_at: int = 0  # in the order of uses of all
     uses: int = 0
     copied_from: int = 1  # so many uses on, the vectors under it may be copied together
     slots: Mask | None = None  # which vectors have such a row
@@ -61,7 +71,7 @@ class KeptMask:
     missed: int = 0  # and how often it led to too few that pass, or is not to be trusted
     ways: dict[tuple[int, float], tuple[Way, int]] = field(default_factory=dict)
     chosen_for: tuple[Segment, ...] = ()  # the segments there were when these were chosen
-    chosen_with: object = None  # and the graph
+    chosen_with: object = _NOTHING  # and the graph
     chosen_at: float = 0.0  # and the share that it was asked in vain
 
     @property
@@ -69,9 +79,9 @@ class KeptMask:
         """The share of searches for which a graph is asked in vain: less while few were tried."""
         return self.missed / (self.asked + _TRIES)
 
-    def use(self) -> None:
+    def use(self, turn: int) -> None:
         """Count a use. Once copies may be made, ways are chosen anew."""
-        self.uses += 1
+        self.uses, self.used_at = self.uses + 1, turn
         if self.uses == self.copied_from:
             self.ways = {}
 
@@ -93,8 +103,7 @@ class KeptMask:
     @property
     def copied_bytes(self) -> int:
         """Bytes of what was copied of the vectors under it, and made of them."""
-        packed = 0 if self.packed is None else self.packed.vectors.nbytes
-        return packed + (0 if self.coded is None else self.coded.nbytes)
+        return sum(each.nbytes for each in (self.packed, self.coded) if each is not None)
 
     def let_go(self) -> None:
         """Keep no copies, nor make any soon: where masks take turns they would never stay."""

@@ -47,13 +47,16 @@ class Masks(Scoring):
             mask = self._passing(seen, cut, valid_at, where, causal)
             return mask, int(np.count_nonzero(mask))
         latest = cut.seq >= seen.changed
+        # What is present now has another name than the same moment has once it is past:
+        # of what has died since, the graph of now tells nothing.
         name = (
-            where, seen.changed if latest else cut.seq, None if goes_along else valid_at,
+            where, latest, seen.changed if latest else cut.seq, None if goes_along else valid_at,
             None if causal is None else causal.name,
         )  # fmt: skip
         kept = self._masks.get(name)
+        self._turn += 1
         if kept is not None and len(kept.mask) == seen.count and kept.low <= cut.clock < kept.high:
-            kept.use()
+            kept.use(self._turn)
             return kept.mask, kept.count
         mask = self._passing(seen, cut, valid_at, where, causal)
         mask.flags.writeable = False
@@ -66,10 +69,11 @@ class Masks(Scoring):
                 *seen.steady(cut, valid_at, superseded=superseded),
                 latest and goes_along and where is None and causal is None,
                 latest and goes_along,
+                self._turn,
             )
             most = max(1, min(_MASKS_KEPT, self.masks_kept // max(1, seen.count)))
             while len(self._masks) > most:
-                self._masks.popitem(last=False)
+                del self._masks[min(self._masks, key=lambda name: self._masks[name].used_at)]
             self._kept = {id(kept.mask): kept for kept in self._masks.values()}
         return mask, count
 
@@ -110,9 +114,10 @@ class Masks(Scoring):
         return known
 
     def _bound_copies(self, latest: KeptMask) -> None:
-        """Let go of copies under other masks, the oldest first, if there are too many."""
+        """Let go of copies under other masks, if there are too many: of the one unused longest."""
         with self._columns_lock:
             others = [each for each in self._masks.values() if each.copied_bytes]
+            others.sort(key=lambda each: each.used_at)
             size = sum(each.copied_bytes for each in others)
             for each in others:
                 if size > self.copied_kept and each is not latest:

@@ -19,6 +19,7 @@ from koru_delta.search.candidates import (
     NARROWED,
     Candidates,
     candidates_of,
+    has_lost,
     late_from,
     own_codes,
     span_of,
@@ -165,7 +166,7 @@ class VectorSpace(Candidates):
             return Found([], "none", approximate=False, considered=count)
         way, effort = self._way(reading, visible, count, k, recall, cut.clock, graph=graph)
         if way == "graph":
-            hits = self._by_graph(reading, target, k, effort, visible)
+            hits = self._by_graph(reading, target, k, effort, visible, cut.clock)
             if hits is not None and len(hits) >= min(k, count):
                 return Found(_above(hits, threshold), way, approximate=True, considered=count)
             # It is busy, too many of it have died, or it is not to be trusted here.
@@ -279,7 +280,10 @@ class VectorSpace(Candidates):
         )  # fmt: skip
         if visible is None and graph:
             reading.ways[k, recall] = (way, effort or 0)
-        elif kept is not None and graph and not present and kept.chosen_for is truth.segments:
+        elif (
+            kept is not None and graph and not present
+            and kept.chosen_for is truth.segments and kept.chosen_with is reading.graph
+        ):  # fmt: skip
             kept.ways[k, recall] = (way, effort or 0)
         return way, effort or 0
 
@@ -311,7 +315,7 @@ class VectorSpace(Candidates):
         found: list[Numbers | None] = [None] * len(queries)
         doubted: list[Numbers] = []
         if way == "graph":
-            found = self._many_by_graph(reading, queries, targets, k, effort, visible)
+            found = self._many_by_graph(reading, queries, targets, k, effort, visible, cut.clock)
         elif way == "codes":
             found, doubted = self._many_by_codes(reading, queries, targets, k, visible, recall)
         elif way in ("scan", "bounds", "packed") and not reading.tiny and count > k:
@@ -377,6 +381,7 @@ class VectorSpace(Candidates):
         k: int,
         effort: int,
         visible: Mask | None,
+        clock: int,
     ) -> list[Numbers | None]:
         graph = reading.graph
         assert graph is not None
@@ -387,7 +392,7 @@ class VectorSpace(Candidates):
         except GraphUnavailable:
             self.drop_graph(graph)
             return none
-        if slots is None:
+        if slots is None or has_lost(graph, reading, clock):
             return none
         found = [self._alive_of(reading, some, k, asked, visible) for some in slots]
         narrow = self._narrowing(visible)

@@ -8,7 +8,6 @@ published as a new reading.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
@@ -110,7 +109,8 @@ class SpaceReadings:
             self._squares = np.empty(0, dtype=np.float64)
             self._scales = np.empty(0, dtype=np.float32)
             self._rows = Rows(self._slot_of, self._timeline)
-            self._masks: OrderedDict[Any, KeptMask] = OrderedDict()
+            self._masks: dict[Any, KeptMask] = {}
+            self._turn = 0  # uses of masks so far
             self._kept: dict[int, KeptMask] = {}  # the same, by the id of the mask
             self.to_code: list[ToCode] = []  # for what works in the background
             with self._columns_lock:

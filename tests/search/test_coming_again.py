@@ -40,7 +40,7 @@ def check_has_gone(db: Database, query: np.ndarray, then: Version) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metric):
-    small.setattr(readings, "_COPIED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
+    small.setattr(readings, "_COPIED_BYTES", 2 * 100 * (16 * 4 + 8))  # room for two filters
     small.setattr(keeping, "_UNTIL_COPIED_AGAIN", 1)
     numbers = np.random.default_rng(40)
     vectors = rows_of(numbers, 300, 16)
@@ -66,7 +66,7 @@ def test_a_filter_that_comes_again_is_answered_from_copies_as_before(small, metr
 
 
 def test_filters_that_take_turns_do_not_push_out_each_others_copies_all_the_time(small):
-    small.setattr(readings, "_COPIED_BYTES", 2 * 100 * 16 * 4)  # room for two filters
+    small.setattr(readings, "_COPIED_BYTES", 2 * 100 * (16 * 4 + 8))  # room for two filters
     numbers = np.random.default_rng(44)
     made = []
     copy = masks.Masks._packed
@@ -86,6 +86,16 @@ def test_filters_that_take_turns_do_not_push_out_each_others_copies_all_the_time
                 assert found == exact
     assert len(set(made)) > 1, "no filter was let in again"
     assert len(made) < turns / 8
+
+
+def test_the_filter_that_was_not_asked_for_longest_is_let_go_of(small):
+    small.setattr(masks, "_MASKS_KEPT", 3)
+    numbers = np.random.default_rng(45)
+    with numbered(rows_of(numbers, 300, 16), 10) as db:
+        for n in (0, 1, 0, 2, 0, 3, 0, 4, 0):
+            db.similar("v", numbers.standard_normal(16), filter={"n": n})
+        [space] = db._vectors.opened()
+        assert sorted(kept.uses for kept in space._masks.values()) == [0, 0, 4]
 
 
 @pytest.mark.parametrize(

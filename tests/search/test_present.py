@@ -85,3 +85,104 @@ def test_masks_of_rows_with_times_are_kept_until_one_begins_or_ends(small):
                 early = db.similar("v", [1.0, 0.0], k=100, valid_at=start + 3 * DAY)
                 assert len(early) == 4
             clock.advance(seconds=DAY.total_seconds())
+
+
+def _hide(db: koru_delta.Database, keys: list[str]) -> None:
+    db.hide_many([db.version("v", key) for key in keys])
+
+
+ENDS = {
+    "delete": lambda db, keys: db.delete_many("v", keys),
+    "hide": _hide,
+    "put": lambda db, keys: db.put_many([("v", key, 1) for key in keys]),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("narrow", [True, False])
+def test_what_ended_after_a_moment_that_was_searched_while_it_was_now_is_found_there(
+    small, end, narrow
+):
+    """No row is added, so that what was made for the moment fits; the graph of now does not."""
+    numbers = np.random.default_rng(73)
+    vectors = numbers.standard_normal((300, 12)).astype(np.float32)
+    where = {"filter": {"most": True}} if narrow else {}
+    with koru_delta.open(None) as db:
+        items = [(f"k{n:03}", vector, {"most": n % 10 > 0}) for n, vector in enumerate(vectors)]
+        db.embed_many("v", items)
+        if not narrow:  # so that what is visible depends on the time
+            db.embed("v", "for a day", vectors[0] + 9, {"most": True}, ttl=DAY)
+        then = db.commits()[-1]
+        db.build_index()
+        asked = vectors[: 2 if narrow else 9]
+        with forced(db, "graph"):
+            before = [db.similar("v", query, exact=True, **where) for query in asked]
+            for query in asked:
+                assert db.similar("v", query, **where).plan == "graph"
+            ENDS[end](db, sorted({match.key for some in before for match in some}))
+            db.similar("v", vectors[0], **where)
+            db.build_index()  # takes what ended out of the graph
+            for query, known in zip(asked, before, strict=True):
+                now = {match.key for match in db.similar("v", query, **where)}
+                assert not now & {match.key for match in known}
+                past = db.similar("v", query, as_of=then, **where)
+                assert past.plan != "graph"
+                assert [match.key for match in past] == [match.key for match in known]
+                [together] = db.similar_many("v", query[None], as_of=then, **where)
+                assert past == together == db.as_of(then).similar("v", query, **where)
+
+
+def test_a_way_that_was_chosen_with_a_graph_is_not_taken_without_one(small):
+    """Nothing has been sealed yet, and most of it ends, so that the graph is dropped."""
+    numbers = np.random.default_rng(74)
+    vectors = numbers.standard_normal((38, 12)).astype(np.float32)
+    with koru_delta.open(None) as db:
+        db.embed_many("v", [(f"k{n}", vector, {"n": n % 2}) for n, vector in enumerate(vectors)])
+        small.setattr(upkeep, "SEAL_LEAST", 1000)
+        small.setattr(upkeep, "SEAL_ROWS", 1000)
+        then = db.commits()[-1]
+        db.build_index()
+        with forced(db, "graph"):
+            whole = db.similar("v", vectors[0], filter={"n": 0}, k=5, exact=True)
+            assert db.similar("v", vectors[0], filter={"n": 0}, k=5).plan == "graph"
+            db.delete_many("v", [f"k{n}" for n in range(30)])
+            db.similar("v", vectors[0])
+            db.build_index()
+            assert db.stats()["vector_spaces"][0]["in_graph"] == 0
+            for _ in range(3):
+                past = db.similar("v", vectors[0], filter={"n": 0}, k=5, as_of=then)
+                assert [match.key for match in past] == [match.key for match in whole]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_search_under_way_notices_that_rows_it_may_see_were_taken_out_of_the_graph(
+    small, together
+):
+    numbers = np.random.default_rng(75)
+    vectors = numbers.standard_normal((200, 12)).astype(np.float32)
+    with koru_delta.open(None) as db:
+        db.embed_many("v", [(f"k{n:03}", vector) for n, vector in enumerate(vectors)])
+        then = db.commits()[-1]
+        db.build_index()
+        whole = db.similar("v", vectors[0], exact=True)
+
+        def meanwhile(real):
+            def asked(*args):
+                small.setattr(graph.LiveGraph, "nearest", nearest)
+                small.setattr(graph.LiveGraph, "nearest_many", nearest_many)
+                db.delete_many("v", [match.key for match in whole])
+                db.similar("v", vectors[0], exact=True)
+                db.build_index()
+                return real(*args)
+
+            return asked
+
+        nearest, nearest_many = graph.LiveGraph.nearest, graph.LiveGraph.nearest_many
+        small.setattr(graph.LiveGraph, "nearest", meanwhile(nearest))
+        small.setattr(graph.LiveGraph, "nearest_many", meanwhile(nearest_many))
+        with forced(db, "graph"):
+            if together:
+                [found] = db.similar_many("v", vectors[:1], as_of=then)
+            else:
+                found = db.similar("v", vectors[0], as_of=then)
+            assert [match.key for match in found] == [match.key for match in whole]
