@@ -10,7 +10,7 @@ import numpy as np
 from koru_delta.search.codes import Codes
 from koru_delta.search.frame import TRIED_K, CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
-from koru_delta.search.kept import Coded, KeptMask
+from koru_delta.search.kept import Coded, KeptMask, Lists
 from koru_delta.search.masks import Masks
 from koru_delta.search.plan import asked_of
 from koru_delta.search.readings import Graph, Reading
@@ -176,14 +176,36 @@ class Candidates(Masks):
     # By codes
 
     def _by_codes(
-        self, reading: Reading, target: Target, k: int, visible: Mask | None, recall: float
+        self,
+        reading: Reading,
+        target: Target,
+        k: int,
+        visible: Mask | None,
+        recall: float,
+        *,
+        doubted: bool,
     ) -> list[Hit] | None:
         """The best of those that seem near by their codes; None if these do not tell.
 
         More are asked for as long as some of the best were among the last that codes gave.
         """
-        truth, kept = reading.truth, self._kept_of(visible)
-        widened = 1 if kept is None else kept.longer
+        kept = self._kept_of(visible)
+        lists = self._lists_of(kept, k, recall, doubted=doubted)
+        hits = self._best_of_lists(reading, target, k, visible, recall, lists)
+        if lists.end(found=hits is not None):
+            (reading if kept is None else kept).ways.clear()
+        return hits
+
+    def _best_of_lists(
+        self,
+        reading: Reading,
+        target: Target,
+        k: int,
+        visible: Mask | None,
+        recall: float,
+        lists: Lists,
+    ) -> list[Hit] | None:
+        truth, widened = reading.truth, lists.longer
         for nth in range(_ASKED_MOST):
             found = self._promising(reading, target, k, visible, recall, widened)
             if found is None:
@@ -198,8 +220,9 @@ class Candidates(Masks):
             top = order[:k] if best is None else best.take(order[:k]).tolist()
             if any(place in some for some in late for place in top):
                 short = max(short, _WIDENED)
-            if kept is not None and not nth:
-                kept.note_list(short > 1)
+            if not nth and lists.note(short=short > 1):
+                kept = self._kept_of(visible)
+                (reading if kept is None else kept).ways.clear()
             if short <= 1:
                 return self._hits_of(reading, slots, least, order, k, visible)
             widened *= short
@@ -222,12 +245,15 @@ class Candidates(Masks):
         kept = self._kept_of(visible)
         own = own_codes(kept, k, recall)
         if own is not None:
-            wanted = candidates_of(own.codes, k, recall)
-            near = _asked(own.codes, query, k, recall, wanted, widened, None)
+            near = _asked(own.codes, query, k, recall, widened, None)
             if near is None:
                 return None
             some, short = near
-            return own.slots[some], [_late(0, len(some), own.codes, k)] if short else [], short
+            return (
+                own.slots[some],
+                [_late(0, len(some), own.codes, k, recall)] if short else [],
+                short,
+            )
         mask = self._slot_mask(reading, visible)
         if kept is not None and kept.uses >= _OFTEN and not kept.is_to_be_coded:
             assert mask is not None
@@ -236,18 +262,17 @@ class Candidates(Masks):
         late: list[range] = []
         count, short = 0, 0
         for segment, part in truth.under(mask):
-            wanted = candidates_of(segment.codes, k, recall)
-            if segment.codes is None or wanted is None:
+            if segment.codes is None or candidates_of(segment.codes, k, recall) is None:
                 found.append(self._possible_of(truth, target, k, segment.start, segment.stop, mask))
             else:
-                near = _asked(segment.codes, query, k, recall, wanted, widened, part)
+                near = _asked(segment.codes, query, k, recall, widened, part)
                 if near is None:
                     return None
                 some, shorter = near
                 short = max(short, shorter)
                 found.append(segment.start + some if segment.start else some)
                 if shorter:
-                    late.append(_late(count, len(some), segment.codes, k))
+                    late.append(_late(count, len(some), segment.codes, k, recall))
             count += len(found[-1])
         if truth.sealed < truth.slots:
             found.append(self._possible_of(truth, target, k, truth.sealed, truth.slots, mask))
@@ -367,6 +392,15 @@ def candidates_of(codes: Codes | None, k: int, recall: float) -> int | None:
     return None
 
 
+def list_of(codes: Codes | None, k: int, recall: float, longer: int) -> int | None:
+    """As `candidates_of`, so many times as long; None also where that does not pay any more."""
+    wanted = candidates_of(codes, k, recall)
+    if wanted is None or codes is None:
+        return None
+    pays = longer == 1 or codes.rows <= _SMALL or wanted * longer * codes.worth <= codes.rows
+    return wanted * longer if pays else None
+
+
 def own_codes(kept: KeptMask | None, k: int, recall: float) -> Coded | None:
     """Codes of just what is under a mask, if there are any that hold the recall."""
     own = None if kept is None else kept.coded  # which others may let go of
@@ -378,15 +412,15 @@ def _asked(
     query: Vector,
     k: int,
     recall: float,
-    wanted: int | None,
     widened: int,
     mask: Mask | None,
 ) -> tuple[Numbers, int] | None:
     """See `Codes.promising`; None if codes fail, or do not pay."""
-    if wanted is None or (widened > 1 and wanted * widened * codes.worth > codes.rows > _SMALL):
+    wanted = list_of(codes, k, recall, widened)
+    if wanted is None:
         return None
     try:
-        return codes.promising(query, wanted * widened, mask, k, recall)
+        return codes.promising(query, wanted, mask, k, recall)
     except CodesUnavailable:
         return None
 
@@ -399,6 +433,6 @@ def late_from(count: int, shallow: float, k: int) -> int:
     return ceil(count * shallow * min(1.0, (k + _FEW_STAND) / (TRIED_K + _FEW_STAND)))
 
 
-def _late(start: int, count: int, codes: Codes, k: int) -> range:
+def _late(start: int, count: int, codes: Codes, k: int, recall: float) -> range:
     """Which places stand late, of `count` rows that codes gave and that come from `start` on."""
-    return range(start + late_from(count, codes.shallow, k), start + count)
+    return range(start + late_from(count, codes.shallow(recall), k), start + count)

@@ -54,6 +54,7 @@ _COUNTS: Final = (
 _COUNTS_OF_ANY: Final = 640  # the more rows there are, the more candidates still pay
 _CLOSER: Final = 2.7  # times as long take fewer rows than turbovec makes a shortlist of
 _CROWDED: Final = 40  # rows for each that is asked for, or fewer
+_SHALLOW: Final = 0.75
 _SPARE: Final = ((0.95, 12), (0.98, 16), (1.0, 28))  # by the recall that is asked
 _FEWEST_DIMENSIONS: Final = 8
 _MOST_DIMENSIONS: Final = 16_352  # and one more for l2 are the most that turbovec takes
@@ -79,8 +80,7 @@ class Codes(Protocol):
         """
         ...
 
-    @property
-    def shallow(self) -> float:
+    def shallow(self, recall: float) -> float:
         """Where among those given the last of the best may stand, as a share of their number.
 
         If it stands later, others may have been missed, and more should be asked for.
@@ -226,7 +226,6 @@ class _Turbo:
 
     name: Final = "turbo4"
     nested: Final = False  # asked for few, it looks less closely than when asked for many
-    shallow: Final = 0.75
     worth: Final = 200
 
     def __init__(self, index: Any, frame: Frame, longs: Longs, rows: int, size: int) -> None:
@@ -326,6 +325,10 @@ class _Turbo:
         np.divide(seen, length, out=asked[:dimensions])
         if frame.metric == "l2":
             asked[dimensions] = weight / length
+
+    def shallow(self, _recall: float) -> float:
+        """See `Codes`."""
+        return _SHALLOW
 
     def spare(self, recall: float) -> int:
         """See `Codes`."""

@@ -48,6 +48,42 @@ class Coded(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
+class Lists:
+    """How long the lists are that codes are asked for, by how often they were too short."""
+
+    longer: int = 1  # times as many as usual
+    listed: int = 0  # how often that was asked for
+    short: int = 0  # and how often it was too few
+    asked: int = 0  # searches by codes
+    failed: int = 0  # and those that had to be answered otherwise in the end
+    chosen_at: float = 0.0  # the share in vain that ways were chosen with
+
+    @property
+    def in_vain(self) -> float:
+        """The share of searches for which codes are asked in vain: less while few were."""
+        return self.failed / (self.asked + _TRIES)
+
+    def end(self, *, found: bool) -> bool:
+        """Count a search by codes; True if ways should be chosen anew."""
+        self.asked += 1
+        self.failed += not found
+        moved = abs(self.in_vain - self.chosen_at) > _SHIFTED
+        if moved:
+            self.chosen_at = self.in_vain
+        return moved
+
+    def note(self, *, short: bool) -> bool:
+        """Count a list, and whether a longer one was needed; True if longer ones will be asked."""
+        self.listed += 1
+        self.short += short
+        if self.short <= _TOO_SHORT * max(self.listed, _LISTS) or self.longer >= _LONGEST:
+            return False
+        self.longer += 1
+        self.listed = self.short = 0
+        return True
+
+
+@dataclass(slots=True, eq=False)
 class KeptMask:
     """Which rows pass a filter or are visible at a moment, and what was made of it since."""
 
@@ -64,9 +100,7 @@ class KeptMask:
     packed: Packed | None = None
     coded: Coded | None = None
     is_to_be_coded: bool = False  # or was once
-    longer: int = 1  # times as many as usual are asked of codes
-    listed: int = 0  # how often that was done
-    short: int = 0  # and how often too few were asked for
+    lists: Lists = field(default_factory=Lists)
     asked: int = 0  # how often a graph was asked for a part of what is visible now
     missed: int = 0  # and how often it led to too few that pass, or is not to be trusted
     ways: dict[tuple[int, float], tuple[Way, int]] = field(default_factory=dict)
@@ -91,14 +125,6 @@ class KeptMask:
         self.missed += missed
         if abs(self.in_vain - self.chosen_at) > _SHIFTED:
             self.ways, self.chosen_at = {}, self.in_vain
-
-    def note_list(self, short: int) -> None:
-        """Count a list that codes gave, and whether a longer one was needed."""
-        self.listed += 1
-        self.short += short
-        if self.short > _TOO_SHORT * max(self.listed, _LISTS) and self.longer < _LONGEST:
-            self.longer += 1
-            self.listed = self.short = 0
 
     @property
     def copied_bytes(self) -> int:

@@ -18,9 +18,9 @@ from koru_delta.search.cache import Unusable
 from koru_delta.search.candidates import (
     NARROWED,
     Candidates,
-    candidates_of,
     has_lost,
     late_from,
+    list_of,
     own_codes,
     span_of,
     unfed_of,
@@ -30,7 +30,14 @@ from koru_delta.search.codes import Codes
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
-from koru_delta.search.plan import HIGHEST_APPROXIMATE, Situation, Way, asked_of, choose
+from koru_delta.search.plan import (
+    HIGHEST_APPROXIMATE,
+    Situation,
+    Way,
+    asked_of,
+    choose,
+    places_of,
+)
 from koru_delta.search.readings import Reading
 from koru_delta.search.records import Swap
 from koru_delta.search.scoring import Hit, Target
@@ -165,6 +172,7 @@ class VectorSpace(Candidates):
         if not count or not k:
             return Found([], "none", approximate=False, considered=count)
         way, effort = self._way(reading, visible, count, k, recall, cut.clock, graph=graph)
+        doubted = way == "graph" or not graph
         if way == "graph":
             hits = self._by_graph(reading, target, k, effort, visible, cut.clock)
             if hits is not None and len(hits) >= min(k, count):
@@ -172,7 +180,7 @@ class VectorSpace(Candidates):
             # It is busy, too many of it have died, or it is not to be trusted here.
             way, _ = self._way(reading, visible, count, k, recall, cut.clock, graph=False)
         if way == "codes":
-            hits = self._by_codes(reading, target, k, visible, recall)
+            hits = self._by_codes(reading, target, k, visible, recall, doubted=doubted)
             if hits is not None and len(hits) >= min(k, count):
                 return Found(_above(hits, threshold), way, approximate=True, considered=count)
             way, _ = self._way(reading, visible, count, k, 1.0, cut.clock, graph=False)
@@ -241,19 +249,28 @@ class VectorSpace(Candidates):
         first, end = span_of(reading, visible)
         kinds: set[str] = set()
         coded, uncoded, unfed, effort = 0, 0, 0, None
-        bounded = 0
+        bounded, listed, places = 0, 0, 0.0
+        lists = self._lists_of(kept, k, recall, doubted=not graph)
+        longer = lists.longer
         if count > k and not reading.tiny:
             bounded = sum(segment.rows for segment in truth.segments if segment.bounds is not None)
         if recall <= HIGHEST_APPROXIMATE and count > 2 * k and not reading.tiny:
             own = own_codes(kept, k, recall)
             uncoded = truth.slots if own is None else 0
             if own is not None:
-                kinds, coded = {own.codes.name}, own.codes.toil(own.codes.rows)
+                wanted = list_of(own.codes, k, recall, longer)
+                if wanted is not None:
+                    kinds, coded = {own.codes.name}, own.codes.toil(own.codes.rows)
+                    listed, places = wanted, places_of(wanted, own.codes.rows)
             else:
                 for segment in truth.segments:
-                    if candidates_of(segment.codes, k, recall) is not None:
+                    wanted = list_of(segment.codes, k, recall, longer)
+                    if wanted is not None:
                         assert segment.codes is not None
                         kinds.add(segment.codes.name)
+                        passing = max(1, segment.rows * count // truth.slots)
+                        listed += min(wanted, passing)
+                        places += places_of(wanted, passing)
                         coded += segment.codes.toil(segment.rows)
                         uncoded -= segment.rows
             known = reading.graph
@@ -274,7 +291,8 @@ class VectorSpace(Candidates):
                 uncoded=uncoded, bounded=bounded, effort=effort, unfed=unfed,
                 packable=kept is not None and kept.uses >= kept.copied_from and not reading.tiny
                 and count * self.space.dimensions * 4 <= min(_PACKED_MOST, self.copied_kept),
-                in_vain=0.0 if kept is None else kept.in_vain,
+                in_vain=0.0 if kept is None else kept.in_vain, listed=listed, places=places,
+                fruitless=lists.in_vain,
             ),
             self._costs(),
         )  # fmt: skip
@@ -417,11 +435,11 @@ class VectorSpace(Candidates):
         seen, truth = reading.seen, reading.truth
         kept = self._kept_of(visible)
         own = own_codes(kept, k, recall)
+        longer = self._lists_of(kept, k, recall, doubted=False).longer
         if own is not None:
-            wanted = candidates_of(own.codes, k, recall)
-            assert wanted is not None
-            assert kept is not None
-            wanted *= kept.longer
+            wanted = list_of(own.codes, k, recall, longer)
+            if wanted is None:
+                return [None] * len(queries), []
             try:
                 lists = own.codes.promising_many(queries, wanted, None, k, recall)
             except CodesUnavailable:
@@ -429,7 +447,7 @@ class VectorSpace(Candidates):
             return (
                 [seen.rows_of(own.slots[some], visible) for some, _ in lists],
                 [
-                    seen.rows_of(own.slots[_doubted(some, short, own.codes, k)], visible)
+                    seen.rows_of(own.slots[_doubted(some, short, own.codes, k, recall)], visible)
                     for some, short in lists
                 ],
             )
@@ -437,19 +455,17 @@ class VectorSpace(Candidates):
         parts: list[list[Numbers]] = [[] for _ in queries]
         lates: list[list[Numbers]] = [[np.empty(0, dtype=np.int64)] for _ in queries]
         for segment, part in truth.under(mask):
-            wanted = candidates_of(segment.codes, k, recall)
+            wanted = list_of(segment.codes, k, recall, longer)
             if segment.codes is None or wanted is None:
                 self._many_near(truth, targets, segment.start, segment.stop, k, mask, parts)
                 continue
-            if kept is not None:
-                wanted *= kept.longer
             try:
                 lists = segment.codes.promising_many(queries, wanted, part, k, recall)
             except CodesUnavailable:
                 return [None] * len(queries), []
             for (some, short), mine, late in zip(lists, parts, lates, strict=True):
                 mine.append(segment.start + some)
-                late.append(segment.start + _doubted(some, short, segment.codes, k))
+                late.append(segment.start + _doubted(some, short, segment.codes, k, recall))
         if truth.sealed < truth.slots:
             self._many_near(truth, targets, truth.sealed, truth.slots, k, mask, parts)
         return (
@@ -523,11 +539,11 @@ class VectorSpace(Candidates):
         return found
 
 
-def _doubted(some: Numbers, short: int, codes: Codes, k: int) -> Numbers:
+def _doubted(some: Numbers, short: int, codes: Codes, k: int, recall: float) -> Numbers:
     """What stands late of rows that codes gave; all, if too few were asked for."""
     if short > 1:
         return some
-    return some[late_from(len(some), codes.shallow, k) :] if short else some[:0]
+    return some[late_from(len(some), codes.shallow(recall), k) :] if short else some[:0]
 
 
 def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:

@@ -9,7 +9,7 @@ under any mask. What each costs is a matter of the machine:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import ceil, sqrt
+from math import ceil, log, sqrt
 from typing import Any, Literal, NamedTuple
 
 from koru_delta.errors import InvalidDataError
@@ -34,6 +34,7 @@ class Costs:
     bounds_call: float = 60_000.0
     turbo4: float = 0.008  # a value looked at as a 4-bit code
     turbo4_call: float = 90_000.0
+    turbo4_place: float = 0.4  # a place that a row takes or moves up in the list it keeps
     signs: float = 0.02  # a value looked at as a sign, by numpy alone
     signs_call: float = 200_000.0
     graph_call: float = 8_000.0
@@ -69,6 +70,9 @@ class Situation(NamedTuple):
         span: Vectors between the first and the last visible one, where they lie in order.
         codes: The kind of codes, if they hold the recall: `coded` of them are looked at, or what
             takes as long, and beside them `uncoded` vectors that have none.
+        listed: So many rows codes are asked for, which are then scored exactly.
+        places: See `places_of`, of all their lists.
+        fruitless: The share of searches that ask codes, and then must be answered otherwise.
         bounded: So many of the stored have bounds for exact scans.
         effort: What the graph needs for the recall, if it is ready and may be asked.
         unfed: Vectors alive that are not in the graph yet.
@@ -87,6 +91,9 @@ class Situation(NamedTuple):
     unfed: int
     packable: bool = False
     in_vain: float = 0.0
+    listed: int = 0
+    places: float = 0.0
+    fruitless: float = 0.0
 
 
 def choose(it: Situation, costs: Costs) -> Way:
@@ -115,7 +122,11 @@ def choose(it: Situation, costs: Costs) -> Way:
             getattr(costs, f"{it.codes}_call")
             + getattr(costs, it.codes) * it.coded * it.dimensions
             + _scan(it.uncoded, it.dimensions, costs)
+            + (costs.gather_far if scattered else costs.gather) * it.listed * it.dimensions
         )
+        if it.codes == "turbo4":
+            codes += costs.turbo4_place * it.places
+        codes += it.fruitless * least
         if codes < least:
             best, least = "codes", codes
     if it.effort is not None:
@@ -134,6 +145,16 @@ def asked_of(k: int, share: float) -> int:
     """
     share = min(max(share, _LEAST_SHARE), 1.0)
     return ceil((k + 2 * sqrt(k * (1 - share)) + (share < 1)) / share)
+
+
+def places_of(count: int, rows: int) -> float:
+    """How many places rows take or move up in a list that keeps the best `count` in order.
+
+    Of rows that come in any order one in `count / n` is among the best of the first `n`, so
+    that `count * (1 + ln(rows / count))` are put in, and each moves `count` others, or half.
+    """
+    count = min(count, rows)
+    return 0.0 if count < 1 else float(count) ** 2 * (1 + log(rows / count))
 
 
 def _scan(rows: int, dimensions: int, costs: Costs) -> float:

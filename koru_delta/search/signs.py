@@ -38,6 +38,7 @@ from koru_delta.search.frame import (
     unit_of,
 )
 from koru_delta.search.longs import LONG_BYTES, Longs, Toward
+from koru_delta.search.shortlist import by_recall
 from koru_delta.values import Vector
 
 _Words = npt.NDArray[np.uint64]
@@ -46,6 +47,7 @@ PIECE: Final = 16_384  # rows looked at together: they stay in the processor's c
 _QUERIES: Final = 8  # likewise, whose scores of all rows are held at once
 _MOST_BITS: Final = 2048
 _SPARE: Final = 28
+_SHALLOW: Final = ((0.98, 0.35), (1.0, 0.2))  # by the recall that is asked
 
 
 class _Asked(NamedTuple):
@@ -61,7 +63,6 @@ class Signs:
 
     name: Final = "signs"
     nested: Final = True  # asked for few, it gives the first of those when asked for many
-    shallow: Final = 0.35
     worth: Final = 8
 
     def __init__(
@@ -127,6 +128,10 @@ class Signs:
             self._aside.astype("<f4").tobytes(),
         ))  # fmt: skip
         return headed(self._frame, self.name, self.rows, self.needs, self._longs, payload)
+
+    def shallow(self, recall: float) -> float:
+        """See `Codes`."""
+        return by_recall(_SHALLOW, recall)
 
     def spare(self, _recall: float) -> int:
         """See `Codes`."""

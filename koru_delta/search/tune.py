@@ -16,12 +16,13 @@ from typing import Any, Final
 import numpy as np
 
 from koru_delta.search import codes, graph
+from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.cache import Unusable
 from koru_delta.search.codes import Codes
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable, LiveGraph
 from koru_delta.search.nearest import VectorSpace
-from koru_delta.search.plan import Costs, Situation, choose
+from koru_delta.search.plan import Costs, Situation, choose, places_of
 from koru_delta.search.truth import Matrix, Truth
 from koru_delta.values import Vector
 
@@ -30,6 +31,8 @@ Tell = Callable[[int, int], None]
 ENOUGH_ROWS: Final = 4096  # vectors of a space, from which its own are measured
 _DIMENSIONS: Final = 256  # of made-up vectors
 _CODED_ROWS: Final = (2048, 16_384)
+_KINDS: Final = ("signs", "turbo4")
+_LISTED: Final = (64, 1024)  # rows that codes are asked for
 _FED_ROWS: Final = 4000
 _GATHERED_ROWS: Final = 2000
 _EFFORTS: Final = (16, 32, 64, 128)
@@ -91,10 +94,11 @@ def tune(spaces: Sequence[VectorSpace], tell: Tell = lambda _done, _total: None)
         coded = []
     found: dict[str, float] = {}
     steps: list[Callable[[], dict[str, float]]] = [partial(_scans, sample)]
-    for kind in _kinds():
+    for kind in _KINDS:
         ready = [each for each in coded if each.name == kind]
         largest = max(ready, key=lambda each: each.rows, default=None)
         steps.append(partial(_codes, sample, metric, kind, largest))
+    steps.append(partial(_bounds, sample, metric))
     steps.append(partial(_graph, sample, metric, None if known is None else known.live))
     for number, step in enumerate(steps):
         tell(number, len(steps))
@@ -163,19 +167,13 @@ def _scans(sample: Matrix) -> dict[str, float]:
     return found | {"packed": found["scan"]}
 
 
-def _kinds() -> Iterator[str]:
-    """Kinds of codes: what a call and what a value of them costs are two fields."""
-    names = {field.name for field in fields(Costs)}
-    return (name for name in sorted(names) if f"{name}_call" in names)
-
-
 def _codes(sample: Matrix, metric: str, kind: str, largest: Codes | None) -> dict[str, float]:
     """A call and a value of codes, from how long few rows take and many.
 
     Args:
         largest: Codes there are already; of many rows where there are.
     """
-    calls, values = [], []
+    calls, values, found = [], [], {}
     try:
         for rows in _CODED_ROWS:
             made = largest if rows == max(_CODED_ROWS) else None
@@ -186,7 +184,28 @@ def _codes(sample: Matrix, metric: str, kind: str, largest: Codes | None) -> dic
             count = made.candidates(_K, _RECALL) or 4 * _K
             calls.append(partial(_asked, made.nearest, count, None))
             values.append(made.toil(made.rows) * sample.shape[1])
-        return _timed(values, calls, sample[:50], kind, f"{kind}_call")
+            if kind == "turbo4" and rows == max(_CODED_ROWS):
+                lists = [partial(_asked, made.nearest, count, None) for count in _LISTED]
+                places = [places_of(count, made.rows) for count in _LISTED]
+                found = _timed(places, lists, sample[:50], "turbo4_place", "")
+        return found | _timed(values, calls, sample[:50], kind, f"{kind}_call")
+    except CodesUnavailable:
+        return {}
+
+
+def _bounds(sample: Matrix, metric: str) -> dict[str, float]:
+    """A call and a value of bounds for exact scans."""
+    if not Int8Bounds.available():
+        return {}
+    calls, values = [], []
+    try:
+        for rows in _CODED_ROWS:
+            made = Int8Bounds.made(sample[:rows], metric)
+            if made is None:
+                return {}
+            calls.append(partial(_asked, made.contenders, _K, None))
+            values.append(len(sample[:rows]) * sample.shape[1])
+        return _timed(values, calls, sample[:50], "bounds", "bounds_call")
     except CodesUnavailable:
         return {}
 
@@ -244,7 +263,7 @@ def _median(call: Callable[[Vector], object], queries: Matrix, *, cold: bool = F
 
 
 def _timed(
-    sizes: Sequence[int],
+    sizes: Sequence[float],
     calls: Sequence[Callable[[Vector], object]],
     queries: Matrix,
     each: str,
@@ -260,7 +279,7 @@ def _timed(
     return {}
 
 
-def _line(sizes: Sequence[int], times: Sequence[float], each: str, once: str) -> dict[str, float]:
+def _line(sizes: Sequence[float], times: Sequence[float], each: str, once: str) -> dict[str, float]:
     """The line through times: what one more costs, and what is paid for none."""
     if len(set(sizes)) < 2:
         return {}

@@ -13,6 +13,7 @@ import pytest
 import koru_delta
 from koru_delta import AsyncDatabase, Database
 from koru_delta.search import codes, graph, tune
+from koru_delta.search.bounds import Int8Bounds
 from koru_delta.search.plan import Costs
 
 DIMENSIONS = 32
@@ -42,6 +43,8 @@ def test_what_can_be_measured_is_and_the_rest_keeps_its_default() -> None:
     measured = set(found["measured"])
     assert {"scan", "scan_far", "gather", "signs", "signs_call"} <= measured
     assert ("turbo4" in measured) is (codes.best_kind() == "turbo4")
+    assert ("turbo4_place" in measured) is (codes.best_kind() == "turbo4")
+    assert ("bounds" in measured) is Int8Bounds.available()
     assert ("graph_step" in measured) is graph.available()
     assert found["costs"].keys() == found["defaults"].keys() == NAMES
     assert found["defaults"] == Costs().to_json()
@@ -51,6 +54,12 @@ def test_what_can_be_measured_is_and_the_rest_keeps_its_default() -> None:
     assert (found["namespace"], found["rows"]) == (None, 2048)
     assert told[0][0] == 0
     assert told[-1][0] == told[-1][1] > 1
+
+
+def test_bounds_are_measured_by_what_scans_take_them_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Int8Bounds, "available", staticmethod(lambda: False))
+    with koru_delta.open() as db:
+        assert not {"bounds", "bounds_call"} & set(db.tune()["measured"])
 
 
 def test_it_is_kept_for_every_later_opening(tmp_path: Path) -> None:
