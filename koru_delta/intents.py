@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypedDict
 
@@ -54,6 +54,7 @@ CauseLike = Version | str | Pending | Cause | tuple[str, "Version | str | Pendin
 
 KEEP: Final[Any] = LeftOut("as it stands")
 DEFAULT_MODEL: Final = "default"
+_TO_EMBED: Final = "(key, vector_or_text) or (key, vector_or_text, value)"
 _PAGE: Final = 500  # keys looked at together
 
 
@@ -70,6 +71,22 @@ class WriteOptions(TypedDict, total=False):
     if_match: Version | str | None
     if_last: Version | str | None
     expires_at: When | None
+
+
+def tuples_of(items: Iterable[tuple[Any, ...]], form: str, *lengths: int) -> list[tuple[Any, ...]]:
+    """Items to write, each a tuple of such a form and length.
+
+    Raises:
+        InvalidDataError: not that, and what came instead.
+    """
+    if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, Iterable):
+        raise InvalidDataError(f"items are many of {form}, not {type(items).__name__}")
+    found = list(items)
+    for number, item in enumerate(found):
+        if not isinstance(item, tuple) or len(item) not in lengths:
+            came = f"a tuple of {len(item)}" if isinstance(item, tuple) else type(item).__name__
+            raise InvalidDataError(f"item {number} is {came}; an item is a tuple {form}")
+    return found
 
 
 class Intents:
@@ -183,7 +200,7 @@ class Intents:
     def embed_many(
         self,
         namespace: str,
-        items: Sequence[tuple[Any, ...]],
+        items: Iterable[tuple[Any, ...]],
         *,
         model: str | None,
         metric: str | None,
@@ -192,11 +209,8 @@ class Intents:
         """Embeds of `(key, vector_or_text)` or `(key, vector_or_text, value)`."""
         if metric is not None and metric not in METRICS:
             raise QueryError(f"unknown metric {metric!r}; the metrics are {', '.join(METRICS)}")
+        items = tuples_of(items, _TO_EMBED, 2, 3)
         for item in items:
-            if not isinstance(item, tuple) or len(item) not in (2, 3):
-                raise InvalidDataError(
-                    "an item to embed is (key, vector_or_text) or (key, vector_or_text, value)"
-                )
             check_key(namespace, item[0])
         texts = [item[1] for item in items if isinstance(item[1], str)]
         if model is not None:

@@ -177,7 +177,7 @@ class Transaction:
         self._check_open()
         merged: WriteOptions = {**self._options, **options}  # type: ignore[typeddict-item]
         writes = self._intents.embed_many(
-            namespace, list(items), model=model, metric=metric, options=merged
+            namespace, items, model=model, metric=metric, options=merged
         )
         return [self._add(write) for write in writes]
 

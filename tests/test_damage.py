@@ -134,6 +134,15 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[Database], Any]]] = {
         lambda d: d.embed_many("v", [("z", [1.0, 2.0, 3.0]), ("w", [1.0])]),
     ),
     "bad item of many": (errors.InvalidDataError, lambda d: d.embed_many("v", [("z",)])),
+    "list in the place of a tuple": (
+        errors.InvalidDataError, lambda d: d.embed_many("v", [["z", [1.0, 2.0, 3.0]]]),
+    ),
+    "nothing to embed": (errors.InvalidDataError, lambda d: d.embed_many("v", None)),
+    "an object of items": (
+        errors.InvalidDataError, lambda d: d.embed_many("v", {"z": [1.0, 2.0, 3.0]}),
+    ),
+    "nothing to put": (errors.InvalidDataError, lambda d: d.put_many(None)),
+    "text to put": (errors.InvalidDataError, lambda d: d.put_many("abc")),
     "empty model": (errors.InvalidDataError, lambda d: d.embed("v", "z", [1.0, 2, 3], model="")),
     "model with a surrogate": (
         errors.InvalidDataError, lambda d: d.embed("v", "z", [1.0, 2, 3], model="\ud800"),

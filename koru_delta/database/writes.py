@@ -11,7 +11,7 @@ from koru_delta.causal import Version, When
 from koru_delta.database.arguments import ANY, check_namespace, key_list, write_options
 from koru_delta.database.opened import Opened
 from koru_delta.errors import InvalidDataError, KeyNotFoundError, TransactionError
-from koru_delta.intents import KEEP, CauseLike
+from koru_delta.intents import KEEP, CauseLike, tuples_of
 from koru_delta.log.moments import TAGS, AsOf
 from koru_delta.search.texts import SETTINGS, TextSettings
 from koru_delta.transaction import Transaction
@@ -68,12 +68,9 @@ class WriteVerbs(Opened):
     ) -> list[Version]:
         """Store many `(namespace, key, value)` in one commit: all of them or none."""
         options = write_options(ANY, causes, ttl, valid_from, valid_to, author, message, run)
-        writes = []
-        for item in items:
-            if not isinstance(item, tuple) or len(item) != 3:
-                raise InvalidDataError("an item to put is (namespace, key, value)")
-            writes.append(self._intents.put(*item, options))
-        return self._log.commit(writes)
+        every = tuples_of(items, "(namespace, key, value)", 3)
+        put = self._intents.put
+        return self._log.commit([put(name, key, value, options) for name, key, value in every])
 
     def delete(
         self,
@@ -276,7 +273,7 @@ class WriteVerbs(Opened):
         """Embed many `(key, vector_or_text)` or `(key, vector_or_text, value)` in one commit."""
         options = write_options(ANY, causes, ttl, valid_from, valid_to, author, message, run)
         writes = self._intents.embed_many(
-            namespace, list(items), model=model, metric=metric, options=options
+            namespace, items, model=model, metric=metric, options=options
         )
         return self._log.commit(writes)
 
