@@ -190,7 +190,7 @@ class Candidates(Masks):
         More are asked for as long as some of the best were among the last that codes gave.
         """
         kept = self._kept_of(visible)
-        lists = self._lists_of(kept, k, recall, doubted=doubted)
+        lists = self._lists_of(kept, (k, recall, doubted))
         hits = self._best_of_lists(reading, target, k, visible, recall, lists)
         if lists.end(found=hits is not None):
             (reading if kept is None else kept).ways.clear()

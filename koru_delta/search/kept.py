@@ -16,9 +16,10 @@ _LISTS: Final = 32  # which tell how often that is, at least
 _LONGEST: Final = 4  # times as long
 _UNTIL_COPIED_AGAIN: Final = 64  # uses, after others needed the room
 _SHIFTED: Final = 0.05  # share in vain that has changed so much changes what is cheapest
-
-
 _NOTHING: Final = object()  # that nothing was chosen with
+# How many are sought, with which recall, and whether a graph was asked before, in vain: then it
+# is a query unlike what is stored, mostly.
+Asked = tuple[int, float, bool]
 
 
 class Packed(NamedTuple):
@@ -100,7 +101,7 @@ class KeptMask:
     packed: Packed | None = None
     coded: Coded | None = None
     is_to_be_coded: bool = False  # or was once
-    lists: Lists = field(default_factory=Lists)
+    lists: dict[Asked, Lists] = field(default_factory=dict)
     asked: int = 0  # how often a graph was asked for a part of what is visible now
     missed: int = 0  # and how often it led to too few that pass, or is not to be trusted
     ways: dict[tuple[int, float], tuple[Way, int]] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from koru_delta.causal import Cut
 from koru_delta.search.causality import Condition
 from koru_delta.search.codes import encode
 from koru_delta.search.filters import CompiledFilter
-from koru_delta.search.kept import Coded, KeptMask, Lists, Packed, ToCode
+from koru_delta.search.kept import Asked, Coded, KeptMask, Lists, Packed, ToCode
 from koru_delta.search.readings import Reading
 from koru_delta.search.scoring import Scoring
 from koru_delta.search.seen import Mask, Seen
@@ -101,17 +101,12 @@ class Masks(Scoring):
         kept = None if visible is None else self._kept.get(id(visible))
         return kept if kept is not None and kept.mask is visible else None
 
-    def _lists_of(self, kept: KeptMask | None, k: int, recall: float, *, doubted: bool) -> Lists:
-        """How long lists are to be: of what is under a mask, or of all.
-
-        Args:
-            doubted: A graph did not answer: it is a query unlike what is stored, mostly.
-        """
-        if kept is not None:
-            return kept.lists
-        if len(self._lists) > _MASKS_KEPT:
-            self._lists = {}
-        return self._lists.setdefault((k, recall, doubted), Lists())
+    def _lists_of(self, kept: KeptMask | None, asked: Asked) -> Lists:
+        """How long lists are to be of what is under a mask, or of all."""
+        known = self._lists if kept is None else kept.lists
+        if len(known) > _MASKS_KEPT:
+            known.clear()
+        return known.setdefault(asked, Lists())
 
     def _packed(self, reading: Reading, kept: KeptMask) -> Packed:
         """The vectors under a kept mask, copied together at the first time."""
@@ -162,7 +157,7 @@ class Masks(Scoring):
             return
         codes = encode(Chosen(self.reading.truth, slots), self.space.metric, kind=kind)
         if codes is not None:
-            kept.coded, kept.lists = Coded(slots, codes), Lists()
+            kept.coded, kept.lists = Coded(slots, codes), {}
             kept.ways = {}
             self._bound_copies(kept)
 

@@ -250,7 +250,7 @@ class VectorSpace(Candidates):
         kinds: set[str] = set()
         coded, uncoded, unfed, effort = 0, 0, 0, None
         bounded, listed, places = 0, 0, 0.0
-        lists = self._lists_of(kept, k, recall, doubted=not graph)
+        lists = self._lists_of(kept, (k, recall, not graph))
         longer = lists.longer
         if count > k and not reading.tiny:
             bounded = sum(segment.rows for segment in truth.segments if segment.bounds is not None)
@@ -435,7 +435,7 @@ class VectorSpace(Candidates):
         seen, truth = reading.seen, reading.truth
         kept = self._kept_of(visible)
         own = own_codes(kept, k, recall)
-        longer = self._lists_of(kept, k, recall, doubted=False).longer
+        longer = self._lists_of(kept, (k, recall, False)).longer
         if own is not None:
             wanted = list_of(own.codes, k, recall, longer)
             if wanted is None:

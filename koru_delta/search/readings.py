@@ -22,7 +22,7 @@ from koru_delta.log import CausalLog
 from koru_delta.search.cache import Unusable
 from koru_delta.search.columns import Columns
 from koru_delta.search.graph import Efforts, LiveGraph
-from koru_delta.search.kept import KeptMask, Lists, ToCode
+from koru_delta.search.kept import Asked, KeptMask, Lists, ToCode
 from koru_delta.search.lookup import ITEM_BYTES, Lookup
 from koru_delta.search.plan import Costs, Way
 from koru_delta.search.rows import Rows
@@ -111,7 +111,7 @@ class SpaceReadings:
             self._rows = Rows(self._slot_of, self._timeline)
             self._masks: dict[Any, KeptMask] = {}
             self._turn = 0  # uses of masks so far
-            self._lists: dict[tuple[int, float, bool], Lists] = {}  # of codes of all that is there
+            self._lists: dict[Asked, Lists] = {}  # of codes of all that is there
             self._kept: dict[int, KeptMask] = {}  # the same, by the id of the mask
             self.to_code: list[ToCode] = []  # for what works in the background
             with self._columns_lock:
