@@ -193,7 +193,7 @@ class Candidates(Masks):
         lists = self._lists_of(kept, (k, recall, doubted))
         hits = self._best_of_lists(reading, target, k, visible, recall, lists)
         if lists.end(found=hits is not None):
-            (reading if kept is None else kept).ways.clear()
+            self._choose_again(reading, kept)
         return hits
 
     def _best_of_lists(
@@ -221,8 +221,7 @@ class Candidates(Masks):
             if any(place in some for some in late for place in top):
                 short = max(short, _WIDENED)
             if not nth and lists.note(short=short > 1):
-                kept = self._kept_of(visible)
-                (reading if kept is None else kept).ways.clear()
+                self._choose_again(reading, self._kept_of(visible))
             if short <= 1:
                 return self._hits_of(reading, slots, least, order, k, visible)
             widened *= short

@@ -16,7 +16,6 @@ _LISTS: Final = 32  # which tell how often that is, at least
 _LONGEST: Final = 4  # times as long
 _UNTIL_COPIED_AGAIN: Final = 64  # uses, after others needed the room
 _SHIFTED: Final = 0.05  # share in vain that has changed so much changes what is cheapest
-_NOTHING: Final = object()  # that nothing was chosen with
 # How many are sought, with which recall, and whether a graph was asked before, in vain: then it
 # is a query unlike what is stored, mostly.
 Asked = tuple[int, float, bool]
@@ -84,6 +83,17 @@ class Lists:
         return True
 
 
+class ChosenWays(NamedTuple):
+    """Ways that were chosen for a mask, by how many are sought: with these segments and graph.
+
+    Threads may hold older ones than others do, so that all of it is read, and left, at once.
+    """
+
+    segments: tuple[Segment, ...]
+    graph: object
+    ways: dict[tuple[int, float], tuple[Way, int]]
+
+
 @dataclass(slots=True, eq=False)
 class KeptMask:
     """Which rows pass a filter or are visible at a moment, and what was made of it since."""
@@ -104,9 +114,7 @@ class KeptMask:
     lists: dict[Asked, Lists] = field(default_factory=dict)
     asked: int = 0  # how often a graph was asked for a part of what is visible now
     missed: int = 0  # and how often it led to too few that pass, or is not to be trusted
-    ways: dict[tuple[int, float], tuple[Way, int]] = field(default_factory=dict)
-    chosen_for: tuple[Segment, ...] = ()  # the segments there were when these were chosen
-    chosen_with: object = _NOTHING  # and the graph
+    chosen: ChosenWays | None = None
     chosen_at: float = 0.0  # and the share that it was asked in vain
 
     @property
@@ -118,14 +126,14 @@ class KeptMask:
         """Count a use. Once copies may be made, ways are chosen anew."""
         self.uses, self.used_at = self.uses + 1, turn
         if self.uses == self.copied_from:
-            self.ways = {}
+            self.chosen = None
 
     def note(self, asked: int, missed: int) -> None:
         """Count what a graph was asked, and what in vain: ways may be chosen anew then."""
         self.asked += asked
         self.missed += missed
         if abs(self.in_vain - self.chosen_at) > _SHIFTED:
-            self.ways, self.chosen_at = {}, self.in_vain
+            self.chosen, self.chosen_at = None, self.in_vain
 
     @property
     def copied_bytes(self) -> int:
@@ -136,7 +144,7 @@ class KeptMask:
         """Keep no copies, nor make any soon: where masks take turns they would never stay."""
         self.packed = self.coded = None
         self.copied_from = self.uses + _UNTIL_COPIED_AGAIN
-        self.ways = {}
+        self.chosen = None
 
 
 class ToCode(NamedTuple):

@@ -108,6 +108,13 @@ class Masks(Scoring):
             known.clear()
         return known.setdefault(asked, Lists())
 
+    def _choose_again(self, reading: Reading, kept: KeptMask | None) -> None:
+        """Forget the ways that were chosen: what they cost is known better now."""
+        if kept is None:
+            reading.ways.clear()
+        else:
+            kept.chosen = None
+
     def _packed(self, reading: Reading, kept: KeptMask) -> Packed:
         """The vectors under a kept mask, copied together at the first time."""
         known = kept.packed
@@ -158,7 +165,7 @@ class Masks(Scoring):
         codes = encode(Chosen(self.reading.truth, slots), self.space.metric, kind=kind)
         if codes is not None:
             kept.coded, kept.lists = Coded(slots, codes), {}
-            kept.ways = {}
+            kept.chosen = None
             self._bound_copies(kept)
 
     def _slot_mask(self, reading: Reading, visible: Mask | None) -> Mask | None:

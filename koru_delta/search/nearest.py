@@ -30,6 +30,7 @@ from koru_delta.search.codes import Codes
 from koru_delta.search.filters import CompiledFilter
 from koru_delta.search.frame import CodesUnavailable
 from koru_delta.search.graph import GraphUnavailable
+from koru_delta.search.kept import ChosenWays
 from koru_delta.search.plan import (
     HIGHEST_APPROXIMATE,
     Situation,
@@ -238,14 +239,18 @@ class VectorSpace(Candidates):
         truth = reading.truth
         kept = self._kept_of(visible)
         present = visible is None or (kept is not None and kept.present)
-        if kept is not None and kept.uses > 1 and not present:
-            if kept.chosen_for is truth.segments and kept.chosen_with is reading.graph:
-                chosen = kept.ways.get((k, recall)) if graph else None
-                if chosen is not None:
-                    return chosen
-            else:
-                kept.chosen_for, kept.ways = truth.segments, {}
-                kept.chosen_with = reading.graph
+        chosen: ChosenWays | None = None
+        if kept is not None and kept.uses > 1 and not present and graph:
+            chosen = kept.chosen
+            if (
+                chosen is None
+                or chosen.segments is not truth.segments
+                or chosen.graph is not reading.graph
+            ):
+                chosen = kept.chosen = ChosenWays(truth.segments, reading.graph, {})
+            known_way = chosen.ways.get((k, recall))
+            if known_way is not None:
+                return known_way
         first, end = span_of(reading, visible)
         kinds: set[str] = set()
         coded, uncoded, unfed, effort = 0, 0, 0, None
@@ -298,18 +303,14 @@ class VectorSpace(Candidates):
         )  # fmt: skip
         if visible is None and graph:
             reading.ways[k, recall] = (way, effort or 0)
-        elif (
-            kept is not None and graph and not present
-            and kept.chosen_for is truth.segments and kept.chosen_with is reading.graph
-        ):  # fmt: skip
-            kept.ways[k, recall] = (way, effort or 0)
+        elif chosen is not None:
+            chosen.ways[k, recall] = (way, effort or 0)
         return way, effort or 0
 
     def choose_again(self) -> None:
         """Forget which ways were chosen: what they cost is known better now."""
-        self.reading.ways.clear()
-        for kept in list(self._masks.values()):
-            kept.ways = {}
+        for kept in (None, *self._masks.values()):
+            self._choose_again(self.reading, kept)
 
     # Batches
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import koru_delta
-from koru_delta.causal import moment
+from koru_delta.causal import FOREVER, moment
 from koru_delta.search import graph, upkeep
 from koru_delta.testing import FixedClock
 from tests.indexing import SMALL, check_approximate, lower
@@ -152,6 +152,25 @@ def test_a_way_that_was_chosen_with_a_graph_is_not_taken_without_one(small):
             for _ in range(3):
                 past = db.similar("v", vectors[0], filter={"n": 0}, k=5, as_of=then)
                 assert [match.key for match in past] == [match.key for match in whole]
+
+
+def test_threads_with_readings_of_different_times_do_not_take_each_others_ways(small):
+    numbers = np.random.default_rng(76)
+    with koru_delta.open(None) as db:
+        items = [(f"k{n}", row, {"n": n % 2}) for n, row in enumerate(numbers.normal(size=(90, 9)))]
+        db.embed_many("v", items)
+        query, where = numbers.normal(size=9), {"n": 0}
+        db.similar("v", query, filter=where)
+        [space] = db._vectors.opened()
+        without = space.reading
+        db.build_index()
+        with forced(db, "graph"):
+            for _ in range(3):
+                assert db.similar("v", query, filter=where).plan == "graph"
+            [kept] = space._masks.values()
+            for reading, ways in ((without, {"scan"}), (space.reading, {"graph"})) * 2:
+                ways_of = {space._way(reading, kept.mask, 45, 10, 0.95, FOREVER - 1)[0]}
+                assert ways_of == ways
 
 
 @pytest.mark.parametrize("together", [False, True])
