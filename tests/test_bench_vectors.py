@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks.vectors import __main__ as bench
 from benchmarks.vectors import floors
 from benchmarks.vectors.measuring import blocks, recall
 from benchmarks.vectors.now import at_recall, reaching
 from benchmarks.vectors.past import threshold
-from benchmarks.vectors.report import Check
+from benchmarks.vectors.report import Check, Part
 from benchmarks.vectors.sets import kth_scores, lid
 from benchmarks.vectors.stock import SHARES, History
 
@@ -39,8 +40,17 @@ def test_the_quick_form_measures_every_part_and_names_missing_peers(tmp_path, ca
     for each in told["parts"]["past"]["measured"].values():
         assert all(0 <= case["recall"] <= 1 for case in each["cases"])
     assert "MISSED" in printed  # counted even where there is none
+    assert "Written by `make bench-vectors`." in written
     assert str(tmp_path) not in written
     assert str(Path.home()) not in written
+
+
+def test_tables_of_some_parts_say_what_measured_them(tmp_path):
+    docs = tmp_path / "some.md"
+
+    bench.write([Part("past", "Then")], {"cores": "2"}, None, None, docs, Console())
+
+    assert "Written by `python -m benchmarks.vectors past`. cores 2." in docs.read_text()
 
 
 def test_an_unknown_part_is_refused(capsys):

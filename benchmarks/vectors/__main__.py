@@ -138,7 +138,11 @@ def write(
         figures.write_text(json.dumps({"machine": facts, "parts": told}, indent=2) + "\n")
     if docs is not None:
         beside = None if plot is None else os.path.relpath(plot, docs.parent)
-        docs.write_text(document(parts, facts, beside))
+        names = tuple(part.name for part in parts)
+        command = "make bench-vectors"
+        if names != PARTS:
+            command = f"python -m benchmarks.vectors {' '.join(names)}"
+        docs.write_text(document(parts, facts, beside, command))
 
 
 def machine() -> dict[str, str]:

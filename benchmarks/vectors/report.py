@@ -182,12 +182,12 @@ def draw(curves: Sequence[Curve], file: Path) -> None:
     pyplot.close(figure)
 
 
-def document(parts: Iterable[Part], facts: dict[str, str], plot: str | None) -> str:
-    """The tables as Markdown, without date or place."""
+def document(parts: Iterable[Part], facts: dict[str, str], plot: str | None, command: str) -> str:
+    """The tables as Markdown, without date or place, and the command that measured them."""
     lines = [
         "# Search by vector, measured",
         "",
-        "Written by `make bench-vectors`. " + ", ".join(f"{k} {v}" for k, v in facts.items()) + ".",
+        f"Written by `{command}`. " + ", ".join(f"{k} {v}" for k, v in facts.items()) + ".",
         "",
         "Every figure is the median over distinct queries that are asked once, after a warm-up "
         "with others, from one thread; no result cache takes part (KoruDelta keeps in memory "
