@@ -182,29 +182,12 @@ class Candidates(Masks):
         k: int,
         visible: Mask | None,
         recall: float,
-        *,
-        doubted: bool,
+        lists: Lists,
     ) -> list[Hit] | None:
         """The best of those that seem near by their codes; None if these do not tell.
 
         More are asked for as long as some of the best were among the last that codes gave.
         """
-        kept = self._kept_of(visible)
-        lists = self._lists_of(kept, (k, recall, doubted))
-        hits = self._best_of_lists(reading, target, k, visible, recall, lists)
-        if lists.end(found=hits is not None):
-            self._choose_again(reading, kept)
-        return hits
-
-    def _best_of_lists(
-        self,
-        reading: Reading,
-        target: Target,
-        k: int,
-        visible: Mask | None,
-        recall: float,
-        lists: Lists,
-    ) -> list[Hit] | None:
         truth, widened = reading.truth, lists.longer
         for nth in range(_ASKED_MOST):
             found = self._promising(reading, target, k, visible, recall, widened)
@@ -220,8 +203,8 @@ class Candidates(Masks):
             top = order[:k] if best is None else best.take(order[:k]).tolist()
             if any(place in some for some in late for place in top):
                 short = max(short, _WIDENED)
-            if not nth and lists.note(short=short > 1):
-                self._choose_again(reading, self._kept_of(visible))
+            if not nth:
+                lists.note(short=short > 1)
             if short <= 1:
                 return self._hits_of(reading, slots, least, order, k, visible)
             widened *= short

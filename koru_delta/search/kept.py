@@ -56,31 +56,30 @@ class Lists:
     short: int = 0  # and how often it was too few
     asked: int = 0  # searches by codes
     failed: int = 0  # and those that had to be answered otherwise in the end
-    chosen_at: float = 0.0  # the share in vain that ways were chosen with
+    chosen_with: tuple[int, float] = (1, 0.0)  # how long, and the share in vain, of late
 
     @property
     def in_vain(self) -> float:
         """The share of searches for which codes are asked in vain: less while few were."""
         return self.failed / (self.asked + _TRIES)
 
-    def end(self, *, found: bool) -> bool:
-        """Count a search by codes; True if ways should be chosen anew."""
-        self.asked += 1
-        self.failed += not found
-        moved = abs(self.in_vain - self.chosen_at) > _SHIFTED
-        if moved:
-            self.chosen_at = self.in_vain
-        return moved
-
-    def note(self, *, short: bool) -> bool:
-        """Count a list, and whether a longer one was needed; True if longer ones will be asked."""
+    def note(self, *, short: bool) -> None:
+        """Count a list, and whether a longer one was needed."""
         self.listed += 1
         self.short += short
-        if self.short <= _TOO_SHORT * max(self.listed, _LISTS) or self.longer >= _LONGEST:
-            return False
-        self.longer += 1
-        self.listed = self.short = 0
-        return True
+        if self.short > _TOO_SHORT * max(self.listed, _LISTS) and self.longer < _LONGEST:
+            self.longer += 1
+            self.listed = self.short = 0
+
+    def end(self, *, found: bool) -> bool:
+        """Count a search by codes; True if by what is known now ways should be chosen anew."""
+        self.asked += 1
+        self.failed += not found
+        longer, in_vain = self.chosen_with
+        moved = self.longer != longer or abs(self.in_vain - in_vain) > _SHIFTED
+        if moved:
+            self.chosen_with = (self.longer, self.in_vain)
+        return moved
 
 
 class ChosenWays(NamedTuple):

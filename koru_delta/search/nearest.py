@@ -181,8 +181,13 @@ class VectorSpace(Candidates):
             # It is busy, too many of it have died, or it is not to be trusted here.
             way, _ = self._way(reading, visible, count, k, recall, cut.clock, graph=False)
         if way == "codes":
-            hits = self._by_codes(reading, target, k, visible, recall, doubted=doubted)
-            if hits is not None and len(hits) >= min(k, count):
+            kept = self._kept_of(visible)
+            lists = self._lists_of(kept, (k, recall, doubted))
+            hits = self._by_codes(reading, target, k, visible, recall, lists)
+            found = hits is not None and len(hits) >= min(k, count)
+            if lists.end(found=found):
+                self._choose_again(reading, kept)
+            if hits is not None and found:
                 return Found(_above(hits, threshold), way, approximate=True, considered=count)
             way, _ = self._way(reading, visible, count, k, 1.0, cut.clock, graph=False)
         rows: Numbers | None = None
