@@ -10,7 +10,7 @@ from koru_delta.search.plan import Way
 from koru_delta.search.seen import Mask, Numbers
 from koru_delta.search.truth import Matrix, Segment
 
-_TRIES: Final = 8  # of a graph under a mask, which tell how often it leads to too little
+_TRIES: Final = 8  # of a way, which tell how often it is taken in vain
 _TOO_SHORT: Final = 0.3  # share of lists too short, at which longer ones are asked for at once
 _LISTS: Final = 32  # which tell how often that is, at least
 _LONGEST: Final = 4  # times as long
@@ -48,20 +48,37 @@ class Coded(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
+class Tries:
+    """How often a way was taken, and in vain: another had to answer in the end."""
+
+    asked: int = 0
+    failed: int = 0
+    chosen_at: float = 0.0  # the share in vain that ways were chosen with
+
+    @property
+    def in_vain(self) -> float:
+        """The share of searches for which it is asked in vain: less while few were."""
+        return self.failed / (self.asked + _TRIES)
+
+    def note(self, asked: int, failed: int) -> bool:
+        """Count some; True if ways should be chosen anew."""
+        self.asked += asked
+        self.failed += failed
+        moved = abs(self.in_vain - self.chosen_at) > _SHIFTED
+        if moved:
+            self.chosen_at = self.in_vain
+        return moved
+
+
+@dataclass(slots=True, eq=False)
 class Lists:
     """How long the lists are that codes are asked for, by how often they were too short."""
 
     longer: int = 1  # times as many as usual
     listed: int = 0  # how often that was asked for
     short: int = 0  # and how often it was too few
-    asked: int = 0  # searches by codes
-    failed: int = 0  # and those that had to be answered otherwise in the end
-    chosen_with: tuple[int, float] = (1, 0.0)  # how long, and the share in vain, of late
-
-    @property
-    def in_vain(self) -> float:
-        """The share of searches for which codes are asked in vain: less while few were."""
-        return self.failed / (self.asked + _TRIES)
+    chosen_for: int = 1  # how long they were when ways were chosen
+    tries: Tries = field(default_factory=Tries)  # of codes
 
     def note(self, *, short: bool) -> None:
         """Count a list, and whether a longer one was needed."""
@@ -73,13 +90,9 @@ class Lists:
 
     def end(self, *, found: bool) -> bool:
         """Count a search by codes; True if by what is known now ways should be chosen anew."""
-        self.asked += 1
-        self.failed += not found
-        longer, in_vain = self.chosen_with
-        moved = self.longer != longer or abs(self.in_vain - in_vain) > _SHIFTED
-        if moved:
-            self.chosen_with = (self.longer, self.in_vain)
-        return moved
+        moved = self.tries.note(1, not found)
+        changed, self.chosen_for = self.chosen_for != self.longer, self.longer
+        return moved or changed
 
 
 class ChosenWays(NamedTuple):
@@ -111,15 +124,10 @@ class KeptMask:
     coded: Coded | None = None
     is_to_be_coded: bool = False  # or was once
     lists: dict[Asked, Lists] = field(default_factory=dict)
-    asked: int = 0  # how often a graph was asked for a part of what is visible now
-    missed: int = 0  # and how often it led to too few that pass, or is not to be trusted
+    # Of a graph for a part of what is visible now: in vain if too few pass, or it is not to be
+    # trusted.
+    tries: Tries = field(default_factory=Tries)
     chosen: ChosenWays | None = None
-    chosen_at: float = 0.0  # and the share that it was asked in vain
-
-    @property
-    def in_vain(self) -> float:
-        """The share of searches for which a graph is asked in vain: less while few were tried."""
-        return self.missed / (self.asked + _TRIES)
 
     def use(self, turn: int) -> None:
         """Count a use. Once copies may be made, ways are chosen anew."""
@@ -127,12 +135,10 @@ class KeptMask:
         if self.uses == self.copied_from:
             self.chosen = None
 
-    def note(self, asked: int, missed: int) -> None:
+    def note(self, asked: int, failed: int) -> None:
         """Count what a graph was asked, and what in vain: ways may be chosen anew then."""
-        self.asked += asked
-        self.missed += missed
-        if abs(self.in_vain - self.chosen_at) > _SHIFTED:
-            self.chosen, self.chosen_at = None, self.in_vain
+        if self.tries.note(asked, failed):
+            self.chosen = None
 
     @property
     def copied_bytes(self) -> int:

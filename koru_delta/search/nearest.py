@@ -301,8 +301,8 @@ class VectorSpace(Candidates):
                 uncoded=uncoded, bounded=bounded, effort=effort, unfed=unfed,
                 packable=kept is not None and kept.uses >= kept.copied_from and not reading.tiny
                 and count * self.space.dimensions * 4 <= min(_PACKED_MOST, self.copied_kept),
-                in_vain=0.0 if kept is None else kept.in_vain, listed=listed, places=places,
-                fruitless=lists.in_vain,
+                in_vain=0.0 if kept is None else kept.tries.in_vain, listed=listed, places=places,
+                fruitless=lists.tries.in_vain,
             ),
             self._costs(),
         )  # fmt: skip

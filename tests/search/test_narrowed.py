@@ -120,8 +120,8 @@ def test_a_filter_that_keeps_another_topic_is_answered_otherwise_and_the_graph_l
     hits = [[(hit.key, hit.score) for hit in some] for some in answers]
     assert hits == [[(hit.key, hit.score) for hit in some] for some in true]
     [space] = db._vectors.opened()
-    [kept] = [kept for kept in space._masks.values() if kept.missed]
-    assert kept.asked < QUERIES / 2
+    [kept] = [kept for kept in space._masks.values() if kept.tries.failed]
+    assert kept.tries.asked < QUERIES / 2
 
 
 def test_the_more_often_a_graph_is_asked_in_vain_the_less_it_is_worth():

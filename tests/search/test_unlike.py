@@ -119,7 +119,7 @@ def test_where_no_list_is_long_enough_codes_are_asked_no_more(mostly_codes):
             plans = [db.similar("v", query).plan for query in queries]
         assert set(plans) == {"scan"}
         lists = space._lists[10, 0.95, False]
-        assert 0.4 <= lists.in_vain < 0.5
+        assert 0.4 <= lists.tries.in_vain < 0.5
 
 
 def test_where_lists_are_often_too_short_longer_ones_are_asked_for_at_once():
